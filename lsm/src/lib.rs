@@ -1,0 +1,16 @@
+//! Coronet's storage engine: one log-structured merge tree per core.
+//!
+//! Single-threaded and asynchronous, generic over its environment ([`env::Env`]): the same code
+//! runs on direct I/O through `io_uring` and on the simulator's faulty disk.
+//!
+//! See `docs/ARCHITECTURE.md` for the way of a write and a read, `docs/FORMATS.md` for every
+//! byte on disk.
+
+pub mod env;
+mod error;
+mod options;
+mod types;
+
+pub use error::{Error, Result};
+pub use options::Options;
+pub use types::{Durability, EntryKind, EntryRef, Seq, TableId, TableUid, key_hash};

@@ -1,0 +1,107 @@
+//! Settings of one engine. Every field has a unit in its documentation and a bound that
+//! [`Options::validate`] checks.
+
+use std::time::Duration;
+
+/// Settings of one engine.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Memtable size at which it is frozen and flushed, bytes.
+    pub memtable_bytes: usize,
+    /// Frozen memtables that may wait for their flush before writes are refused as busy.
+    pub max_frozen: usize,
+    /// Size of one log segment, bytes, a multiple of 4096.
+    pub log_segment_bytes: u64,
+    /// How long a buffered write may stay un-synced.
+    pub sync_interval: Duration,
+    /// Target size of a data block before padding, bytes.
+    pub block_bytes: usize,
+    /// Target size of a table file, bytes.
+    pub table_bytes: u64,
+    /// Bloom filter bits per key.
+    pub filter_bits_per_key: u32,
+    /// Number of level-0 tables that starts a compaction into level 1.
+    pub l0_trigger: usize,
+    /// Number of level-0 tables from which writes are slowed smoothly.
+    pub l0_slowdown: usize,
+    /// Number of level-0 tables from which writes are refused as busy.
+    pub l0_stop: usize,
+    /// Size of level 1, bytes; each further level is `fanout` times larger.
+    pub level_base_bytes: u64,
+    /// Size ratio between neighbouring levels, 2 to 100.
+    pub fanout: u32,
+    /// Block cache budget, bytes.
+    pub cache_bytes: usize,
+    /// Largest key accepted, bytes.
+    pub max_key_bytes: usize,
+    /// Largest value accepted, bytes.
+    pub max_value_bytes: usize,
+    /// Free space below which writes are refused so that compaction can still run is not known
+    /// to the engine; it refuses writes after the first `StorageFull` and probes again after
+    /// this pause.
+    pub full_probe_interval: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            memtable_bytes: 64 << 20,
+            max_frozen: 2,
+            log_segment_bytes: 64 << 20,
+            sync_interval: Duration::from_millis(50),
+            block_bytes: 8 << 10,
+            table_bytes: 64 << 20,
+            filter_bits_per_key: 10,
+            l0_trigger: 4,
+            l0_slowdown: 8,
+            l0_stop: 24,
+            level_base_bytes: 256 << 20,
+            fanout: 10,
+            cache_bytes: 256 << 20,
+            max_key_bytes: (64 << 10) + 16,
+            max_value_bytes: (16 << 20) + 4096,
+            full_probe_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Options {
+    /// Small sizes, so that a test sees flushes, compactions and segment changes quickly.
+    pub fn tiny() -> Self {
+        Options {
+            memtable_bytes: 32 << 10,
+            log_segment_bytes: 64 << 10,
+            block_bytes: 4 << 10,
+            table_bytes: 32 << 10,
+            level_base_bytes: 128 << 10,
+            fanout: 4,
+            cache_bytes: 128 << 10,
+            max_key_bytes: 4 << 10,
+            max_value_bytes: 16 << 10,
+            ..Options::default()
+        }
+    }
+
+    /// Checks bounds; the error names the field and the fix.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.log_segment_bytes % 4096 != 0 || self.log_segment_bytes < 16 << 10 {
+            return Err(format!(
+                "log_segment_bytes is {}, use a multiple of 4096 of at least 16384",
+                self.log_segment_bytes
+            ));
+        }
+        if !(2..=100).contains(&self.fanout) {
+            return Err(format!("fanout is {}, use 2 to 100", self.fanout));
+        }
+        if self.l0_trigger == 0 || self.l0_slowdown < self.l0_trigger || self.l0_stop <= self.l0_slowdown {
+            return Err("l0_trigger, l0_slowdown, l0_stop must be at least 1 and rise".into());
+        }
+        if self.block_bytes < 512 || self.block_bytes > 1 << 20 {
+            return Err(format!("block_bytes is {}, use 512 to 1048576", self.block_bytes));
+        }
+        if self.memtable_bytes == 0 || self.max_frozen == 0 || self.table_bytes == 0 {
+            return Err("memtable_bytes, max_frozen and table_bytes must be at least 1".into());
+        }
+        Ok(())
+    }
+}
