@@ -1,0 +1,103 @@
+//! The walls of the house: who may depend on whom, and which words stay in which room.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("workspace root")
+}
+
+fn rust_files(dir: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).expect("read folder") {
+        let path = entry.expect("entry").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() && !name.starts_with("target") && !name.starts_with('.') {
+            rust_files(&path, into);
+        } else if name.ends_with(".rs") {
+            into.push(path);
+        }
+    }
+}
+
+/// Names of the `coronet-*` packages in the `[dependencies]` table of a manifest.
+fn own_dependencies(manifest: &str) -> Vec<String> {
+    let mut in_table = false;
+    let mut found = Vec::new();
+    for line in manifest.lines().map(str::trim) {
+        if line.starts_with('[') {
+            in_table = line == "[dependencies]";
+        } else if in_table && let Some(rest) = line.strip_prefix("coronet-") {
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '-').unwrap_or(rest.len());
+            found.push(rest[..end].to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn crates_depend_only_on_the_layers_below() {
+    let allowed: BTreeMap<&str, (&str, &[&str])> = BTreeMap::from([
+        ("ring", ("ring", &[] as &[&str])),
+        ("lsm", ("lsm", &[])),
+        ("net", ("net", &["ring"])),
+        ("server", ("server", &["ring", "lsm", "net"])),
+        ("sim", ("tools/sim", &["lsm"])),
+        ("tools", ("tools", &["ring", "lsm", "net", "server", "sim"])),
+        ("benches", ("benches", &["ring", "lsm", "net", "server", "sim"])),
+    ]);
+    for (name, (folder, may_use)) in allowed {
+        let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).expect(folder);
+        for used in own_dependencies(&manifest) {
+            assert!(may_use.contains(&used.as_str()), "{name} must not depend on coronet-{used}");
+        }
+    }
+}
+
+#[test]
+fn dependency_reader_sees_a_forbidden_line() {
+    let manifest = "[package]\nname=\"x\"\n[dependencies]\ncoronet-server.workspace = true\n";
+    assert_eq!(own_dependencies(manifest), vec!["server"]);
+}
+
+#[test]
+fn runtime_is_named_only_in_its_room() {
+    let allowed = ["server/src/rt", "server/examples", "tools/tests/layering.rs"];
+    let mut files = Vec::new();
+    rust_files(&root(), &mut files);
+    assert!(files.len() > 20, "the walk found only {} files", files.len());
+    for file in files {
+        let place = file.strip_prefix(root()).expect("under root").to_string_lossy().into_owned();
+        if allowed.iter().any(|room| place.starts_with(room)) {
+            continue;
+        }
+        let text = fs::read_to_string(&file).expect("read source");
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            for word in ["glommio::", "io_uring::", "use glommio", "use io_uring"] {
+                assert!(!code.contains(word), "{place}:{}: `{word}` outside server/src/rt", number + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn async_sockets_are_named_only_by_clients() {
+    let mut files = Vec::new();
+    for pure in ["ring/src", "lsm/src", "tools/sim/src", "server/src/node", "net/src"] {
+        rust_files(&root().join(pure), &mut files);
+    }
+    for file in files {
+        let place = file.strip_prefix(root()).expect("under root").to_string_lossy().into_owned();
+        if place.starts_with("net/src/client") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).expect("read source");
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            for word in ["tokio::", "std::net::Tcp", "std::os::fd"] {
+                assert!(!code.contains(word), "{place}:{}: `{word}` in a pure room", number + 1);
+            }
+        }
+    }
+}
