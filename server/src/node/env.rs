@@ -1,0 +1,57 @@
+//! What a node needs from the world beyond the engine's environment.
+
+use std::fmt;
+
+use coronet_lsm::env::Env;
+
+use super::CoreMessage;
+
+/// One core of a node.
+///
+/// Data cores are numbered from zero; the control core's address is the number of data cores,
+/// whether it has an executor of its own or shares that of a data core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CoreId(pub u16);
+
+impl CoreId {
+    /// The core's place in a list of cores.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl fmt::Display for CoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "core {}", self.0)
+    }
+}
+
+/// One client connection of a core. The shell issues the numbers and never reuses one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connection {}", self.0)
+    }
+}
+
+/// The environment of one core of a node.
+///
+/// All cores of one node share the origin of [`Env::now`], so that deadlines can travel between
+/// them.
+pub trait NodeEnv: Env {
+    /// This core.
+    fn core(&self) -> CoreId;
+
+    /// Hands a message to another core of this node (or to the control core). Never blocks;
+    /// messages between two cores arrive in order, each exactly once.
+    fn send(&self, to: CoreId, message: CoreMessage);
+
+    /// Some connection has bytes to send or changed its state: the shell asks
+    /// [`next_dirty`](super::Shard::next_dirty) before it sleeps again.
+    fn output_ready(&self);
+
+    /// One line for the operator (standard error in production, kept by the simulator).
+    fn log(&self, line: &str);
+}

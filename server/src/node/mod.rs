@@ -1,0 +1,13 @@
+//! A node, generic over its environment.
+//!
+//! Owns the meaning of requests: connections, operations, what is stored where, what one core
+//! tells another. Owns no socket, file, clock or thread: those come from [`NodeEnv`] and from the
+//! shell around the shard (`server/src/rt`, or the simulator), which moves bytes only.
+
+mod env;
+mod message;
+pub mod shard;
+
+pub use env::{ConnId, CoreId, NodeEnv};
+pub use message::CoreMessage;
+pub use shard::{OutputState, Shard, ShardConfig};
