@@ -5,4 +5,5 @@
 //! * [`config`]: the settings of `coronetd` and where they come from.
 //! * `rt`: the only place that names glommio and `io_uring`.
 
+pub mod config;
 pub mod node;
