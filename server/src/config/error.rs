@@ -15,10 +15,10 @@ pub enum ConfigError {
         message: String,
     },
     /// The file is not TOML.
-    #[error("{source}:{line}: {message}; correct the TOML syntax there", source = .source)]
+    #[error("{file}:{line}: {message}; correct the TOML syntax there")]
     Syntax {
         /// The file.
-        source: String,
+        file: String,
         /// Line, from one.
         line: usize,
         /// The parser's message.

@@ -118,7 +118,7 @@ impl Config {
                 text.get(..span.start).unwrap_or(text).bytes().filter(|b| *b == b'\n').count() + 1
             });
             ConfigError::Syntax {
-                source: source.to_owned(),
+                file: source.to_owned(),
                 line,
                 message: error.message().to_owned(),
             }
