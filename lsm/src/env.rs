@@ -58,6 +58,7 @@ pub enum OpenMode {
 /// One open file. Clones share the same open file; it is closed when the last clone drops.
 ///
 /// All offsets and lengths are multiples of [`PAGE`] (direct I/O).
+#[allow(clippy::len_without_is_empty)] // asks the disk; nobody needs `is_empty`
 pub trait File: Clone + 'static {
     /// Reads `len` bytes at `offset`. The result is shorter than `len` only when the file ends
     /// before `offset + len`.

@@ -84,7 +84,7 @@ impl Options {
 
     /// Checks bounds; the error names the field and the fix.
     pub fn validate(&self) -> Result<(), String> {
-        if self.log_segment_bytes % 4096 != 0 || self.log_segment_bytes < 16 << 10 {
+        if !self.log_segment_bytes.is_multiple_of(4096) || self.log_segment_bytes < 16 << 10 {
             return Err(format!(
                 "log_segment_bytes is {}, use a multiple of 4096 of at least 16384",
                 self.log_segment_bytes
@@ -93,7 +93,10 @@ impl Options {
         if !(2..=100).contains(&self.fanout) {
             return Err(format!("fanout is {}, use 2 to 100", self.fanout));
         }
-        if self.l0_trigger == 0 || self.l0_slowdown < self.l0_trigger || self.l0_stop <= self.l0_slowdown {
+        if self.l0_trigger == 0
+            || self.l0_slowdown < self.l0_trigger
+            || self.l0_stop <= self.l0_slowdown
+        {
             return Err("l0_trigger, l0_slowdown, l0_stop must be at least 1 and rise".into());
         }
         if self.block_bytes < 512 || self.block_bytes > 1 << 20 {
