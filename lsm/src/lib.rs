@@ -6,11 +6,17 @@
 //! See `docs/ARCHITECTURE.md` for the way of a write and a read, `docs/FORMATS.md` for every
 //! byte on disk.
 
+mod engine;
 pub mod env;
 mod error;
 mod options;
+pub mod stats;
 mod types;
+mod write;
 
+pub use engine::{CachedRead, Commit, CompactionFilter, Engine, FilterDecision, Scan, ScanRange};
 pub use error::{Error, Result};
 pub use options::Options;
+pub use stats::EngineStats;
 pub use types::{Durability, EntryKind, EntryRef, Seq, TableId, TableUid, key_hash};
+pub use write::WriteBatch;

@@ -82,6 +82,11 @@ impl Options {
         }
     }
 
+    /// Largest encoded write batch: room for a few entries of the largest size.
+    pub fn max_batch_bytes(&self) -> usize {
+        (self.max_key_bytes + self.max_value_bytes) * 4
+    }
+
     /// Checks bounds; the error names the field and the fix.
     pub fn validate(&self) -> Result<(), String> {
         if !self.log_segment_bytes.is_multiple_of(4096) || self.log_segment_bytes < 16 << 10 {

@@ -1,0 +1,133 @@
+//! What the engine counts. Plain numbers, read without stopping anything.
+
+/// Number of levels the tree may have, level 0 included.
+pub const LEVELS: usize = 7;
+
+/// Declares the counters once: the struct, and the list of names and values.
+macro_rules! stats {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// Numbers of one engine since it was opened; sizes and counts of tables are current.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        pub struct EngineStats {
+            $($(#[doc = $doc])* pub $name: u64,)*
+            /// Tables per level, now.
+            pub level_tables: [u64; LEVELS],
+            /// Bytes of table files per level, now.
+            pub level_bytes: [u64; LEVELS],
+        }
+
+        impl EngineStats {
+            /// Every scalar counter with its name, in a fixed order.
+            pub fn fields(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+
+            /// Adds another engine's numbers to these, counter by counter.
+            pub fn add(&mut self, other: &EngineStats) {
+                $(self.$name += other.$name;)*
+                for level in 0..LEVELS {
+                    self.level_tables[level] += other.level_tables[level];
+                    self.level_bytes[level] += other.level_bytes[level];
+                }
+            }
+        }
+    };
+}
+
+stats! {
+    /// Write batches accepted.
+    writes,
+    /// Puts and deletes accepted.
+    entries_written,
+    /// Bytes of keys and values accepted.
+    logical_bytes,
+    /// Writes refused as busy.
+    writes_busy,
+    /// Writes refused because the disk was full.
+    writes_disk_full,
+    /// Log batches written.
+    log_batches,
+    /// Bytes written to the log, padding included.
+    log_bytes,
+    /// Log syncs.
+    log_syncs,
+    /// Log segments in use, now.
+    log_segments,
+    /// Time commits were delayed so that flush and compaction keep up, microseconds.
+    delayed_micros,
+    /// Time commits stood still because memory or level 0 was full, microseconds.
+    stalled_micros,
+    /// Bytes of log replayed at opening.
+    replayed_bytes,
+    /// Entries replayed at opening.
+    replayed_entries,
+    /// Torn tails found at opening: unfinished batches that nobody was promised.
+    torn_tails,
+    /// Bytes of log after the last whole batch that looked like an unfinished batch.
+    torn_tail_bytes,
+    /// Memtables flushed.
+    flushes,
+    /// Bytes written by flushes.
+    flush_bytes,
+    /// Compactions finished, moves not counted.
+    compactions,
+    /// Tables moved down a level without rewriting.
+    trivial_moves,
+    /// Bytes of table files read by compactions.
+    compaction_read_bytes,
+    /// Bytes of table files written by compactions.
+    compaction_write_bytes,
+    /// Entries compactions dropped as shadowed, deleted or filtered.
+    compaction_dropped,
+    /// Flushes and compactions that failed and were tried again.
+    background_errors,
+    /// Manifest edits written.
+    manifest_edits,
+    /// Manifests written anew.
+    manifest_rewrites,
+    /// Bytes held by the active and the frozen memtables, now.
+    memtable_bytes,
+    /// Frozen memtables that wait for their flush, now.
+    frozen_memtables,
+    /// Point reads.
+    gets,
+    /// Point reads answered without I/O.
+    gets_cached,
+    /// Tables a point read skipped because of their filter.
+    filter_skips,
+    /// Tables a point read had to look into.
+    table_probes,
+    /// Scans started.
+    scans,
+    /// Blocks found in the cache.
+    cache_hits,
+    /// Blocks read from disk.
+    cache_misses,
+    /// Bytes held by the block cache, now.
+    cache_bytes,
+    /// Table files waiting for their removal, now.
+    trash_files,
+}
+
+impl EngineStats {
+    /// Bytes written to the device by log, flush and compaction.
+    pub fn device_bytes(&self) -> u64 {
+        self.log_bytes + self.flush_bytes + self.compaction_write_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_and_sums_cover_every_counter() {
+        let mut total = EngineStats { writes: 1, trash_files: 5, ..EngineStats::default() };
+        total.level_bytes[2] = 7;
+        let copy = total;
+        total.add(&copy);
+        assert_eq!(total.fields().find(|(name, _)| *name == "writes"), Some(("writes", 2)));
+        assert_eq!(total.fields().last(), Some(("trash_files", 10)));
+        assert_eq!(total.level_bytes[2], 14);
+    }
+}
