@@ -6,16 +6,22 @@
 //! See `docs/ARCHITECTURE.md` for the way of a write and a read, `docs/FORMATS.md` for every
 //! byte on disk.
 
+mod cache;
 mod engine;
 pub mod env;
 mod error;
+mod memtable;
 mod options;
+pub mod read;
 pub mod stats;
+pub mod table;
 mod types;
 mod write;
 
+pub use cache::{BlockCache, CacheStats};
 pub use engine::{CachedRead, Commit, CompactionFilter, Engine, FilterDecision, Scan, ScanRange};
 pub use error::{Error, Result};
+pub use memtable::{Memtable, Pos};
 pub use options::Options;
 pub use stats::EngineStats;
 pub use types::{Durability, EntryKind, EntryRef, Seq, TableId, TableUid, key_hash};

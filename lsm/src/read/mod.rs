@@ -1,0 +1,5 @@
+//! Ordered reading.
+mod cursor;
+mod merge;
+pub use cursor::{CursorOptions, MemtableCursor, RunCursor, Source, TableCursor};
+pub use merge::{MergeCursor, Visible};
