@@ -1,1 +1,25 @@
-//! placeholder
+//! Pure logic of a Coronet ring: identities, hashing, placement, causality.
+//!
+//! Everything here is a function of its arguments: no sockets, clocks, threads, files or
+//! randomness. Bytes in formats are little endian and versioned.
+//!
+//! * [`ids`]: the numbers that name things.
+//! * [`hash`]: the one hash of keys.
+//! * [`placement`]: which partition a key belongs to and which core owns it.
+//! * [`causality`]: dots, version vectors, contexts, stored objects, the hybrid clock.
+//! * [`bytes`]: the checked reader all formats are decoded with.
+
+pub mod bytes;
+pub mod causality;
+pub mod hash;
+pub mod ids;
+pub mod placement;
+
+pub use causality::context::{Context, ContextError};
+pub use causality::dot::Dot;
+pub use causality::hlc::{Hlc, HybridClock};
+pub use causality::object::{Object, ObjectError, ObjectRef, Sibling, SiblingRef, Token};
+pub use causality::vector::VersionVector;
+pub use hash::key_hash;
+pub use ids::{Actor, CoreId, Epoch, Incarnation, NodeId, PartitionId};
+pub use placement::partition::{PartitionMap, PlacementError};

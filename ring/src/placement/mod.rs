@@ -1,0 +1,3 @@
+//! Where things live: keys in partitions, partitions on cores.
+
+pub mod partition;
