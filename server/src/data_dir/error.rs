@@ -1,0 +1,75 @@
+//! What can be wrong with a data folder; each error names the path, the cause and the fix.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use coronet_lsm as lsm;
+
+/// Why a data folder cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DataDirError {
+    /// The operating system refused.
+    #[error("cannot {op} {path}: {message}; check the path, its permissions and the disk", path = path.display())]
+    Io {
+        /// What was attempted.
+        op: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The kind of error.
+        kind: io::ErrorKind,
+        /// The operating system's message.
+        message: String,
+    },
+    /// Another process holds the lock.
+    #[error("data folder {dir} is in use by another coronetd; stop it or give another folder", dir = dir.display())]
+    InUse {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The identity file is damaged.
+    #[error("{path} {what}; restore it from a backup of this folder", path = path.display())]
+    Identity {
+        /// The identity file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The identity file is from a newer release.
+    #[error("{path} has format version {found}, this release reads version {supported}; upgrade coronetd", path = path.display())]
+    Version {
+        /// The identity file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The version this release reads.
+        supported: u32,
+    },
+    /// Engine folders without identity.
+    #[error("{path} holds data but the folder's identity file `node` is missing; restore it, or give an empty folder", path = path.display())]
+    Orphaned {
+        /// The engine folder.
+        path: PathBuf,
+    },
+    /// More cores than partitions.
+    #[error("{cores} data cores cannot share {partitions} partitions; use 1 to {partitions} cores")]
+    Cores {
+        /// Data cores asked for.
+        cores: u16,
+        /// Partitions there are.
+        partitions: u32,
+    },
+    /// An engine could not be opened, flushed or linked.
+    #[error("{0}")]
+    Engine(#[from] lsm::Error),
+}
+
+impl DataDirError {
+    pub(super) fn io(op: &'static str, path: &Path, error: &io::Error) -> Self {
+        DataDirError::Io {
+            op,
+            path: path.to_owned(),
+            kind: error.kind(),
+            message: error.to_string(),
+        }
+    }
+}

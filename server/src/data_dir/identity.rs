@@ -1,0 +1,158 @@
+//! The file `node`: who this data folder belongs to and which generation of engine folders is
+//! the valid one. One page, versioned, checksummed, replaced atomically.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use coronet_lsm::env::{AlignedBuf, Env, File, OpenMode, PAGE};
+
+use super::DataDirError;
+
+const MAGIC: &[u8; 8] = b"CORONETN";
+const VERSION: u32 = 1;
+/// Bytes before the checksum.
+const BODY: usize = 48;
+
+/// What the file `node` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The node, drawn once at random when the folder was created.
+    pub node_id: u64,
+    /// The incarnation: actor of the versions this folder's data was written under. Drawn when
+    /// the folder is created and never changed while its data is whole.
+    pub incarnation: u64,
+    /// Partitions of the hash space.
+    pub partitions: u32,
+    /// Data cores, hence engine folders of the valid generation.
+    pub cores: u16,
+    /// The valid generation of engine folders.
+    pub generation: u64,
+}
+
+impl Identity {
+    /// Layout, little endian: magic 8, version u32, partitions u32, node id u64, incarnation u64,
+    /// generation u64, cores u16, zero to 48, crc32c u32 of the 48 bytes, zero to the page's end.
+    fn encode(&self) -> AlignedBuf {
+        let mut page = AlignedBuf::with_capacity(PAGE);
+        page.extend_from_slice(MAGIC);
+        page.extend_from_slice(&VERSION.to_le_bytes());
+        page.extend_from_slice(&self.partitions.to_le_bytes());
+        page.extend_from_slice(&self.node_id.to_le_bytes());
+        page.extend_from_slice(&self.incarnation.to_le_bytes());
+        page.extend_from_slice(&self.generation.to_le_bytes());
+        page.extend_from_slice(&self.cores.to_le_bytes());
+        page.extend_from_slice(&[0; BODY - 42]);
+        let sum = crc32c::crc32c(&page);
+        page.extend_from_slice(&sum.to_le_bytes());
+        page.pad_to_page();
+        page
+    }
+
+    fn decode(path: &Path, page: &[u8]) -> Result<Self, DataDirError> {
+        let damaged = |what| DataDirError::Identity { path: path.to_owned(), what };
+        if page.len() < BODY + 4 || &page[..8] != MAGIC {
+            return Err(damaged("is not an identity file of Coronet"));
+        }
+        let u32_at = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| page[at + i]));
+        let u64_at = |at: usize| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| page[at + i]));
+        let version = u32_at(8);
+        if version != VERSION {
+            return Err(DataDirError::Version {
+                path: path.to_owned(),
+                found: version,
+                supported: VERSION,
+            });
+        }
+        if u32_at(BODY) != crc32c::crc32c(&page[..BODY]) {
+            return Err(damaged("does not match its checksum"));
+        }
+        let identity = Identity {
+            partitions: u32_at(12),
+            node_id: u64_at(16),
+            incarnation: u64_at(24),
+            generation: u64_at(32),
+            cores: u16::from_le_bytes([page[40], page[41]]),
+        };
+        let sound = identity.cores > 0
+            && identity.generation > 0
+            && identity.partitions.is_power_of_two()
+            && u32::from(identity.cores) <= identity.partitions;
+        if sound { Ok(identity) } else { Err(damaged("holds impossible numbers")) }
+    }
+
+    /// Reads the identity; `None` when the folder has none yet.
+    pub(super) async fn read<E: Env>(env: &E, dir: &Path) -> Result<Option<Self>, DataDirError> {
+        let path = path(dir);
+        let file = match env.open(&path, OpenMode::Read).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(DataDirError::io("open", &path, &error)),
+        };
+        let page =
+            file.read_at(0, PAGE).await.map_err(|error| DataDirError::io("read", &path, &error))?;
+        Self::decode(&path, &page).map(Some)
+    }
+
+    /// Replaces the identity: a new file, synced, renamed over the old one, folder synced. A
+    /// crash at any point leaves the old or the new identity, whole.
+    pub(super) async fn write<E: Env>(&self, env: &E, dir: &Path) -> Result<(), DataDirError> {
+        let (path, fresh) = (path(dir), fresh_path(dir));
+        match env.remove(&fresh).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(DataDirError::io("remove", &fresh, &error));
+            }
+            _ => {}
+        }
+        let at_fresh = |op| move |error: io::Error| DataDirError::io(op, &fresh_path(dir), &error);
+        let file = env.open(&fresh, OpenMode::CreateNew).await.map_err(at_fresh("create"))?;
+        let (written, _) = file.write_at(0, self.encode()).await;
+        written.map_err(at_fresh("write"))?;
+        file.sync().await.map_err(at_fresh("sync"))?;
+        drop(file);
+        env.rename(&fresh, &path).await.map_err(at_fresh("rename"))?;
+        env.sync_dir(dir).await.map_err(|error| DataDirError::io("sync", dir, &error))
+    }
+}
+
+fn path(dir: &Path) -> PathBuf {
+    dir.join("node")
+}
+
+fn fresh_path(dir: &Path) -> PathBuf {
+    dir.join("node.new")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity { node_id: 7, incarnation: 9, partitions: 1024, cores: 3, generation: 2 }
+    }
+
+    #[test]
+    fn identity_survives_a_round_trip() {
+        let page = identity().encode();
+        assert_eq!(page.len(), PAGE);
+        assert_eq!(Identity::decode(Path::new("node"), &page).unwrap(), identity());
+    }
+
+    #[test]
+    fn every_flipped_bit_of_the_body_is_found() {
+        let page = identity().encode();
+        for bit in 0..(BODY + 4) * 8 {
+            let mut bad = page.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(Identity::decode(Path::new("node"), &bad).is_err(), "bit {bit}");
+        }
+        assert!(Identity::decode(Path::new("node"), &page[..20]).is_err());
+    }
+
+    #[test]
+    fn a_newer_version_is_named() {
+        let mut page = identity().encode();
+        page[8] = 2;
+        let error = Identity::decode(Path::new("node"), &page).unwrap_err().to_string();
+        assert!(error.contains("version 2"), "{error}");
+    }
+}

@@ -1,0 +1,123 @@
+//! The data folder of a node: its identity, its generations of engine folders, and the change to
+//! another number of cores.
+//!
+//! ```text
+//! DIR/LOCK                    flock, held while the node runs
+//! DIR/node                    identity; names the valid generation
+//! DIR/gen-000001/core-000/    one engine per core
+//! ```
+//!
+//! Generic over the engine's environment, so that the simulator can crash it at every step. Only
+//! the lock is the operating system's. See `docs/decisions/0002-change-of-cores.md`.
+
+mod error;
+mod identity;
+mod lock;
+mod reshard;
+mod tree;
+
+pub use error::DataDirError;
+pub use identity::Identity;
+pub use lock::DirLock;
+
+use std::path::{Path, PathBuf};
+
+use coronet_lsm::Options;
+use coronet_lsm::env::Env;
+
+/// What a node wants its data folder to be.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Data cores from now on.
+    pub cores: u16,
+    /// Partitions of the hash space; used only when the folder is created.
+    pub partitions: u32,
+    /// How the engines are set up.
+    pub engine: Options,
+}
+
+/// An opened data folder: ready for one engine per core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataDir {
+    dir: PathBuf,
+    identity: Identity,
+    /// The number of cores before, when it was another one.
+    pub changed_from: Option<u16>,
+}
+
+impl DataDir {
+    /// Creates the folder or opens it, changes the number of cores when asked for another one
+    /// and removes what a crash left behind. Safe to run again after a crash at any point.
+    ///
+    /// Nobody else may use the folder meanwhile (see [`DirLock`]).
+    pub async fn open<E: Env>(env: &E, dir: &Path, wanted: &Wanted) -> Result<Self, DataDirError> {
+        if wanted.cores == 0 || u32::from(wanted.cores) > wanted.partitions {
+            return Err(DataDirError::Cores { cores: wanted.cores, partitions: wanted.partitions });
+        }
+        let mut identity = match Identity::read(env, dir).await? {
+            Some(identity) => identity,
+            None => create(env, dir, wanted).await?,
+        };
+        if u32::from(wanted.cores) > identity.partitions {
+            let (cores, partitions) = (wanted.cores, identity.partitions);
+            return Err(DataDirError::Cores { cores, partitions });
+        }
+        tree::remove_other_generations(env, dir, identity.generation).await?;
+        let mut changed_from = None;
+        if identity.cores != wanted.cores {
+            changed_from = Some(identity.cores);
+            identity = reshard::change_cores(env, dir, &identity, wanted).await?;
+        }
+        let opened = DataDir { dir: dir.to_owned(), identity, changed_from };
+        opened.create_core_dirs(env).await?;
+        Ok(opened)
+    }
+
+    /// Who the folder belongs to.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The engine folder of a data core.
+    pub fn core_dir(&self, core: u16) -> PathBuf {
+        tree::core_dir(&self.dir, self.identity.generation, core)
+    }
+
+    /// Makes the engine folders' names durable before an engine acknowledges anything in them.
+    async fn create_core_dirs<E: Env>(&self, env: &E) -> Result<(), DataDirError> {
+        let generation = tree::generation_dir(&self.dir, self.identity.generation);
+        for core in 0..self.identity.cores {
+            let path = self.core_dir(core);
+            env.create_dir_all(&path)
+                .await
+                .map_err(|error| DataDirError::io("create", &path, &error))?;
+        }
+        for folder in [&generation, &self.dir] {
+            env.sync_dir(folder)
+                .await
+                .map_err(|error| DataDirError::io("sync", folder, &error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives a fresh folder its identity. A folder with engine folders but without identity is not
+/// fresh: something was lost, and a new incarnation must not silently hide it.
+async fn create<E: Env>(env: &E, dir: &Path, wanted: &Wanted) -> Result<Identity, DataDirError> {
+    env.create_dir_all(dir).await.map_err(|error| DataDirError::io("create", dir, &error))?;
+    if let Some(path) = tree::generations(env, dir).await?.pop() {
+        return Err(DataDirError::Orphaned { path: path.1 });
+    }
+    let identity = Identity {
+        node_id: env.random(),
+        incarnation: env.random().max(1),
+        partitions: wanted.partitions,
+        cores: wanted.cores,
+        generation: 1,
+    };
+    identity.write(env, dir).await?;
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        env.sync_dir(parent).await.map_err(|error| DataDirError::io("sync", parent, &error))?;
+    }
+    Ok(identity)
+}
