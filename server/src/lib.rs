@@ -6,4 +6,6 @@
 //! * `rt`: the only place that names glommio and `io_uring`.
 
 pub mod config;
+pub mod daemon;
+pub mod data_dir;
 pub mod node;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use coronet_lsm as lsm;
+use coronet_ring::PlacementError;
 
 /// Why a data folder cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -50,14 +51,9 @@ pub enum DataDirError {
         /// The engine folder.
         path: PathBuf,
     },
-    /// More cores than partitions.
-    #[error("{cores} data cores cannot share {partitions} partitions; use 1 to {partitions} cores")]
-    Cores {
-        /// Data cores asked for.
-        cores: u16,
-        /// Partitions there are.
-        partitions: u32,
-    },
+    /// Partitions and cores that do not fit.
+    #[error("{0}; change cores.data or partitions")]
+    Placement(#[from] PlacementError),
     /// An engine could not be opened, flushed or linked.
     #[error("{0}")]
     Engine(#[from] lsm::Error),

@@ -5,22 +5,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use coronet_lsm::env::{AlignedBuf, Env, File, OpenMode, PAGE};
+use coronet_ring::bytes::Reader;
+use coronet_ring::{Incarnation, NodeId, PartitionMap};
 
 use super::DataDirError;
 
 const MAGIC: &[u8; 8] = b"CORONETN";
 const VERSION: u32 = 1;
 /// Bytes before the checksum.
-const BODY: usize = 48;
+const BODY: usize = 64;
 
 /// What the file `node` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The node, drawn once at random when the folder was created.
-    pub node_id: u64,
+    pub node_id: NodeId,
     /// The incarnation: actor of the versions this folder's data was written under. Drawn when
     /// the folder is created and never changed while its data is whole.
-    pub incarnation: u64,
+    pub incarnation: Incarnation,
+    /// The secret that contexts are checked with: those of another cluster are refused.
+    pub secret: u64,
     /// Partitions of the hash space.
     pub partitions: u32,
     /// Data cores, hence engine folders of the valid generation.
@@ -30,18 +34,20 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Layout, little endian: magic 8, version u32, partitions u32, node id u64, incarnation u64,
-    /// generation u64, cores u16, zero to 48, crc32c u32 of the 48 bytes, zero to the page's end.
+    /// Layout, little endian: magic 8, version u32, partitions u32, node id u128, incarnation
+    /// u64, secret u64, generation u64, cores u16, zero to 64, crc32c u32 of the 64 bytes, zero
+    /// to the page's end.
     fn encode(&self) -> AlignedBuf {
         let mut page = AlignedBuf::with_capacity(PAGE);
         page.extend_from_slice(MAGIC);
         page.extend_from_slice(&VERSION.to_le_bytes());
         page.extend_from_slice(&self.partitions.to_le_bytes());
-        page.extend_from_slice(&self.node_id.to_le_bytes());
-        page.extend_from_slice(&self.incarnation.to_le_bytes());
+        page.extend_from_slice(&self.node_id.0.to_le_bytes());
+        page.extend_from_slice(&self.incarnation.0.to_le_bytes());
+        page.extend_from_slice(&self.secret.to_le_bytes());
         page.extend_from_slice(&self.generation.to_le_bytes());
         page.extend_from_slice(&self.cores.to_le_bytes());
-        page.extend_from_slice(&[0; BODY - 42]);
+        page.extend_from_slice(&[0; BODY - 58]);
         let sum = crc32c::crc32c(&page);
         page.extend_from_slice(&sum.to_le_bytes());
         page.pad_to_page();
@@ -50,34 +56,34 @@ impl Identity {
 
     fn decode(path: &Path, page: &[u8]) -> Result<Self, DataDirError> {
         let damaged = |what| DataDirError::Identity { path: path.to_owned(), what };
-        if page.len() < BODY + 4 || &page[..8] != MAGIC {
+        let short = || damaged("is cut off");
+        let mut reader = Reader::new(page);
+        if reader.array::<8>().as_ref() != Some(MAGIC) {
             return Err(damaged("is not an identity file of Coronet"));
         }
-        let u32_at = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| page[at + i]));
-        let u64_at = |at: usize| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| page[at + i]));
-        let version = u32_at(8);
+        let version = reader.u32().ok_or_else(short)?;
         if version != VERSION {
-            return Err(DataDirError::Version {
-                path: path.to_owned(),
-                found: version,
-                supported: VERSION,
-            });
+            let (path, found, supported) = (path.to_owned(), version, VERSION);
+            return Err(DataDirError::Version { path, found, supported });
         }
-        if u32_at(BODY) != crc32c::crc32c(&page[..BODY]) {
+        let sum = page.get(BODY..BODY + 4).ok_or_else(short)?;
+        if sum != crc32c::crc32c(&page[..BODY]).to_le_bytes() {
             return Err(damaged("does not match its checksum"));
         }
         let identity = Identity {
-            partitions: u32_at(12),
-            node_id: u64_at(16),
-            incarnation: u64_at(24),
-            generation: u64_at(32),
-            cores: u16::from_le_bytes([page[40], page[41]]),
+            partitions: reader.u32().ok_or_else(short)?,
+            node_id: NodeId(reader.u128().ok_or_else(short)?),
+            incarnation: Incarnation(reader.u64().ok_or_else(short)?),
+            secret: reader.u64().ok_or_else(short)?,
+            generation: reader.u64().ok_or_else(short)?,
+            cores: reader.u16().ok_or_else(short)?,
         };
-        let sound = identity.cores > 0
-            && identity.generation > 0
-            && identity.partitions.is_power_of_two()
-            && u32::from(identity.cores) <= identity.partitions;
-        if sound { Ok(identity) } else { Err(damaged("holds impossible numbers")) }
+        let sound = PartitionMap::new(identity.partitions, identity.cores).is_ok();
+        if sound && identity.generation > 0 {
+            Ok(identity)
+        } else {
+            Err(damaged("holds impossible numbers"))
+        }
     }
 
     /// Reads the identity; `None` when the folder has none yet.
@@ -127,7 +133,14 @@ mod tests {
     use super::*;
 
     fn identity() -> Identity {
-        Identity { node_id: 7, incarnation: 9, partitions: 1024, cores: 3, generation: 2 }
+        Identity {
+            node_id: NodeId(7 << 100),
+            incarnation: Incarnation(9),
+            secret: 11,
+            partitions: 1024,
+            cores: 3,
+            generation: 2,
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use coronet_lsm::Options;
 use coronet_lsm::env::Env;
+use coronet_ring::{Incarnation, NodeId, PartitionMap};
 
 /// What a node wants its data folder to be.
 #[derive(Debug, Clone)]
@@ -51,17 +52,11 @@ impl DataDir {
     ///
     /// Nobody else may use the folder meanwhile (see [`DirLock`]).
     pub async fn open<E: Env>(env: &E, dir: &Path, wanted: &Wanted) -> Result<Self, DataDirError> {
-        if wanted.cores == 0 || u32::from(wanted.cores) > wanted.partitions {
-            return Err(DataDirError::Cores { cores: wanted.cores, partitions: wanted.partitions });
-        }
         let mut identity = match Identity::read(env, dir).await? {
             Some(identity) => identity,
             None => create(env, dir, wanted).await?,
         };
-        if u32::from(wanted.cores) > identity.partitions {
-            let (cores, partitions) = (wanted.cores, identity.partitions);
-            return Err(DataDirError::Cores { cores, partitions });
-        }
+        PartitionMap::new(identity.partitions, wanted.cores)?;
         tree::remove_other_generations(env, dir, identity.generation).await?;
         let mut changed_from = None;
         if identity.cores != wanted.cores {
@@ -93,9 +88,7 @@ impl DataDir {
                 .map_err(|error| DataDirError::io("create", &path, &error))?;
         }
         for folder in [&generation, &self.dir] {
-            env.sync_dir(folder)
-                .await
-                .map_err(|error| DataDirError::io("sync", folder, &error))?;
+            env.sync_dir(folder).await.map_err(|error| DataDirError::io("sync", folder, &error))?;
         }
         Ok(())
     }
@@ -104,13 +97,15 @@ impl DataDir {
 /// Gives a fresh folder its identity. A folder with engine folders but without identity is not
 /// fresh: something was lost, and a new incarnation must not silently hide it.
 async fn create<E: Env>(env: &E, dir: &Path, wanted: &Wanted) -> Result<Identity, DataDirError> {
+    PartitionMap::new(wanted.partitions, wanted.cores)?;
     env.create_dir_all(dir).await.map_err(|error| DataDirError::io("create", dir, &error))?;
     if let Some(path) = tree::generations(env, dir).await?.pop() {
         return Err(DataDirError::Orphaned { path: path.1 });
     }
     let identity = Identity {
-        node_id: env.random(),
-        incarnation: env.random().max(1),
+        node_id: NodeId(u128::from(env.random()) << 64 | u128::from(env.random())),
+        incarnation: Incarnation(env.random().max(1)),
+        secret: env.random(),
         partitions: wanted.partitions,
         cores: wanted.cores,
         generation: 1,

@@ -21,9 +21,8 @@ pub(super) async fn generations<E: Env>(
     dir: &Path,
 ) -> Result<Vec<(u64, PathBuf)>, DataDirError> {
     let names = list(env, dir).await?;
-    let number = |path: &PathBuf| {
-        path.file_name()?.to_str()?.strip_prefix("gen-")?.parse::<u64>().ok()
-    };
+    let number =
+        |path: &PathBuf| path.file_name()?.to_str()?.strip_prefix("gen-")?.parse::<u64>().ok();
     Ok(names.into_iter().filter_map(|path| number(&path).map(|n| (n, path))).collect())
 }
 

@@ -3,28 +3,9 @@
 use std::fmt;
 
 use coronet_lsm::env::Env;
+use coronet_ring::CoreId;
 
 use super::CoreMessage;
-
-/// One core of a node.
-///
-/// Data cores are numbered from zero; the control core's address is the number of data cores,
-/// whether it has an executor of its own or shares that of a data core.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CoreId(pub u16);
-
-impl CoreId {
-    /// The core's place in a list of cores.
-    pub fn index(self) -> usize {
-        usize::from(self.0)
-    }
-}
-
-impl fmt::Display for CoreId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "core {}", self.0)
-    }
-}
 
 /// One client connection of a core. The shell issues the numbers and never reuses one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,7 +22,8 @@ impl fmt::Display for ConnId {
 /// All cores of one node share the origin of [`Env::now`], so that deadlines can travel between
 /// them.
 pub trait NodeEnv: Env {
-    /// This core.
+    /// This core. Data cores are numbered from zero; the control core's address is the number of
+    /// data cores, whether it has an executor of its own or shares that of a data core.
     fn core(&self) -> CoreId;
 
     /// Hands a message to another core of this node (or to the control core). Never blocks;

@@ -8,6 +8,7 @@ mod env;
 mod message;
 pub mod shard;
 
-pub use env::{ConnId, CoreId, NodeEnv};
+pub use coronet_ring::CoreId;
+pub use env::{ConnId, NodeEnv};
 pub use message::CoreMessage;
 pub use shard::{OutputState, Shard, ShardConfig};

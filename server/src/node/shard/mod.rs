@@ -1,9 +1,15 @@
 //! One data core's share of the node: its connections, its partitions, its engine.
 
+mod connection;
+mod versions;
+
+pub use connection::Limits;
+
 use std::path::Path;
 use std::rc::Rc;
 
 use coronet_lsm as lsm;
+use coronet_ring::{Incarnation, NodeId};
 
 use super::{ConnId, CoreId, CoreMessage, NodeEnv};
 
@@ -15,9 +21,11 @@ pub struct ShardConfig {
     /// Number of partitions of the hash space, a power of two.
     pub partitions: u32,
     /// The node's identity, told to clients.
-    pub node_id: u64,
+    pub node_id: NodeId,
     /// The node's incarnation: the actor of the versions it writes.
-    pub incarnation: u64,
+    pub incarnation: Incarnation,
+    /// The secret contexts are checked with.
+    pub secret: u64,
     /// The port clients connect to, told to clients.
     pub port: u16,
     /// How the engine is set up.

@@ -1,0 +1,205 @@
+//! What a write does to the versions of one key. Pure: bytes in, bytes out.
+//!
+//! A write supersedes the versions its context has seen and stands beside those it has not. The
+//! coordinator's actor names every version with a dot it never issues twice for a key: deletions
+//! keep the key's vector.
+
+use coronet_ring::causality::object::{self, ObjectRef, SiblingRef};
+use coronet_ring::{Actor, Context, Dot, Hlc, ObjectError, Token};
+
+/// Versions of one key from which client writes are refused; reading and writing with the
+/// context that was read resolves them.
+pub(super) const MAX_VERSIONS: usize = 64;
+
+/// A write, checked and decoded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Change<'a> {
+    /// The new value; `None` deletes.
+    pub value: Option<&'a [u8]>,
+    /// What the client has seen; `None` for a blind write.
+    pub context: Option<&'a Context>,
+    /// Whether the write supersedes every version there is, seen or not (last write wins).
+    pub replace: bool,
+    /// The client's name for this write.
+    pub token: Option<&'a Token>,
+}
+
+/// What became of a write.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Applied {
+    /// The new object stands in the buffer. The context is what the writer has seen now.
+    Written(Context),
+    /// The very same write was applied before: nothing to do but to acknowledge it.
+    Repeated(Context),
+}
+
+/// Why a write cannot be applied. Nothing changed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ChangeError {
+    /// The key has too many unresolved versions.
+    #[error(
+        "the key has {MAX_VERSIONS} unresolved versions; read it and write with the context of \
+         that read"
+    )]
+    TooManyVersions,
+    /// The stored bytes are not an object.
+    #[error("stored object: {0}")]
+    Stored(#[from] ObjectError),
+}
+
+/// Applies `change` to the stored bytes and appends the new object to `into`.
+pub(super) fn apply(
+    stored: Option<&[u8]>,
+    change: &Change<'_>,
+    actor: Actor,
+    now: Hlc,
+    into: &mut Vec<u8>,
+) -> Result<Applied, ChangeError> {
+    let stored = stored.map(ObjectRef::decode).transpose()?;
+    let before = || stored.iter().flat_map(ObjectRef::siblings);
+    if let Some(token) = change.token
+        && let Some(same) = before().find(|sibling| sibling.token == Some(token))
+    {
+        return Ok(Applied::Repeated(seen_with(change, same.dot)));
+    }
+    let mut vector = stored.map(|object| object.vector()).unwrap_or_default();
+    if let Some(context) = change.context {
+        // The client may have seen writes this replica lost or never had: never issue them anew.
+        vector.merge(context.vector());
+    }
+    let dot = vector.increment(actor);
+    // A deletion carries nothing but its dot, which the vector has: it gives way to any write.
+    let mut versions: Vec<SiblingRef<'_>> =
+        before().filter(|old| !old.tombstone && !superseded(change, old.dot)).collect();
+    if versions.len() >= MAX_VERSIONS {
+        return Err(ChangeError::TooManyVersions);
+    }
+    let alone = versions.is_empty();
+    let hlc = now.max(Hlc(before().map(|old| old.hlc.0).max().unwrap_or(0).saturating_add(1)));
+    versions.push(SiblingRef {
+        dot,
+        hlc,
+        tombstone: change.value.is_none(),
+        token: change.token,
+        value: change.value.unwrap_or_default(),
+    });
+    object::encode(&vector, &versions, into)?;
+    Ok(Applied::Written(if alone { Context::new(vector) } else { seen_with(change, dot) }))
+}
+
+/// Whether the write makes an old version obsolete.
+fn superseded(change: &Change<'_>, dot: Dot) -> bool {
+    // A blind deletion removes what is here to be seen.
+    let everything = change.replace || (change.value.is_none() && change.context.is_none());
+    everything || change.context.is_some_and(|context| context.contains(dot))
+}
+
+/// What the writer has seen after its write, when other versions stand beside it: not those.
+fn seen_with(change: &Change<'_>, dot: Dot) -> Context {
+    let mut context = change.context.cloned().unwrap_or_default();
+    context.observe(dot);
+    context
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: Actor = Actor(7);
+
+    fn put(value: &[u8]) -> Change<'_> {
+        Change { value: Some(value), context: None, replace: false, token: None }
+    }
+
+    fn run(stored: &mut Option<Vec<u8>>, change: &Change<'_>) -> Applied {
+        let mut bytes = Vec::new();
+        let applied = apply(stored.as_deref(), change, ME, Hlc(5), &mut bytes).unwrap();
+        if matches!(applied, Applied::Written(_)) {
+            *stored = Some(bytes);
+        }
+        applied
+    }
+
+    fn values(stored: &Option<Vec<u8>>) -> Vec<Vec<u8>> {
+        let object = ObjectRef::decode(stored.as_deref().unwrap()).unwrap();
+        object.values().map(|sibling| sibling.value.to_vec()).collect()
+    }
+
+    fn written(applied: Applied) -> Context {
+        match applied {
+            Applied::Written(context) => context,
+            Applied::Repeated(_) => panic!("repeated"),
+        }
+    }
+
+    #[test]
+    fn a_context_supersedes_what_it_saw_and_nothing_else() {
+        let mut stored = None;
+        let first = written(run(&mut stored, &put(b"a")));
+        run(&mut stored, &put(b"b"));
+        assert_eq!(values(&stored), [b"a".to_vec(), b"b".to_vec()]);
+        run(&mut stored, &Change { context: Some(&first), ..put(b"c") });
+        assert_eq!(values(&stored), [b"b".to_vec(), b"c".to_vec()]);
+    }
+
+    #[test]
+    fn the_returned_context_does_not_cover_unseen_versions() {
+        let mut stored = None;
+        run(&mut stored, &put(b"a"));
+        let second = written(run(&mut stored, &put(b"b")));
+        run(&mut stored, &Change { context: Some(&second), ..put(b"c") });
+        assert_eq!(values(&stored), [b"a".to_vec(), b"c".to_vec()]);
+    }
+
+    #[test]
+    fn replacing_leaves_one_version() {
+        let mut stored = None;
+        run(&mut stored, &put(b"a"));
+        run(&mut stored, &put(b"b"));
+        let context = written(run(&mut stored, &Change { replace: true, ..put(b"c") }));
+        assert_eq!(values(&stored), [b"c".to_vec()]);
+        run(&mut stored, &Change { context: Some(&context), ..put(b"d") });
+        assert_eq!(values(&stored), [b"d".to_vec()]);
+    }
+
+    #[test]
+    fn a_repeated_token_changes_nothing() {
+        let mut stored = None;
+        let token = [3; 16];
+        let once = Change { token: Some(&token), ..put(b"a") };
+        run(&mut stored, &once);
+        let before = stored.clone();
+        assert!(matches!(run(&mut stored, &once), Applied::Repeated(_)));
+        assert_eq!(stored, before);
+    }
+
+    #[test]
+    fn dots_are_never_issued_twice_even_after_deletion() {
+        let mut stored = None;
+        let context = written(run(&mut stored, &put(b"a")));
+        run(&mut stored, &Change { value: None, ..put(b"") });
+        assert!(values(&stored).is_empty());
+        run(&mut stored, &put(b"b"));
+        run(&mut stored, &Change { context: Some(&context), ..put(b"c") });
+        assert_eq!(values(&stored), [b"b".to_vec(), b"c".to_vec()], "an old context saw only `a`");
+    }
+
+    #[test]
+    fn too_many_versions_are_refused_and_resolving_still_works() {
+        let mut stored = None;
+        for n in 0..MAX_VERSIONS {
+            run(&mut stored, &put(&[n as u8]));
+        }
+        let refused = apply(stored.as_deref(), &put(b"x"), ME, Hlc(5), &mut Vec::new());
+        assert_eq!(refused, Err(ChangeError::TooManyVersions));
+        let all = Context::new(ObjectRef::decode(stored.as_deref().unwrap()).unwrap().vector());
+        run(&mut stored, &Change { context: Some(&all), ..put(b"x") });
+        assert_eq!(values(&stored), [b"x".to_vec()]);
+    }
+
+    #[test]
+    fn damaged_objects_are_not_overwritten() {
+        let refused = apply(Some(&[9, 9]), &put(b"x"), ME, Hlc(5), &mut Vec::new());
+        assert!(matches!(refused, Err(ChangeError::Stored(_))));
+    }
+}
