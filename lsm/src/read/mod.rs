@@ -1,5 +1,17 @@
-//! Ordered reading.
+//! Ordered reading over memtables and tables.
+//!
+//! Owns cursors, their merge and the view of one point in time. All cursors have the same
+//! methods: `seek` goes to the first entry not before a key, `entry` borrows the entry stood on
+//! (`None` at the end), `try_advance` steps as long as no I/O is needed and otherwise returns
+//! false, upon which `load` completes the step; `advance` does both.
+//!
+//! After an error a cursor's place is undefined until the next `seek`.
+
 mod cursor;
 mod merge;
-pub use cursor::{CursorOptions, MemtableCursor, RunCursor, Source, TableCursor};
+mod table_cursor;
+mod tournament;
+
+pub use cursor::{MemtableCursor, RunCursor, Source};
 pub use merge::{MergeCursor, Visible};
+pub use table_cursor::{CursorOptions, TableCursor};

@@ -1,0 +1,80 @@
+//! Builds one data block after another.
+
+use super::entry::{MAX_OVERHEAD, encode};
+use super::{FrameKind, HEADER, seal};
+use crate::{EntryRef, TableUid};
+
+/// A restart point (an entry with its whole key) is set after this many entries ...
+const RESTART_ENTRIES: u32 = 16;
+/// ... or after this many bytes, so that point reads jump over large values.
+const RESTART_BYTES: usize = 1024;
+
+/// Collects entries into the frame of a data block.
+#[derive(Debug)]
+pub(in crate::table) struct BlockBuilder {
+    frame: Vec<u8>,
+    restarts: Vec<u32>,
+    last_key: Vec<u8>,
+    count: u32,
+    /// Entries since the last restart.
+    since: u32,
+}
+
+impl BlockBuilder {
+    pub fn new() -> Self {
+        let (restarts, last_key) = (Vec::new(), Vec::new());
+        BlockBuilder { frame: vec![0; HEADER], restarts, last_key, count: 0, since: 0 }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Upper bound of the frame's size were this entry added.
+    pub fn size_with(&self, entry: EntryRef<'_>) -> usize {
+        let restarts = (self.restarts.len() + 1) * 4;
+        self.frame.len() + restarts + MAX_OVERHEAD + entry.key.len() + entry.value.len()
+    }
+
+    /// Adds an entry. The caller keeps the order.
+    pub fn add(&mut self, entry: EntryRef<'_>) {
+        let at = self.frame.len() - HEADER;
+        let far = |last: &u32| at - *last as usize >= RESTART_BYTES;
+        let restart = self.since == RESTART_ENTRIES || self.restarts.last().is_none_or(far);
+        let shared = if restart {
+            self.restarts.push(at as u32);
+            self.since = 0;
+            0
+        } else {
+            common_prefix(&self.last_key, entry.key)
+        };
+        encode(&mut self.frame, shared, entry);
+        self.last_key.truncate(shared);
+        self.last_key.extend_from_slice(&entry.key[shared..]);
+        self.count += 1;
+        self.since += 1;
+    }
+
+    /// The finished frame for this place. Call [`BlockBuilder::clear`] afterwards.
+    pub fn finish(&mut self, uid: TableUid, offset: u64) -> &[u8] {
+        for restart in &self.restarts {
+            self.frame.extend_from_slice(&restart.to_le_bytes());
+        }
+        let restarts = self.restarts.len() as u32;
+        seal(&mut self.frame, FrameKind::Data, self.count, restarts, uid, offset);
+        &self.frame
+    }
+
+    /// Starts the next block; keeps the memory.
+    pub fn clear(&mut self) {
+        self.frame.truncate(HEADER);
+        self.restarts.clear();
+        self.last_key.clear();
+        (self.count, self.since) = (0, 0);
+    }
+}
+
+/// Number of bytes that both begin with.
+pub(in crate::table) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}

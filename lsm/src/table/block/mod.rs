@@ -1,0 +1,156 @@
+//! The frame around every piece of a table (data, index, filter) and the data block inside it.
+//!
+//! Owns the frame's header and checksum, and [`Block`], a checked data block in memory.
+//! Encoding of entries is in `builder` and `entry`, point search in `search`, forward reading in
+//! `walk`. Where blocks lie in a file, and file names in errors, are the table's business.
+
+pub(super) mod builder;
+mod entry;
+mod search;
+mod walk;
+
+pub(crate) use search::Search;
+pub(crate) use walk::BlockWalk;
+
+use crate::TableUid;
+use crate::env::AlignedBuf;
+use std::rc::Rc;
+
+/// Bytes of a frame before its payload.
+pub(crate) const HEADER: usize = 20;
+
+/// Why bytes are not what they should be; the table adds file and offset.
+pub(crate) type Damage = &'static str;
+
+/// What a frame holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum FrameKind {
+    Data = 1,
+    Index = 2,
+    Filter = 3,
+}
+
+/// The numbers of a checked frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FrameHeader {
+    pub payload: usize,
+    pub count: u32,
+    pub restarts: u32,
+}
+
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|b| u32::from_le_bytes(*b))
+}
+
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b))
+}
+
+/// The checksum covers content, table and place, so that a block that landed elsewhere is seen.
+pub(super) fn checksum(uid: TableUid, offset: u64, parts: &[&[u8]]) -> u32 {
+    let seed = crc32c::crc32c_append(crc32c::crc32c(&uid.0.to_le_bytes()), &offset.to_le_bytes());
+    parts.iter().fold(seed, |crc, part| crc32c::crc32c_append(crc, part))
+}
+
+/// Fills in the header of `frame`, whose payload is complete.
+pub(crate) fn seal(
+    frame: &mut [u8],
+    kind: FrameKind,
+    count: u32,
+    restarts: u32,
+    uid: TableUid,
+    offset: u64,
+) {
+    let payload = (frame.len() - HEADER) as u32;
+    frame[4..8].copy_from_slice(&[kind as u8, 0, 0, 0]);
+    frame[8..12].copy_from_slice(&payload.to_le_bytes());
+    frame[12..16].copy_from_slice(&count.to_le_bytes());
+    frame[16..20].copy_from_slice(&restarts.to_le_bytes());
+    let crc = checksum(uid, offset, &[&frame[4..]]);
+    frame[..4].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Checks that `frame` is, in full, the frame that was written for this table at this offset.
+pub(crate) fn check(
+    frame: &[u8],
+    kind: FrameKind,
+    uid: TableUid,
+    offset: u64,
+) -> Result<FrameHeader, Damage> {
+    let field = |at| u32_at(frame, at).ok_or("block is shorter than its header");
+    let header =
+        FrameHeader { payload: field(8)? as usize, count: field(12)?, restarts: field(16)? };
+    if frame.len() - HEADER != header.payload {
+        return Err("block length differs from the index");
+    }
+    if field(0)? != checksum(uid, offset, &[&frame[4..]]) {
+        return Err("block checksum mismatch");
+    }
+    if frame[4..8] != [kind as u8, 0, 0, 0] {
+        return Err("block of an unexpected kind");
+    }
+    Ok(header)
+}
+
+/// A checked data block in memory. A clone shares the memory.
+#[derive(Debug, Clone)]
+pub(crate) struct Block {
+    buf: Rc<AlignedBuf>,
+    /// First byte of the entries in `buf`.
+    start: usize,
+    /// Bytes of entries; the restart offsets follow.
+    entries: usize,
+    restarts: usize,
+}
+
+impl Block {
+    /// Checks the frame of `len` bytes at `at` in `buf`, which was read from file offset
+    /// `offset` of table `uid`.
+    pub fn open(
+        buf: Rc<AlignedBuf>,
+        at: usize,
+        len: usize,
+        uid: TableUid,
+        offset: u64,
+    ) -> Result<Block, Damage> {
+        let frame = at.checked_add(len).and_then(|end| buf.get(at..end));
+        let header = check(frame.ok_or("block is cut off")?, FrameKind::Data, uid, offset)?;
+        let restarts = header.restarts as usize;
+        let entries = restarts
+            .checked_mul(4)
+            .and_then(|bytes| header.payload.checked_sub(bytes))
+            .ok_or("block has more restarts than bytes")?;
+        if restarts == 0 || header.count < header.restarts {
+            return Err("block has too few restarts or entries");
+        }
+        let block = Block { buf, start: at + HEADER, entries, restarts };
+        if !(0..restarts).all(|r| block.restart(r) < entries) || block.restart(0) != 0 {
+            return Err("block has a restart outside its entries");
+        }
+        Ok(block)
+    }
+
+    /// The bytes from the first entry to the end of the last.
+    fn entries(&self) -> &[u8] {
+        &self.buf[self.start..self.start + self.entries]
+    }
+
+    /// Offset of restart `r` in the entries.
+    fn restart(&self, r: usize) -> usize {
+        u32_at(&self.buf, self.start + self.entries + r * 4).unwrap_or(u32::MAX) as usize
+    }
+
+    /// A part of the entries that [`Search`] named.
+    pub fn slice(&self, range: (u32, u32)) -> &[u8] {
+        &self.entries()[range.0 as usize..range.1 as usize]
+    }
+
+    /// Memory held, if nobody else shares it.
+    pub fn held(&self) -> usize {
+        self.buf.capacity() + size_of::<AlignedBuf>() + 2 * size_of::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+use super::builder::BlockBuilder;
+use super::*;
+use crate::{EntryKind, EntryRef, Seq};
+use proptest::prelude::*;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+const UID: TableUid = TableUid(0x1234_5678_9abc_def0);
+
+type Entries = BTreeMap<(Vec<u8>, Reverse<u64>), Option<Vec<u8>>>;
+
+fn entry<'a>(key: &'a [u8], seq: u64, value: &'a Option<Vec<u8>>) -> EntryRef<'a> {
+    let kind = if value.is_some() { EntryKind::Put } else { EntryKind::Delete };
+    EntryRef { key, seq: Seq(seq), kind, value: value.as_deref().unwrap_or_default() }
+}
+
+fn frame(entries: &Entries, offset: u64) -> AlignedBuf {
+    let mut builder = BlockBuilder::new();
+    let mut bound = 0;
+    for ((key, Reverse(seq)), value) in entries {
+        bound = builder.size_with(entry(key, *seq, value));
+        builder.add(entry(key, *seq, value));
+    }
+    let mut buf = AlignedBuf::default();
+    buf.extend_from_slice(builder.finish(UID, offset));
+    assert!(buf.len() <= bound);
+    buf
+}
+
+fn open(buf: AlignedBuf) -> Result<Block, Damage> {
+    let len = buf.len();
+    Block::open(Rc::new(buf), 0, len, UID, 8192)
+}
+
+fn entries() -> impl Strategy<Value = Entries> {
+    let key = prop::collection::vec(0u8..3, 0..8);
+    let value = prop::option::of(prop::collection::vec(any::<u8>(), 0..300));
+    prop::collection::btree_map((key, (0u64..50).prop_map(Reverse)), value, 1..120)
+}
+
+proptest! {
+    #[test]
+    fn reads_agree_with_an_ordered_map(
+        model in entries(),
+        probes in prop::collection::vec((prop::collection::vec(0u8..3, 0..8), 0u64..52), 60),
+    ) {
+        let block = open(frame(&model, 8192)).unwrap();
+        let mut walk = BlockWalk::default();
+        let mut more = walk.first(block.clone()).unwrap();
+        for ((key, Reverse(seq)), value) in &model {
+            prop_assert!(more);
+            prop_assert_eq!(walk.entry(), Some(entry(key, *seq, value)));
+            more = walk.advance().unwrap();
+        }
+        prop_assert!(!more && walk.entry().is_none());
+
+        for (key, at) in probes {
+            let mut rest = model.range((key.clone(), Reverse(at))..);
+            let found = match block.search(&key, Seq(at)).unwrap() {
+                Search::Found { seq, kind, value } => Some((seq.0, kind, block.slice(value))),
+                Search::Absent => { prop_assert!(rest.clone().next().is_some()); None }
+                Search::Beyond => { prop_assert!(rest.clone().next().is_none()); None }
+            };
+            let want = rest.next().filter(|((k, _), _)| *k == key).map(|((k, s), v)| {
+                let e = entry(k, s.0, v);
+                (e.seq.0, e.kind, e.value)
+            });
+            prop_assert_eq!(found, want);
+
+            let first = model.range((key.clone(), Reverse(u64::MAX))..).next();
+            let there = walk.seek(block.clone(), &key).unwrap();
+            prop_assert_eq!(there, first.is_some());
+            prop_assert_eq!(walk.entry(), first.map(|((k, s), v)| entry(k, s.0, v)));
+        }
+    }
+
+    #[test]
+    fn blocks_with_a_valid_checksum_and_random_content_never_panic(
+        mut bytes in prop::collection::vec(any::<u8>(), HEADER..200), restarts in 0u32..4,
+        key in prop::collection::vec(any::<u8>(), 0..4),
+    ) {
+        if restarts > 0 && bytes.len() >= HEADER + 4 * restarts as usize {
+            let at = bytes.len() - 4 * restarts as usize;
+            bytes[at..].fill(0);
+        }
+        seal(&mut bytes, FrameKind::Data, restarts + 3, restarts, UID, 8192);
+        let mut buf = AlignedBuf::default();
+        buf.extend_from_slice(&bytes);
+        if let Ok(block) = open(buf) {
+            let _ = block.search(&key, Seq(7));
+            let mut walk = BlockWalk::default();
+            let mut more = walk.first(block.clone());
+            while more == Ok(true) { more = walk.advance(); }
+            let _ = walk.seek(block, &key);
+        }
+    }
+}
+
+#[test]
+fn a_block_is_bound_to_its_content_table_place_and_kind() {
+    let model = Entries::from([((b"k".to_vec(), Reverse(1)), Some(b"v".to_vec()))]);
+    let buf = frame(&model, 8192);
+    let len = buf.len();
+    assert!(check(&buf, FrameKind::Data, UID, 8192).is_ok());
+    assert!(check(&buf, FrameKind::Data, UID, 4096).is_err());
+    assert!(check(&buf, FrameKind::Data, TableUid(1), 8192).is_err());
+    assert!(check(&buf, FrameKind::Index, UID, 8192).is_err());
+    assert!(check(&buf[..len - 1], FrameKind::Data, UID, 8192).is_err());
+    assert!(check(&buf[..HEADER - 1], FrameKind::Data, UID, 8192).is_err());
+    for at in 0..len {
+        let mut flipped = buf.clone();
+        flipped[at] ^= 0x10;
+        assert!(open(flipped).is_err(), "flip at {at} unnoticed");
+    }
+}

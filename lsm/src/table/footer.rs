@@ -1,0 +1,179 @@
+//! The last page of a table file: where everything is and what the table holds.
+
+use super::block::{Damage, checksum, u32_at, u64_at};
+use crate::env::PAGE;
+use crate::{Seq, TableUid};
+
+/// The newest format this release writes and reads.
+pub(super) const VERSION: u32 = 1;
+const MAGIC: [u8; 8] = *b"CORTABLE";
+/// Bytes in use; the rest of the page is zero.
+const USED: usize = 96;
+
+/// The footer's fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Footer {
+    pub uid: TableUid,
+    pub file_bytes: u64,
+    pub index_offset: u64,
+    pub index_len: u32,
+    pub filter_offset: u64,
+    pub filter_len: u32,
+    pub blocks: u32,
+    pub entries: u64,
+    pub deletes: u64,
+    pub min_seq: Seq,
+    pub max_seq: Seq,
+}
+
+/// Why a footer cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum BadFooter {
+    Damaged(Damage),
+    Version(u32),
+}
+
+impl From<Damage> for BadFooter {
+    fn from(what: Damage) -> Self {
+        BadFooter::Damaged(what)
+    }
+}
+
+impl Footer {
+    /// File offset of the footer itself.
+    pub fn offset(&self) -> u64 {
+        self.file_bytes - PAGE as u64
+    }
+
+    pub fn encode(&self) -> [u8; PAGE] {
+        let mut page = [0; PAGE];
+        page[..8].copy_from_slice(&MAGIC);
+        page[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        let words = [
+            self.uid.0,
+            self.file_bytes,
+            self.index_offset,
+            self.filter_offset,
+            u64::from(self.index_len) | u64::from(self.filter_len) << 32,
+            u64::from(self.blocks),
+            self.entries,
+            self.deletes,
+            self.min_seq.0,
+            self.max_seq.0,
+        ];
+        for (i, word) in words.iter().enumerate() {
+            page[16 + i * 8..24 + i * 8].copy_from_slice(&word.to_le_bytes());
+        }
+        let crc = checksum(self.uid, self.offset(), &[&page[..12], &page[16..]]);
+        page[12..16].copy_from_slice(&crc.to_le_bytes());
+        page
+    }
+
+    /// Reads the last page of a file of `file_bytes`.
+    pub fn decode(page: &[u8], file_bytes: u64) -> Result<Footer, BadFooter> {
+        if page.len() != PAGE || page[..8] != MAGIC {
+            return Err("not a table file, or cut off: no footer".into());
+        }
+        let u32_at = |at| u32_at(page, at).ok_or("footer is cut off");
+        let u64_at = |at| u64_at(page, at).ok_or("footer is cut off");
+        let version = u32_at(8)?;
+        if version > VERSION {
+            return Err(BadFooter::Version(version));
+        }
+        let footer = Footer {
+            uid: TableUid(u64_at(16)?),
+            file_bytes: u64_at(24)?,
+            index_offset: u64_at(32)?,
+            filter_offset: u64_at(40)?,
+            index_len: u32_at(48)?,
+            filter_len: u32_at(52)?,
+            blocks: u32_at(56)?,
+            entries: u64_at(64)?,
+            deletes: u64_at(72)?,
+            min_seq: Seq(u64_at(80)?),
+            max_seq: Seq(u64_at(88)?),
+        };
+        if footer.file_bytes != file_bytes {
+            return Err("file length differs from the footer".into());
+        }
+        if u32_at(12)? != checksum(footer.uid, footer.offset(), &[&page[..12], &page[16..]]) {
+            return Err("footer checksum mismatch".into());
+        }
+        if version != VERSION || page[USED..].iter().any(|b| *b != 0) {
+            return Err("footer has unknown fields".into());
+        }
+        footer.check()?;
+        Ok(footer)
+    }
+
+    /// Data, index, filter, footer must follow each other without gap or overlap.
+    fn check(&self) -> Result<(), Damage> {
+        let padded = |len: u32| u64::from(len).next_multiple_of(PAGE as u64);
+        let after = |offset: u64, len| offset.checked_add(padded(len));
+        let in_order = self.index_offset.is_multiple_of(PAGE as u64)
+            && after(self.index_offset, self.index_len) == Some(self.filter_offset)
+            && after(self.filter_offset, self.filter_len) == Some(self.offset());
+        let filled = self.blocks > 0 && self.entries >= u64::from(self.blocks);
+        if in_order && filled && self.deletes <= self.entries && self.min_seq <= self.max_seq {
+            Ok(())
+        } else {
+            Err("footer contradicts itself")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn footer() -> Footer {
+        Footer {
+            uid: TableUid(77),
+            file_bytes: 5 * 4096,
+            index_offset: 2 * 4096,
+            index_len: 100,
+            filter_offset: 3 * 4096,
+            filter_len: 4096,
+            blocks: 2,
+            entries: 10,
+            deletes: 3,
+            min_seq: Seq(5),
+            max_seq: Seq(14),
+        }
+    }
+
+    #[test]
+    fn survives_its_encoding_and_notices_every_flip() {
+        let page = footer().encode();
+        assert_eq!(Footer::decode(&page, 5 * 4096), Ok(footer()));
+        for at in 0..PAGE {
+            let mut flipped = page;
+            flipped[at] ^= 1;
+            assert!(Footer::decode(&flipped, 5 * 4096).is_err(), "flip at {at} unnoticed");
+        }
+        assert!(Footer::decode(&page, 6 * 4096).is_err());
+        assert!(Footer::decode(&page[1..], 5 * 4096).is_err());
+    }
+
+    #[test]
+    fn names_a_newer_version() {
+        let mut page = footer().encode();
+        page[8] = 2;
+        assert_eq!(Footer::decode(&page, 5 * 4096), Err(BadFooter::Version(2)));
+    }
+
+    #[test]
+    fn refuses_gaps_and_overlaps() {
+        for wrong in [
+            Footer { index_offset: 4096, ..footer() },
+            Footer { filter_offset: 2 * 4096, ..footer() },
+            Footer { filter_len: 4097, ..footer() },
+            Footer { index_offset: u64::MAX - 4095, ..footer() },
+            Footer { blocks: 0, ..footer() },
+            Footer { deletes: 11, ..footer() },
+            Footer { min_seq: Seq(15), ..footer() },
+        ] {
+            assert!(Footer::decode(&wrong.encode(), 5 * 4096).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The index of a table: for every data block its length and a key that separates it from the
+//! next. Held in memory in a few flat arrays; blocks lie back to back, so lengths give offsets.
+
+use super::block::builder::common_prefix;
+use super::block::{Damage, HEADER, u32_at};
+use crate::env::PAGE;
+
+/// Where a data block lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Handle {
+    /// File offset, a multiple of the page size.
+    pub offset: u64,
+    /// Bytes of the frame, without padding.
+    pub len: usize,
+}
+
+impl Handle {
+    /// File offset behind the block and its padding.
+    pub fn end(self) -> u64 {
+        self.offset + self.len.next_multiple_of(PAGE) as u64
+    }
+}
+
+/// Collects the index while a table is written.
+#[derive(Debug, Default)]
+pub(super) struct IndexBuilder {
+    /// Frame length and end of the separator in `keys`, both as they are stored.
+    blocks: Vec<u8>,
+    keys: Vec<u8>,
+}
+
+impl IndexBuilder {
+    /// Adds a block: `separator` is not before its last key and before the next block's first
+    /// (or equal to both).
+    pub fn add(&mut self, separator: &[u8], frame_len: usize) {
+        self.keys.extend_from_slice(separator);
+        self.blocks.extend_from_slice(&(frame_len as u32).to_le_bytes());
+        self.blocks.extend_from_slice(&(self.keys.len() as u32).to_le_bytes());
+    }
+
+    pub fn blocks(&self) -> u32 {
+        (self.blocks.len() / 8) as u32
+    }
+
+    /// Bytes of the encoded index without the smallest key.
+    pub fn bytes(&self) -> usize {
+        4 + self.blocks.len() + self.keys.len()
+    }
+
+    /// Appends the encoded index: length of the smallest key, blocks, smallest key, separators.
+    pub fn encode(&self, smallest: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(&(smallest.len() as u32).to_le_bytes());
+        out.extend_from_slice(&self.blocks);
+        out.extend_from_slice(smallest);
+        out.extend_from_slice(&self.keys);
+    }
+}
+
+/// The index of an open table.
+#[derive(Debug)]
+pub(crate) struct Index {
+    smallest: Box<[u8]>,
+    /// Bytes that every key of the table begins with.
+    common: usize,
+    /// The eight bytes of each separator after the common ones: most of a search needs only
+    /// these.
+    prefixes: Vec<u64>,
+    keys: Box<[u8]>,
+    key_ends: Vec<u32>,
+    /// Page number of each block, and one more: where the last block ends.
+    pages: Vec<u32>,
+    lens: Vec<u32>,
+}
+
+impl Index {
+    /// Reads the index of `count` blocks that fill the file up to `end`.
+    pub fn decode(payload: &[u8], count: u32, end: u64) -> Result<Index, Damage> {
+        let cut = "index is cut off";
+        let smallest_len = u32_at(payload, 0).ok_or(cut)? as usize;
+        let count = count as usize;
+        let smallest_at = count.checked_mul(8).and_then(|n| n.checked_add(4)).ok_or(cut)?;
+        let keys_at = smallest_at.checked_add(smallest_len).ok_or(cut)?;
+        let smallest: Box<[u8]> = payload.get(smallest_at..keys_at).ok_or(cut)?.into();
+        let keys: Box<[u8]> = payload.get(keys_at..).ok_or(cut)?.into();
+
+        let (mut key_ends, mut lens) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut pages = Vec::with_capacity(count + 1);
+        let mut page = 0u32;
+        for block in payload[4..smallest_at].as_chunks::<8>().0 {
+            let (len, key_end) = (u32_at(block, 0).ok_or(cut)?, u32_at(block, 4).ok_or(cut)?);
+            if (len as usize) < HEADER || key_end < key_ends.last().copied().unwrap_or(0) {
+                return Err("index has an impossible block");
+            }
+            pages.push(page);
+            page = page.checked_add(len.div_ceil(PAGE as u32)).ok_or("index is too long")?;
+            lens.push(len);
+            key_ends.push(key_end);
+        }
+        pages.push(page);
+        if key_ends.last().copied() != Some(keys.len() as u32) {
+            return Err("index keys do not add up");
+        }
+        if u64::from(page) * PAGE as u64 != end {
+            return Err("index does not cover the data blocks");
+        }
+        let mut index =
+            Index { smallest, common: 0, prefixes: Vec::new(), keys, key_ends, pages, lens };
+        index.common = common_prefix(&index.smallest, index.largest());
+        index.prefixes = (0..count).map(|i| index.prefix(index.separator(i))).collect();
+        if index.smallest() > index.largest() || !index.prefixes.is_sorted() {
+            return Err("index keys are out of order");
+        }
+        Ok(index)
+    }
+
+    fn prefix(&self, key: &[u8]) -> u64 {
+        let mut bytes = [0; 8];
+        let rest = key.get(self.common..).unwrap_or_default();
+        let len = rest.len().min(8);
+        bytes[..len].copy_from_slice(&rest[..len]);
+        u64::from_be_bytes(bytes)
+    }
+
+    pub fn smallest(&self) -> &[u8] {
+        &self.smallest
+    }
+
+    /// The largest key: the last separator is exact.
+    pub fn largest(&self) -> &[u8] {
+        self.len().checked_sub(1).map_or(&[], |last| self.separator(last))
+    }
+
+    /// Number of blocks.
+    pub fn len(&self) -> usize {
+        self.lens.len()
+    }
+
+    /// The separator after block `i`.
+    pub fn separator(&self, i: usize) -> &[u8] {
+        let start = i.checked_sub(1).map_or(0, |before| self.key_ends[before]);
+        &self.keys[start as usize..self.key_ends[i] as usize]
+    }
+
+    pub fn handle(&self, i: usize) -> Handle {
+        let offset = u64::from(self.pages[i]) * PAGE as u64;
+        Handle { offset, len: self.lens[i] as usize }
+    }
+
+    /// The first block that may hold `key` or a later key; the number of blocks if none does.
+    pub fn find(&self, key: &[u8]) -> usize {
+        let head = &key[..self.common.min(key.len())];
+        match head.cmp(&self.smallest[..self.common]) {
+            std::cmp::Ordering::Less => return 0,
+            std::cmp::Ordering::Greater => return self.len(),
+            std::cmp::Ordering::Equal => {}
+        }
+        let prefix = self.prefix(key);
+        let (mut low, mut high) = (self.prefixes.partition_point(|p| *p < prefix), self.len());
+        if self.prefixes.get(low) != Some(&prefix) {
+            return low;
+        }
+        high = low + self.prefixes[low..high].partition_point(|p| *p == prefix);
+        while low < high {
+            let middle = (low + high) / 2;
+            if self.separator(middle) < key {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// Memory held, bytes.
+    pub fn held(&self) -> usize {
+        self.keys.len()
+            + self.smallest.len()
+            + self.prefixes.capacity() * 8
+            + (self.key_ends.capacity() + self.pages.capacity() + self.lens.capacity()) * 4
+    }
+}
+
+/// A short key that is not before `last` and, where possible, before `next` (`last <= next`).
+pub(super) fn separator<'a>(last: &'a [u8], next: &'a [u8]) -> &'a [u8] {
+    // `next` cut one byte behind what both share is beyond `last`, and before `next` if that
+    // goes on.
+    let len = common_prefix(last, next) + 1;
+    if len < next.len() && len < last.len() { &next[..len] } else { last }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn build(keys: &[Vec<u8>], lens: &[usize]) -> (Vec<u8>, u64) {
+        let mut builder = IndexBuilder::default();
+        for (key, len) in keys.iter().zip(lens) {
+            builder.add(key, *len);
+        }
+        let (mut out, smallest) = (Vec::new(), keys[0].clone());
+        builder.encode(&smallest, &mut out);
+        assert_eq!(out.len(), builder.bytes() + smallest.len());
+        (out, lens.iter().map(|len| len.next_multiple_of(PAGE) as u64).sum())
+    }
+
+    proptest! {
+        #[test]
+        fn finds_the_first_block_that_may_hold_a_key(
+            mut keys in prop::collection::vec(prop::collection::vec(0u8..3, 0..14), 1..50),
+            common in prop::collection::vec(0u8..3, 0..4),
+            probes in prop::collection::vec(prop::collection::vec(0u8..3, 0..14), 50),
+            len in HEADER..20_000usize,
+        ) {
+            keys.iter_mut().for_each(|key| { key.splice(0..0, common.iter().copied()); });
+            keys.sort();
+            let lens: Vec<usize> = (0..keys.len()).map(|i| len + i * 1000).collect();
+            let (bytes, end) = build(&keys, &lens);
+            let index = Index::decode(&bytes, keys.len() as u32, end).unwrap();
+            prop_assert_eq!(index.largest(), keys.last().unwrap().as_slice());
+            let mut offset = 0;
+            for (i, len) in lens.iter().enumerate() {
+                prop_assert_eq!(index.handle(i), Handle { offset, len: *len });
+                offset = index.handle(i).end();
+            }
+            let longer = probes.iter().map(|p| [common.as_slice(), p.as_slice()].concat());
+            for probe in probes.iter().cloned().chain(longer.collect::<Vec<_>>()) {
+                prop_assert_eq!(index.find(&probe), keys.partition_point(|k| *k < probe));
+            }
+        }
+
+        #[test]
+        fn separators_separate(a in prop::collection::vec(0u8..3, 0..8),
+                               b in prop::collection::vec(0u8..3, 0..8)) {
+            let (last, next) = if a <= b { (&a, &b) } else { (&b, &a) };
+            let s = separator(last, next);
+            prop_assert!(last.as_slice() <= s && s.len() <= last.len());
+            prop_assert!(s < next.as_slice() || last == next);
+        }
+
+        #[test]
+        fn damaged_indexes_are_refused_or_read_without_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..100), count in 0u32..5, pages in 0u64..9)
+        {
+            if let Ok(index) = Index::decode(&bytes, count, pages * PAGE as u64) {
+                index.find(b"abc");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_count_or_end_is_refused() {
+        let (bytes, end) = build(&[b"a".to_vec(), b"b".to_vec()], &[100, 100]);
+        assert!(Index::decode(&bytes, 2, end).is_ok());
+        assert!(Index::decode(&bytes, 2, end + PAGE as u64).is_err());
+        assert!(Index::decode(&bytes, 1, end).is_err());
+        assert!(Index::decode(&bytes, 0, 0).is_err());
+        assert!(Index::decode(&bytes, u32::MAX, end).is_err());
+        assert!(Index::decode(&bytes[..bytes.len() - 1], 2, end).is_err());
+    }
+}

@@ -1,0 +1,260 @@
+//! An open table: index and filter in memory, data blocks through the cache.
+
+use super::TableInfo;
+use super::block::{Block, Damage, FrameHeader, FrameKind, Search, check};
+use super::filter::Filter;
+use super::footer::{BadFooter, Footer, VERSION};
+use super::index::{Handle, Index};
+use crate::cache::BlockKey;
+use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
+use crate::{BlockCache, EntryKind, Error, Result, Seq, TableUid};
+use futures_util::FutureExt;
+use std::path::Path;
+use std::rc::Rc;
+
+/// What a look without I/O found.
+#[derive(Debug)]
+pub enum Lookup {
+    /// The newest version that may be seen, put or delete.
+    Found(Hit),
+    /// The table has no such version.
+    Absent,
+    /// The answer is in a block that is not in the cache.
+    NeedsBlock,
+}
+
+/// A version that a point read found. Keeps its block in memory.
+#[derive(Debug, Clone)]
+pub struct Hit {
+    block: Block,
+    value: (u32, u32),
+    seq: Seq,
+    kind: EntryKind,
+}
+
+impl Hit {
+    /// When it was written.
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// Put or delete.
+    pub fn kind(&self) -> EntryKind {
+        self.kind
+    }
+
+    /// The value; empty for a delete.
+    pub fn value(&self) -> &[u8] {
+        self.block.slice(self.value)
+    }
+}
+
+/// An open, immutable table. Clones of the `Rc` around it keep the file open.
+pub struct Table<E: Env> {
+    file: E::File,
+    path: Rc<Path>,
+    info: TableInfo,
+    index: Index,
+    filter: Filter,
+}
+
+impl<E: Env> std::fmt::Debug for Table<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table").field("path", &self.path).field("info", &self.info).finish()
+    }
+}
+
+impl<E: Env> Table<E> {
+    /// Opens a table and checks footer, index and filter; `uid` is what the manifest says.
+    pub async fn open(env: &E, path: &Path, uid: TableUid) -> Result<Table<E>> {
+        let file = env.open(path, OpenMode::Read).await;
+        let file = file.map_err(|e| Error::io("open", path, &e))?;
+        let bytes = file.len().await.map_err(|e| Error::io("read length of", path, &e))?;
+        let page = PAGE as u64;
+        if bytes < 2 * page || !bytes.is_multiple_of(page) {
+            return Err(Error::corruption(path, 0, format!("{bytes} bytes are no table")));
+        }
+        let tail = read(&file, path, bytes - page, PAGE).await?;
+        let footer = Footer::decode(&tail, bytes).map_err(|bad| match bad {
+            BadFooter::Damaged(what) => Error::corruption(path, bytes - page, what),
+            BadFooter::Version(found) => {
+                Error::UnknownVersion { path: path.to_owned(), found, supported: VERSION }
+            }
+        })?;
+        if footer.uid != uid {
+            let what = format!("this is table {:016x}, not {:016x}", footer.uid.0, uid.0);
+            return Err(Error::corruption(path, footer.offset(), what));
+        }
+        // The footer was checked: both lie inside the file, one after the other.
+        let len = (footer.offset() - footer.index_offset) as usize;
+        let meta = read(&file, path, footer.index_offset, len).await?;
+        let (index, filter) = decode_meta(&meta, &footer, path)?;
+        let info = TableInfo {
+            uid,
+            file_bytes: bytes,
+            smallest: index.smallest().into(),
+            largest: index.largest().into(),
+            entries: footer.entries,
+            deletes: footer.deletes,
+            min_seq: footer.min_seq,
+            max_seq: footer.max_seq,
+        };
+        Ok(Table { file, path: path.into(), info, index, filter })
+    }
+
+    /// What the table holds.
+    pub fn info(&self) -> &TableInfo {
+        &self.info
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Memory that index and filter hold, bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.index.held() + self.filter.held()
+    }
+
+    /// Whether a key with this hash may be in the table.
+    pub fn may_contain(&self, hash: u64) -> bool {
+        self.filter.may_contain(hash)
+    }
+
+    /// Whether `key` lies between the smallest and the largest key.
+    pub fn covers(&self, key: &[u8]) -> bool {
+        *self.info.smallest <= *key && *key <= *self.info.largest
+    }
+
+    /// Point read without I/O: the newest version of `key` with a sequence number of at most
+    /// `at`. `hash` is [`crate::key_hash`] of the key; the filter is asked here.
+    pub fn get_cached(&self, cache: &BlockCache, key: &[u8], hash: u64, at: Seq) -> Result<Lookup> {
+        let Some(mut i) = self.start(key, hash, at) else { return Ok(Lookup::Absent) };
+        while i < self.index.len() {
+            let Some(block) = cache.get(self.block_key(i)) else { return Ok(Lookup::NeedsBlock) };
+            match self.look(i, block, key, at)? {
+                Look::Hit(hit) => return Ok(Lookup::Found(hit)),
+                Look::Absent => break,
+                Look::Next => i += 1,
+            }
+        }
+        Ok(Lookup::Absent)
+    }
+
+    /// Point read like [`Table::get_cached`]; reads blocks through the cache as needed.
+    pub async fn get(
+        &self,
+        cache: &BlockCache,
+        key: &[u8],
+        hash: u64,
+        at: Seq,
+    ) -> Result<Option<Hit>> {
+        let Some(mut i) = self.start(key, hash, at) else { return Ok(None) };
+        while i < self.index.len() {
+            let block = self.block(cache, i).await?;
+            match self.look(i, block, key, at)? {
+                Look::Hit(hit) => return Ok(Some(hit)),
+                Look::Absent => break,
+                Look::Next => i += 1,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first block to look into, unless it is plain that the key is not here.
+    fn start(&self, key: &[u8], hash: u64, at: Seq) -> Option<usize> {
+        let possible = at >= self.info.min_seq && self.may_contain(hash) && self.covers(key);
+        possible.then(|| self.index.find(key))
+    }
+
+    fn look(&self, i: usize, block: Block, key: &[u8], at: Seq) -> Result<Look> {
+        match block.search(key, at).map_err(|what| self.damage(i, what))? {
+            Search::Found { seq, kind, value } => Ok(Look::Hit(Hit { block, value, seq, kind })),
+            // The versions of one key may go on in the next block.
+            Search::Beyond if self.index.separator(i) == key => Ok(Look::Next),
+            Search::Beyond | Search::Absent => Ok(Look::Absent),
+        }
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    pub(crate) fn damage(&self, i: usize, what: Damage) -> Error {
+        Error::corruption(&self.path, self.index.handle(i).offset, what)
+    }
+
+    fn block_key(&self, i: usize) -> BlockKey {
+        BlockKey { uid: self.info.uid, offset: self.index.handle(i).offset }
+    }
+
+    /// Block `i` if the cache has it.
+    pub(crate) fn cached(&self, cache: &BlockCache, i: usize) -> Option<Block> {
+        cache.get(self.block_key(i))
+    }
+
+    /// Block `i` through the cache.
+    pub(crate) async fn block(&self, cache: &BlockCache, i: usize) -> Result<Block> {
+        let handle = self.index.handle(i);
+        let load = || {
+            let (file, path, uid) = (self.file.clone(), self.path.clone(), self.info.uid);
+            async move {
+                let len = (handle.end() - handle.offset) as usize;
+                let buf = Rc::new(read(&file, &path, handle.offset, len).await?);
+                Block::open(buf, 0, handle.len, uid, handle.offset)
+                    .map_err(|what| Error::corruption(&path, handle.offset, what))
+            }
+            .boxed_local()
+        };
+        cache.get_or_load(self.block_key(i), load).await
+    }
+
+    /// Blocks `first` to before `end` in one read, unchecked.
+    pub(crate) async fn read_run(&self, first: usize, end: usize) -> Result<AlignedBuf> {
+        let start = self.index.handle(first).offset;
+        let len = (self.index.handle(end - 1).end() - start) as usize;
+        read(&self.file, &self.path, start, len).await
+    }
+
+    /// Checks block `i`, which lies at `at` in `buf`.
+    pub(crate) fn open_block(&self, buf: &Rc<AlignedBuf>, at: usize, i: usize) -> Result<Block> {
+        let Handle { offset, len } = self.index.handle(i);
+        Block::open(buf.clone(), at, len, self.info.uid, offset)
+            .map_err(|what| self.damage(i, what))
+    }
+}
+
+enum Look {
+    Hit(Hit),
+    Absent,
+    Next,
+}
+
+fn decode_meta(meta: &[u8], footer: &Footer, path: &Path) -> Result<(Index, Filter)> {
+    let bad = |offset| move |what: Damage| Error::corruption(path, offset, what);
+    let (index_at, filter_at) = (footer.index_offset, footer.filter_offset);
+
+    let frame = &meta[..footer.index_len as usize];
+    let header = check(frame, FrameKind::Index, footer.uid, index_at).map_err(bad(index_at))?;
+    let payload = &frame[frame.len() - header.payload..];
+    let index = Index::decode(payload, footer.blocks, index_at).map_err(bad(index_at))?;
+    if header.count != footer.blocks {
+        return Err(bad(index_at)("index and footer count different blocks"));
+    }
+
+    let start = (filter_at - index_at) as usize;
+    let frame = &meta[start..start + footer.filter_len as usize];
+    let FrameHeader { payload, count, .. } =
+        check(frame, FrameKind::Filter, footer.uid, filter_at).map_err(bad(filter_at))?;
+    let filter = Filter::decode(&frame[frame.len() - payload..], count).map_err(bad(filter_at))?;
+    Ok((index, filter))
+}
+
+async fn read<F: File>(file: &F, path: &Path, offset: u64, len: usize) -> Result<AlignedBuf> {
+    let buf = file.read_at(offset, len).await.map_err(|e| Error::io("read", path, &e))?;
+    if buf.len() != len {
+        return Err(Error::corruption(path, offset, "the file ends too early"));
+    }
+    Ok(buf)
+}

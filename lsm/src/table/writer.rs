@@ -1,0 +1,244 @@
+//! Writes a table file as a stream: data blocks as they fill, then index, filter and footer.
+
+use super::TableInfo;
+use super::block::builder::BlockBuilder;
+use super::block::{FrameKind, HEADER, seal};
+use super::filter::Filter;
+use super::footer::Footer;
+use super::index::{IndexBuilder, separator};
+use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
+use crate::{EntryKind, EntryRef, Error, Options, Result, Seq, TableUid, key_hash};
+use std::path::PathBuf;
+
+/// Bytes collected before they are written.
+const CHUNK: usize = 512 << 10;
+/// Work between two yields, bytes of keys and values.
+const COOP_BYTES: usize = 16 << 10;
+/// Hashes entered into the filter between two yields.
+const COOP_HASHES: usize = 4 << 10;
+/// Largest key plus value; keeps every length of the format within 32 bits.
+const MAX_ENTRY: usize = 1 << 30;
+
+/// Writes one table. Entries come in ascending order of key, versions of a key newest first.
+/// A writer that is dropped, or that returned an error, leaves a file without a footer: remove
+/// it.
+pub struct TableWriter<E: Env> {
+    env: E,
+    file: E::File,
+    path: PathBuf,
+    uid: TableUid,
+    block_bytes: usize,
+    bits_per_key: u32,
+    block: BlockBuilder,
+    index: IndexBuilder,
+    hashes: Vec<u64>,
+    /// Finished blocks that are not written yet; they belong at `written`.
+    chunk: AlignedBuf,
+    written: u64,
+    since_coop: usize,
+    smallest: Option<Box<[u8]>>,
+    last: Vec<u8>,
+    last_seq: Seq,
+    entries: u64,
+    deletes: u64,
+    min_seq: Seq,
+    max_seq: Seq,
+}
+
+impl<E: Env> TableWriter<E> {
+    /// Creates the file; fails when the name is taken.
+    pub async fn create(env: E, path: PathBuf, uid: TableUid, options: &Options) -> Result<Self> {
+        let file = env.open(&path, OpenMode::CreateNew).await;
+        let file = file.map_err(|e| Error::io("create", &path, &e))?;
+        Ok(TableWriter {
+            env,
+            file,
+            path,
+            uid,
+            block_bytes: options.block_bytes,
+            bits_per_key: options.filter_bits_per_key,
+            block: BlockBuilder::new(),
+            index: IndexBuilder::default(),
+            hashes: Vec::new(),
+            chunk: AlignedBuf::default(),
+            written: 0,
+            since_coop: 0,
+            smallest: None,
+            last: Vec::new(),
+            last_seq: Seq(0),
+            entries: 0,
+            deletes: 0,
+            min_seq: Seq(u64::MAX),
+            max_seq: Seq(0),
+        })
+    }
+
+    /// Adds an entry; writes and yields when due.
+    ///
+    /// # Panics
+    /// When the entry does not sort after the one before.
+    pub async fn add(&mut self, entry: EntryRef<'_>) -> Result<()> {
+        if self.push(entry)? {
+            self.drain().await?;
+        }
+        Ok(())
+    }
+
+    /// The part of [`TableWriter::add`] that needs no waiting, so that `entry` may be borrowed
+    /// from something that must not stay borrowed. When it returns true, call
+    /// [`TableWriter::drain`] before the next entry.
+    ///
+    /// # Panics
+    /// When the entry does not sort after the one before.
+    pub fn push(&mut self, entry: EntryRef<'_>) -> Result<bool> {
+        let size = entry.key.len().saturating_add(entry.value.len());
+        if size > MAX_ENTRY {
+            return Err(Error::TooLarge { what: "entry", size, limit: MAX_ENTRY });
+        }
+        let new_key = self.smallest.is_none() || self.last != entry.key;
+        if new_key {
+            assert!(self.smallest.is_none() || *self.last < *entry.key, "keys out of order");
+        } else {
+            assert!(entry.seq < self.last_seq, "versions of a key out of order");
+        }
+        if !self.block.is_empty() && self.block.size_with(entry) > self.block_bytes {
+            self.close_block(Some(entry.key))?;
+        }
+        self.block.add(entry);
+        if new_key {
+            self.hashes.push(key_hash(entry.key));
+            self.last.clear();
+            self.last.extend_from_slice(entry.key);
+            self.smallest.get_or_insert_with(|| entry.key.into());
+        }
+        self.last_seq = entry.seq;
+        self.entries += 1;
+        self.deletes += u64::from(entry.kind == EntryKind::Delete);
+        self.min_seq = self.min_seq.min(entry.seq);
+        self.max_seq = self.max_seq.max(entry.seq);
+        self.since_coop += size + size_of::<EntryRef<'_>>();
+        Ok(self.since_coop >= COOP_BYTES || self.chunk.len() >= CHUNK)
+    }
+
+    /// Writes what has come together and lets others run.
+    pub async fn drain(&mut self) -> Result<()> {
+        self.since_coop = 0;
+        if self.chunk.len() >= CHUNK {
+            self.write_chunk().await?;
+        }
+        self.env.coop().await;
+        Ok(())
+    }
+
+    /// Size of the file if it were finished now, up to a few pages.
+    pub fn bytes(&self) -> u64 {
+        let filter = self.hashes.len() as u64 * u64::from(self.bits_per_key) / 8;
+        self.offset() + self.index.bytes() as u64 + filter + PAGE as u64
+    }
+
+    /// Number of entries so far.
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// Where the next block will lie.
+    fn offset(&self) -> u64 {
+        self.written + self.chunk.len() as u64
+    }
+
+    fn close_block(&mut self, next: Option<&[u8]>) -> Result<()> {
+        let offset = self.offset();
+        let frame = self.block.finish(self.uid, offset);
+        let end = next.map_or(&*self.last, |next| separator(&self.last, next));
+        let index_bytes = self.index.bytes() + end.len();
+        if index_bytes > MAX_ENTRY {
+            return Err(Error::TooLarge { what: "index", size: index_bytes, limit: MAX_ENTRY });
+        }
+        self.index.add(end, frame.len());
+        append(&mut self.chunk, frame);
+        self.block.clear();
+        Ok(())
+    }
+
+    async fn write_chunk(&mut self) -> Result<()> {
+        let chunk = std::mem::take(&mut self.chunk);
+        let len = chunk.len() as u64;
+        let (result, mut chunk) = self.file.write_at(self.written, chunk).await;
+        result.map_err(|e| Error::io("write", &self.path, &e))?;
+        self.written += len;
+        if chunk.capacity() <= 4 * CHUNK {
+            chunk.clear();
+            self.chunk = chunk;
+        }
+        Ok(())
+    }
+
+    /// Writes the rest and syncs the file. The folder is not synced.
+    ///
+    /// # Panics
+    /// When there is no entry.
+    pub async fn finish(mut self) -> Result<TableInfo> {
+        assert!(self.entries > 0, "a table has at least one entry");
+        self.close_block(None)?;
+        let smallest = self.smallest.take().unwrap_or_default();
+
+        let index_offset = self.offset();
+        let mut frame = vec![0; HEADER];
+        self.index.encode(&smallest, &mut frame);
+        seal(&mut frame, FrameKind::Index, self.index.blocks(), 0, self.uid, index_offset);
+        append(&mut self.chunk, &frame);
+        let index_len = frame.len() as u32;
+        self.write_chunk().await?;
+
+        let filter = self.build_filter().await;
+        let filter_offset = self.offset();
+        frame.truncate(HEADER);
+        filter.encode(&mut frame);
+        seal(&mut frame, FrameKind::Filter, filter.lines(), 0, self.uid, filter_offset);
+        append(&mut self.chunk, &frame);
+
+        let footer = Footer {
+            uid: self.uid,
+            file_bytes: self.offset() + PAGE as u64,
+            index_offset,
+            index_len,
+            filter_offset,
+            filter_len: frame.len() as u32,
+            blocks: self.index.blocks(),
+            entries: self.entries,
+            deletes: self.deletes,
+            min_seq: self.min_seq,
+            max_seq: self.max_seq,
+        };
+        self.chunk.extend_from_slice(&footer.encode());
+        self.write_chunk().await?;
+        self.file.sync().await.map_err(|e| Error::io("sync", &self.path, &e))?;
+        Ok(TableInfo {
+            uid: self.uid,
+            file_bytes: footer.file_bytes,
+            smallest,
+            largest: self.last.into(),
+            entries: self.entries,
+            deletes: self.deletes,
+            min_seq: self.min_seq,
+            max_seq: self.max_seq,
+        })
+    }
+
+    async fn build_filter(&self) -> Filter {
+        let mut filter = Filter::with_capacity(self.hashes.len(), self.bits_per_key);
+        for hashes in self.hashes.chunks(COOP_HASHES) {
+            hashes.iter().for_each(|hash| filter.insert(*hash));
+            self.env.coop().await;
+        }
+        filter
+    }
+}
+
+fn append(chunk: &mut AlignedBuf, frame: &[u8]) {
+    if chunk.capacity() == 0 {
+        chunk.reserve(CHUNK + (64 << 10));
+    }
+    chunk.extend_from_slice(frame);
+    chunk.pad_to_page();
+}
