@@ -1,0 +1,149 @@
+//! Stored bytes that change by themselves: an opened engine gives right answers or reports
+//! damage, never a wrong value.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod crash_support;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use coronet_lsm::{Durability, Engine, Options, WriteBatch};
+use coronet_sim::{DiskImage, Rng, Sim, SimEnv};
+
+use crash_support::model::{Contents, Model};
+use crash_support::workload::value;
+use crash_support::{DIR, prepare, scan_all};
+
+const KEYS: u64 = 60;
+
+fn small() -> Options {
+    Options { memtable_bytes: 16 << 10, log_segment_bytes: 16 << 10, ..Options::tiny() }
+}
+
+/// Writes, flushes, overwrites, deletes, compacts, and leaves a tail in the log.
+async fn fill(env: &SimEnv, model: &mut Model, close: bool) {
+    prepare(env).await;
+    let engine = Engine::open(env.clone(), Path::new(DIR), small()).await.unwrap();
+    for number in 0..3 * KEYS {
+        let key = format!("key/{:04}", number * 7 % KEYS).into_bytes();
+        let kept = (!number.is_multiple_of(9)).then(|| value(number, 0, 200));
+        let mut batch = WriteBatch::new();
+        match &kept {
+            Some(value) => batch.put(&key, value),
+            None => batch.delete(&key),
+        }
+        let commit = engine.write(&batch, Durability::Durable).unwrap();
+        let at = model.wrote(vec![(key, kept)], Durability::Durable, commit.seq());
+        model.answered(at, commit.await);
+        match number {
+            60 | 100 | 150 => engine.flush().await.unwrap(),
+            101 => engine.compact().await.unwrap(),
+            _ => {}
+        }
+    }
+    if close {
+        engine.close().await.unwrap();
+    }
+}
+
+/// Which bytes of a file are tried: all of the first and last pages, a sample of the others.
+fn offsets(len: u64, rng: &mut Rng) -> BTreeSet<u64> {
+    let mut chosen: BTreeSet<u64> = (0..len.min(128)).collect();
+    chosen.extend(len.saturating_sub(160)..len);
+    chosen.extend((0..len.min(400)).map(|_| rng.below(len)));
+    chosen
+}
+
+struct Damaged<'a> {
+    sim: &'a Sim,
+    env: SimEnv,
+    image: DiskImage,
+    model: &'a Model,
+    right: Contents,
+}
+
+/// What an opener of a damaged folder got.
+#[derive(Debug, Default)]
+struct Outcome {
+    refused: u64,
+    reported: u64,
+    torn: u64,
+    right: u64,
+}
+
+impl Damaged<'_> {
+    fn try_flip(&mut self, path: &Path, offset: u64, mask: u8, outcome: &mut Outcome) {
+        self.env = self.sim.kill(&self.env);
+        self.env.disk().restore(&self.image);
+        self.env.disk().flip(path, offset, mask).unwrap();
+        let place = format!("{} at {offset} with mask {mask:#x}", path.display());
+        let opened = Engine::open(self.env.clone(), Path::new(DIR), small());
+        let Ok(engine) = self.sim.block_on(opened) else {
+            outcome.refused += 1;
+            return;
+        };
+        if engine.stats().torn_tails > 0 {
+            // The newest log batch cannot be told from one that was being written: what is left
+            // must still be a prefix.
+            outcome.torn += 1;
+            if let Ok(found) = self.sim.block_on(scan_all(&engine)) {
+                let prefix = self.model.find_prefix(&found, 0, self.model.len());
+                assert!(prefix.is_some(), "{place}: torn tail left no prefix of the history");
+            }
+            return;
+        }
+        let mut reported = false;
+        match self.sim.block_on(scan_all(&engine)) {
+            Ok(found) => assert!(found == self.right, "{place}: scan is wrong"),
+            Err(_) => reported = true,
+        }
+        for number in 0..KEYS {
+            let key = format!("key/{number:04}").into_bytes();
+            match self.sim.block_on(engine.get(&key)) {
+                Ok(found) => {
+                    assert!(found.as_ref() == self.right.get(&key), "{place}: get is wrong")
+                }
+                Err(_) => reported = true,
+            }
+        }
+        outcome.reported += u64::from(reported);
+        outcome.right += u64::from(!reported);
+    }
+}
+
+fn flip_everything(close: bool) -> Vec<(PathBuf, Outcome)> {
+    let sim = Sim::new(77 + u64::from(close));
+    let env = sim.node_env("node");
+    let mut rng = sim.rng();
+    let mut model = Model::default();
+    sim.block_on(fill(&env, &mut model, close));
+    sim.run_for(Duration::from_millis(200));
+    let env = sim.kill(&env);
+    let right = model.state(model.len());
+    let mut damaged = Damaged { sim: &sim, image: env.disk().image(), env, model: &model, right };
+    let mut outcomes = Vec::new();
+    for path in damaged.env.disk().files() {
+        let len = {
+            damaged.env.disk().restore(&damaged.image);
+            damaged.env.disk().read_raw(&path).unwrap().len() as u64
+        };
+        let mut outcome = Outcome::default();
+        for offset in offsets(len, &mut rng) {
+            damaged.try_flip(&path, offset, 1 << rng.below(8), &mut outcome);
+        }
+        outcomes.push((path, outcome));
+    }
+    outcomes
+}
+
+#[test]
+fn no_flipped_byte_gives_a_wrong_value() {
+    for close in [true, false] {
+        let outcomes = flip_everything(close);
+        assert!(outcomes.len() >= 3, "only {} files", outcomes.len());
+        let noticed: u64 = outcomes.iter().map(|(_, o)| o.refused + o.reported + o.torn).sum();
+        let unharmed: u64 = outcomes.iter().map(|(_, o)| o.right).sum();
+        assert!(noticed > 100 && unharmed > 0, "{outcomes:?}");
+    }
+}

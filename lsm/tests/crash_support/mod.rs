@@ -1,0 +1,55 @@
+//! What the crash tests share: a model of what an engine may hold after a crash, and a workload
+//! that writes, reads, flushes and compacts until it is cut off.
+#![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
+
+pub mod model;
+pub mod workload;
+
+use std::path::Path;
+use std::time::Duration;
+
+use coronet_lsm::env::Env;
+use coronet_lsm::{Engine, Options, ScanRange};
+use coronet_sim::{Rng, SimEnv};
+
+use model::Contents;
+
+/// The engine's folder in every crash test.
+pub const DIR: &str = "/data/engine";
+
+/// Creates the folder's parents durably, as the owner of a data folder does.
+pub async fn prepare(env: &SimEnv) {
+    env.create_dir_all(Path::new(DIR)).await.unwrap();
+    env.sync_dir(Path::new("/data")).await.unwrap();
+    env.sync_dir(Path::new("/")).await.unwrap();
+}
+
+/// Small sizes, different for every seed, so that segments, tables and levels change often.
+pub fn options(rng: &mut Rng) -> Options {
+    Options {
+        memtable_bytes: 8 << (10 + rng.below(3)),
+        log_segment_bytes: 32 << (10 + rng.below(2)),
+        table_bytes: 8 << (10 + rng.below(3)),
+        level_base_bytes: 32 << (10 + rng.below(2)),
+        max_frozen: 1 + rng.index(2),
+        l0_trigger: 2 + rng.index(3),
+        sync_interval: Duration::from_millis(1 + rng.below(30)),
+        full_probe_interval: Duration::from_millis(20),
+        ..Options::tiny()
+    }
+}
+
+/// Everything a scan yields, checked to be in order.
+pub async fn scan_all(engine: &Engine<SimEnv>) -> coronet_lsm::Result<Contents> {
+    let mut scan = engine.scan(ScanRange::default()).await?;
+    let mut found = Contents::new();
+    while let Some((key, value)) = scan.next().await? {
+        assert!(
+            found.last_key_value().is_none_or(|(last, _)| *last < key),
+            "scan yields {} out of order",
+            String::from_utf8_lossy(&key)
+        );
+        found.insert(key, value);
+    }
+    Ok(found)
+}

@@ -1,0 +1,226 @@
+//! Writers, readers and maintenance that run until somebody pulls the plug.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use coronet_lsm::env::{Env, TaskClass};
+use coronet_lsm::{Durability, Engine, Error, WriteBatch};
+use coronet_sim::{Rng, SimEnv};
+
+use super::model::Model;
+use super::scan_all;
+
+/// One life of an engine under load.
+pub struct Workload {
+    env: SimEnv,
+    pub engine: Engine<SimEnv>,
+    model: Rc<RefCell<Model>>,
+    rng: RefCell<Rng>,
+    keys: u64,
+    stop: Cell<bool>,
+    running: Cell<usize>,
+    unanswered: Cell<usize>,
+    /// The newest refusal of a write.
+    pub refused: RefCell<Option<Error>>,
+    /// Errors of reads are expected (faults are switched on).
+    pub read_errors_allowed: Cell<bool>,
+}
+
+/// A value nobody else writes: its number in clear, then pseudo-random bytes that follow from it.
+pub fn value(number: u64, op: usize, len: usize) -> Vec<u8> {
+    let mut value = format!("{number}.{op}:").into_bytes();
+    let start = value.len();
+    value.resize(start.max(len), 0);
+    Rng::new(number ^ (op as u64) << 48).fill(&mut value[start..]);
+    value
+}
+
+impl Workload {
+    /// A workload over `keys` different keys.
+    pub fn new(
+        env: &SimEnv,
+        engine: Engine<SimEnv>,
+        model: &Rc<RefCell<Model>>,
+        mut rng: Rng,
+    ) -> Rc<Self> {
+        let keys = rng.range(5, 200);
+        Rc::new(Workload {
+            env: env.clone(),
+            engine,
+            model: Rc::clone(model),
+            rng: RefCell::new(rng),
+            keys,
+            stop: Cell::new(false),
+            running: Cell::new(0),
+            unanswered: Cell::new(0),
+            refused: RefCell::new(None),
+            read_errors_allowed: Cell::new(false),
+        })
+    }
+
+    /// Starts writers, a reader and maintenance.
+    pub fn start(self: &Rc<Self>) {
+        for _ in 0..self.below(3) + 1 {
+            self.spawn(|this| async move { this.write_until_stopped().await });
+        }
+        self.spawn(|this| async move { this.read_until_stopped().await });
+        self.spawn(|this| async move { this.maintain_until_stopped().await });
+    }
+
+    /// Ends the tasks after what they are at.
+    pub async fn stop(&self) {
+        self.stop.set(true);
+        while self.running.get() > 0 || self.unanswered.get() > 0 {
+            self.env.sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn spawn<F: Future<Output = ()> + 'static>(self: &Rc<Self>, task: impl FnOnce(Rc<Self>) -> F) {
+        self.running.set(self.running.get() + 1);
+        let (this, task) = (Rc::clone(self), task(Rc::clone(self)));
+        self.env.spawn(TaskClass::Foreground, async move {
+            task.await;
+            this.running.set(this.running.get() - 1);
+        });
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        self.rng.borrow_mut().below(bound)
+    }
+
+    fn key(&self) -> Vec<u8> {
+        let number = self.below(self.keys);
+        // Keys of different lengths that share prefixes.
+        let tail = if number.is_multiple_of(3) { "/with/a/longer/tail" } else { "" };
+        format!("key/{number:05}{tail}").into_bytes()
+    }
+
+    async fn pause(&self, max_micros: u64) {
+        let pause = Duration::from_micros(self.below(max_micros));
+        self.env.sleep(pause).await;
+    }
+
+    async fn write_until_stopped(self: Rc<Self>) {
+        let pipelined = self.below(2) == 0;
+        while !self.stop.get() {
+            match self.write_one() {
+                Ok(answer) if pipelined => {
+                    let this = Rc::clone(&self);
+                    self.unanswered.set(self.unanswered.get() + 1);
+                    self.env.spawn(TaskClass::Foreground, async move {
+                        answer.await;
+                        this.unanswered.set(this.unanswered.get() - 1);
+                    });
+                    self.pause(200).await;
+                }
+                Ok(answer) => {
+                    answer.await;
+                    self.pause(30).await;
+                }
+                Err(error) => {
+                    let wait = match error {
+                        Error::Busy { retry_after_ms } => u64::from(retry_after_ms).max(1),
+                        _ => 5,
+                    };
+                    *self.refused.borrow_mut() = Some(error);
+                    self.env.sleep(Duration::from_millis(wait)).await;
+                }
+            }
+        }
+    }
+
+    /// Writes one batch; the future completes when it is answered and noted.
+    pub fn write_one(self: &Rc<Self>) -> Result<impl Future<Output = ()> + 'static, Error> {
+        let number = self.model.borrow().total;
+        let mut batch = WriteBatch::new();
+        let mut ops = Vec::new();
+        let count = if self.below(4) == 0 { 1 + self.below(12) } else { 1 };
+        for op in 0..count as usize {
+            let key = self.key();
+            if self.below(5) == 0 {
+                batch.delete(&key);
+                ops.push((key, None));
+            } else {
+                let max = if self.below(8) == 0 { 6000 } else { 300 };
+                let value = value(number, op, self.below(max) as usize);
+                batch.put(&key, &value);
+                ops.push((key, Some(value)));
+            }
+        }
+        let durability =
+            if self.below(2) == 0 { Durability::Durable } else { Durability::Buffered };
+        let commit = self.engine.write(&batch, durability)?;
+        let at = self.model.borrow_mut().wrote(ops, durability, commit.seq());
+        let model = Rc::clone(&self.model);
+        Ok(async move {
+            let answer = commit.await;
+            model.borrow_mut().answered(at, answer);
+        })
+    }
+
+    async fn read_until_stopped(self: Rc<Self>) {
+        while !self.stop.get() {
+            match self.below(20) {
+                0 => self.read_scan().await,
+                1..=3 => self.read_many().await,
+                _ => self.read_one().await,
+            }
+            self.pause(300).await;
+        }
+    }
+
+    fn accept_read_error(&self, error: &Error) {
+        assert!(self.read_errors_allowed.get(), "read failed: {error}");
+    }
+
+    async fn read_one(&self) {
+        let key = self.key();
+        let committed = self.model.borrow().committed();
+        match self.engine.get(&key).await {
+            Ok(value) => self.model.borrow_mut().check_get(&key, value.as_deref(), committed),
+            Err(error) => self.accept_read_error(&error),
+        }
+    }
+
+    async fn read_many(&self) {
+        let keys: Vec<Vec<u8>> = (0..8).map(|_| self.key()).collect();
+        let committed = self.model.borrow().committed();
+        match self.engine.multi_get(&keys).await {
+            Ok(values) => {
+                assert_eq!(values.len(), keys.len());
+                for (key, value) in keys.iter().zip(values) {
+                    self.model.borrow_mut().check_get(key, value.as_deref(), committed);
+                }
+            }
+            Err(error) => self.accept_read_error(&error),
+        }
+    }
+
+    async fn read_scan(&self) {
+        // The view is taken somewhere between the call and its first entry; batches that enter
+        // the log meanwhile may be in it.
+        let from = self.model.borrow().committed();
+        match scan_all(&self.engine).await {
+            Ok(contents) => {
+                let model = self.model.borrow();
+                model.check_scan(&contents, from, model.len());
+            }
+            Err(error) => self.accept_read_error(&error),
+        }
+    }
+
+    async fn maintain_until_stopped(self: Rc<Self>) {
+        while !self.stop.get() {
+            self.pause(40_000).await;
+            // Faults may make either fail; what counts is what is left afterwards.
+            let done = match self.below(3) {
+                0 => self.engine.compact().await,
+                _ => self.engine.flush().await,
+            };
+            if let Err(error) = done {
+                self.accept_read_error(&error);
+            }
+        }
+    }
+}
