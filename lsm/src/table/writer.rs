@@ -133,7 +133,8 @@ impl<E: Env> TableWriter<E> {
     /// Size of the file if it were finished now, up to a few pages.
     pub fn bytes(&self) -> u64 {
         let filter = self.hashes.len() as u64 * u64::from(self.bits_per_key) / 8;
-        self.offset() + self.index.bytes() as u64 + filter + PAGE as u64
+        let rest = self.block.bytes() + self.index.bytes() + PAGE;
+        self.offset() + rest as u64 + filter
     }
 
     /// Number of entries so far.

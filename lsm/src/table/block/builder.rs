@@ -30,10 +30,14 @@ impl BlockBuilder {
         self.count == 0
     }
 
+    /// Bytes collected so far.
+    pub fn bytes(&self) -> usize {
+        self.frame.len() + self.restarts.len() * 4
+    }
+
     /// Upper bound of the frame's size were this entry added.
     pub fn size_with(&self, entry: EntryRef<'_>) -> usize {
-        let restarts = (self.restarts.len() + 1) * 4;
-        self.frame.len() + restarts + MAX_OVERHEAD + entry.key.len() + entry.value.len()
+        self.bytes() + 4 + MAX_OVERHEAD + entry.key.len() + entry.value.len()
     }
 
     /// Adds an entry. The caller keeps the order.
