@@ -9,3 +9,4 @@ pub mod config;
 pub mod daemon;
 pub mod data_dir;
 pub mod node;
+pub mod rt;

@@ -1,0 +1,280 @@
+//! One pinned executor per core: start, stop, join.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::{Either, select};
+use glommio::{ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares};
+
+use super::coop::{Runnable, counted};
+use super::core::{Core, Envelope, Queues, Shared, random_seed};
+use super::driver::{Driver, bridge, ticker};
+use super::env::RtEnv;
+use super::heartbeat::{Beat, Heartbeat};
+use super::ring::{Ring, eventfd};
+use super::signal::Signal;
+use super::socket::Net;
+use super::xcore::{MeshEnd, mesh};
+use crate::node::CoreId;
+
+/// Time slice of a task queue. Needed although the driver looks at its ring itself: the executor
+/// notices its own timers only between slices.
+const SLICE: Duration = Duration::from_micros(200);
+/// Registered I/O buffers of an executor; the least it accepts, as file I/O runs on our ring.
+const IO_MEMORY: usize = 64 * 1024;
+/// Depth of glommio's own rings: a pending read of the doorbell and timers.
+const EXECUTOR_RING: usize = 32;
+
+/// Why the cores could not start, or ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum RtError {
+    /// No CPU was given, or more than the mesh can address.
+    #[error("cannot run {0} cores: give between 1 and 1024 CPUs")]
+    Cores(usize),
+    /// An executor did not start.
+    #[error("cannot start the executor on CPU {cpu}: {cause}")]
+    Start {
+        /// The CPU it should run on.
+        cpu: usize,
+        /// What the executor says.
+        cause: String,
+    },
+    /// The core's ring could not be set up, or broke.
+    #[error("io_uring on CPU {cpu}: {source}")]
+    Ring {
+        /// The core's CPU.
+        cpu: usize,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// Eventfds, threads or randomness were refused.
+    #[error("cannot set up the cores: {0}")]
+    System(#[from] io::Error),
+    /// The core's thread panicked; the message went to standard error.
+    #[error("the thread of {0} panicked")]
+    Panicked(CoreId),
+}
+
+/// Which cores to run.
+#[derive(Debug, Clone)]
+pub struct CoresConfig {
+    /// One executor is pinned to each of these CPUs; core 0 to the first.
+    pub cpus: Vec<usize>,
+}
+
+impl CoresConfig {
+    /// The first `count` CPUs this process may use.
+    pub fn first(count: usize) -> Self {
+        Self { cpus: available_cpus().into_iter().take(count).collect() }
+    }
+}
+
+/// The CPUs this process may use, ascending.
+pub fn available_cpus() -> Vec<usize> {
+    let mut cpus: Vec<_> =
+        core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+    cpus.sort_unstable();
+    cpus
+}
+
+/// What a core's main future gets.
+pub struct CoreContext {
+    /// The core's environment.
+    pub env: RtEnv,
+    /// The CPU it is pinned to.
+    pub cpu: usize,
+}
+
+/// Ends all cores; may be used from any thread.
+#[derive(Clone)]
+pub struct Stopper(Arc<Shared>);
+
+impl Stopper {
+    /// Asks all cores to finish what is in flight and end. See [`RtEnv::serve`].
+    pub fn stop(&self) {
+        self.0.stop_all();
+    }
+}
+
+impl Shared {
+    pub(super) fn stop_all(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        for bell in &self.bells {
+            bell.force();
+        }
+    }
+}
+
+/// The running cores.
+pub struct Cores<T: Send + 'static> {
+    threads: Vec<(usize, ExecutorJoinHandle<Result<T, RtError>>)>,
+    shared: Arc<Shared>,
+    // Outlives the threads it watches.
+    _heartbeat: Heartbeat,
+}
+
+impl<T: Send + 'static> Cores<T> {
+    /// A handle to end them.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.shared))
+    }
+
+    /// Waits for all cores. The results are in the order of the cores.
+    pub fn join(self) -> Vec<Result<T, RtError>> {
+        let mut results = Vec::with_capacity(self.threads.len());
+        for (core, (cpu, thread)) in self.threads.into_iter().enumerate() {
+            let result = match thread.join() {
+                Ok(result) => result,
+                Err(glommio::GlommioError::BuilderError(_)) => {
+                    Err(RtError::Panicked(CoreId(core as u16)))
+                }
+                Err(error) => Err(RtError::Start { cpu, cause: error.to_string() }),
+            };
+            if result.is_err() {
+                // The others cannot do without: let them end too.
+                self.shared.stop_all();
+            }
+            results.push(result);
+        }
+        results
+    }
+}
+
+/// Starts one executor per CPU and runs `main` on each. A core ends when its `main` is done.
+///
+/// # Errors
+/// When there are no CPUs, or threads or eventfds are refused. What fails on a core's own thread
+/// shows in [`Cores::join`].
+pub fn start<F, Fut, T>(config: &CoresConfig, main: F) -> Result<Cores<T>, RtError>
+where
+    F: FnOnce(CoreContext) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = T> + 'static,
+    T: Send + 'static,
+{
+    let count = config.cpus.len();
+    if count == 0 || count > 1024 {
+        return Err(RtError::Cores(count));
+    }
+    let ends = mesh::<Envelope>(count)?;
+    let shared = Arc::new(Shared {
+        origin: Instant::now(),
+        connections: AtomicUsize::new(0),
+        stop: AtomicBool::new(false),
+        bells: ends.iter().map(|end| Arc::clone(end.bell())).collect(),
+    });
+    let (heartbeat, beats) = Heartbeat::start(count)?;
+    let mut threads = Vec::with_capacity(count);
+    for ((id, end), beat) in ends.into_iter().enumerate().zip(beats) {
+        let seat =
+            Seat { id: CoreId(id as u16), cpu: config.cpus[id], shared: Arc::clone(&shared) };
+        let (cpu, main) = (seat.cpu, main.clone());
+        let thread = LocalExecutorBuilder::new(Placement::Fixed(cpu))
+            .name(&format!("core-{id}"))
+            .preempt_timer(SLICE)
+            .io_memory(IO_MEMORY)
+            .ring_depth(EXECUTOR_RING)
+            .spawn(move || async move { run_core(seat, end, beat, main).await })
+            .map_err(|error| RtError::Start { cpu, cause: error.to_string() })?;
+        threads.push((cpu, thread));
+    }
+    Ok(Cores { threads, shared, _heartbeat: heartbeat })
+}
+
+/// A core's place before it runs.
+struct Seat {
+    id: CoreId,
+    cpu: usize,
+    shared: Arc<Shared>,
+}
+
+async fn run_core<F, Fut, T>(
+    seat: Seat,
+    mesh: MeshEnd<Envelope>,
+    beat: Arc<Beat>,
+    main: F,
+) -> Result<T, RtError>
+where
+    F: FnOnce(CoreContext) -> Fut,
+    Fut: Future<Output = T> + 'static,
+    T: 'static,
+{
+    let cpu = seat.cpu;
+    let ring_error = move |source| RtError::Ring { cpu, source };
+    let queues = queues();
+    let doorbell = eventfd()?;
+    let bridged = doorbell.try_clone()?;
+    let signal = Rc::new(Signal::default());
+    let ring = Rc::new(Ring::new(cpu, doorbell, Rc::clone(&signal)).map_err(ring_error)?);
+    let net = Net::new(&ring).map_err(ring_error)?;
+    let core = Rc::new(Core {
+        id: seat.id,
+        ring,
+        signal,
+        queues,
+        runnable: Runnable::new(Arc::clone(&beat)),
+        beat: Arc::clone(&beat),
+        mesh: RefCell::new(mesh),
+        net: RefCell::new(net),
+        shared: seat.shared,
+        tick: Cell::new(false),
+        ending: Cell::new(false),
+        random: Cell::new(random_seed()?),
+        last_stats: Cell::default(),
+    });
+
+    let foreground = queues.foreground;
+    let gone = |error: glommio::GlommioError<()>| RtError::Start { cpu, cause: error.to_string() };
+    let pulse = glommio::spawn_local_into(Arc::clone(&beat).pulse(), foreground).map_err(gone)?;
+    let bridge =
+        glommio::spawn_local_into(bridge(Rc::clone(&core), bridged), foreground).map_err(gone)?;
+    let ticker = glommio::spawn_local_into(ticker(Rc::clone(&core)), foreground).map_err(gone)?;
+    let driver = Driver::new(Rc::clone(&core)).run();
+    let driver = glommio::spawn_local_into(driver, foreground).map_err(gone)?;
+    let context = CoreContext { env: RtEnv { core: Rc::clone(&core) }, cpu };
+    let main = counted(&core.runnable, main(context));
+    let main = glommio::spawn_local_into(main, foreground).map_err(gone)?;
+
+    let result = match select(main, driver).await {
+        Either::Left((result, driver)) => {
+            core.ending.set(true);
+            core.signal.kick();
+            match select(driver, pin!(glommio::timer::sleep(DRAIN_LIMIT))).await {
+                Either::Left((Err(source), _)) => Err(ring_error(source)),
+                // What the kernel still holds after the limit is leaked, not freed.
+                _ => Ok(result),
+            }
+        }
+        Either::Right((Err(source), _)) => Err(ring_error(source)),
+        // The driver ends by itself only after `ending` was set.
+        Either::Right((Ok(()), main)) => Ok(main.await),
+    };
+    core.ending.set(true);
+    core.ring.ring_doorbell();
+    bridge.await;
+    ticker.cancel().await;
+    beat.stop();
+    pulse.cancel().await;
+    result
+}
+
+/// How long operations that nobody waits for may take to end with their core.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+fn queues() -> Queues {
+    let executor = glommio::executor();
+    let queue = |shares, latency, name: &str| {
+        executor.create_task_queue(Shares::Static(shares), latency, name)
+    };
+    Queues {
+        foreground: queue(1000, Latency::Matters(SLICE), "foreground"),
+        flush: queue(400, Latency::NotImportant, "flush"),
+        compaction: queue(200, Latency::NotImportant, "compaction"),
+        background: queue(50, Latency::NotImportant, "background"),
+    }
+}
