@@ -7,22 +7,31 @@
 //! byte on disk.
 
 mod cache;
+mod compaction;
 mod engine;
 pub mod env;
 mod error;
+mod flush;
+mod log;
 mod memtable;
 mod options;
 pub mod read;
+pub mod reshard;
+mod signal;
 pub mod stats;
 pub mod table;
+mod trash;
 mod types;
+mod version;
 mod write;
 
 pub use cache::{BlockCache, CacheStats};
-pub use engine::{CachedRead, Commit, CompactionFilter, Engine, FilterDecision, Scan, ScanRange};
+pub use engine::{CompactionFilter, Engine, FilterDecision};
 pub use error::{Error, Result};
 pub use memtable::{Memtable, Pos};
 pub use options::Options;
+pub use read::{CachedRead, Scan, ScanRange};
+pub use signal::Commit;
 pub use stats::EngineStats;
 pub use types::{Durability, EntryKind, EntryRef, Seq, TableId, TableUid, key_hash};
 pub use write::WriteBatch;

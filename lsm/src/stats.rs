@@ -1,5 +1,7 @@
 //! What the engine counts. Plain numbers, read without stopping anything.
 
+use std::cell::RefCell;
+
 /// Number of levels the tree may have, level 0 included.
 pub const LEVELS: usize = 7;
 
@@ -113,6 +115,22 @@ impl EngineStats {
     /// Bytes written to the device by log, flush and compaction.
     pub fn device_bytes(&self) -> u64 {
         self.log_bytes + self.flush_bytes + self.compaction_write_bytes
+    }
+}
+
+/// The counters as the engine's parts share them.
+#[derive(Debug, Default)]
+pub(crate) struct Counters(RefCell<EngineStats>);
+
+impl Counters {
+    /// Changes counters; `change` must not count anything itself.
+    pub fn update(&self, change: impl FnOnce(&mut EngineStats)) {
+        change(&mut self.0.borrow_mut());
+    }
+
+    /// A copy of all counters.
+    pub fn snapshot(&self) -> EngineStats {
+        *self.0.borrow()
     }
 }
 

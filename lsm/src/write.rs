@@ -12,6 +12,7 @@ const RECORD_HEADER_MAX: usize = 1 + 5 + 5;
 pub struct WriteBatch {
     encoded: Vec<u8>,
     len: usize,
+    logical: usize,
     longest_key: usize,
     longest_value: usize,
 }
@@ -51,8 +52,14 @@ impl WriteBatch {
     pub fn clear(&mut self) {
         self.encoded.clear();
         self.len = 0;
+        self.logical = 0;
         self.longest_key = 0;
         self.longest_value = 0;
+    }
+
+    /// Bytes of keys and values.
+    pub(crate) fn logical_bytes(&self) -> usize {
+        self.logical
     }
 
     /// The records in log encoding.
@@ -81,6 +88,7 @@ impl WriteBatch {
         self.encoded.extend_from_slice(key);
         self.encoded.extend_from_slice(value);
         self.len += 1;
+        self.logical += key.len() + value.len();
         self.longest_key = self.longest_key.max(key.len());
         self.longest_value = self.longest_value.max(value.len());
     }

@@ -8,10 +8,14 @@
 //! After an error a cursor's place is undefined until the next `seek`.
 
 mod cursor;
+mod get;
 mod merge;
+mod scan;
 mod table_cursor;
 mod tournament;
 
 pub use cursor::{MemtableCursor, RunCursor, Source};
+pub use get::CachedRead;
 pub use merge::{MergeCursor, Visible};
+pub use scan::{Scan, ScanRange};
 pub use table_cursor::{CursorOptions, TableCursor};

@@ -1,0 +1,176 @@
+//! The engine's public face: a cheap handle to one log-structured merge tree.
+//!
+//! * [`shared`]: what its parts share, health and pressure.
+//! * [`memory`]: active and frozen memtables.
+//! * [`open`]: creation and recovery.
+//!
+//! Writing goes through `log` and `memory`, reading through `read`, the background work lives in
+//! `flush` and `compaction`.
+
+mod memory;
+mod open;
+mod shared;
+
+pub(crate) use memory::{Frozen, Memory};
+pub(crate) use open::{SEQ_GAP, create_folder};
+pub(crate) use shared::{Health, Shared};
+
+use crate::env::Env;
+use crate::read::{CachedRead, Scan, ScanRange};
+use crate::signal::{Commit, Completion};
+use crate::stats::EngineStats;
+use crate::{Durability, Error, Options, Result, Seq, WriteBatch};
+use std::path::Path;
+use std::rc::Rc;
+
+/// What a [`CompactionFilter`] says about an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FilterDecision {
+    /// Keep the entry.
+    Keep,
+    /// Drop it: nothing older of its key exists below.
+    Drop,
+}
+
+/// Decides during compaction, where nothing older of a key can exist, which entries (key, value)
+/// may go. Must not call the engine.
+pub type CompactionFilter = Box<dyn FnMut(&[u8], &[u8]) -> FilterDecision>;
+
+/// One log-structured merge tree. Clones are handles to the same engine; when the last one is
+/// dropped without [`Engine::close`], its tasks stop as after a crash.
+pub struct Engine<E: Env> {
+    shared: Rc<Shared<E>>,
+    /// Stops the tasks when the last handle goes; the tasks themselves hold only `shared`.
+    _guard: Rc<StopOnDrop<E>>,
+}
+
+impl<E: Env> Clone for Engine<E> {
+    fn clone(&self) -> Self {
+        Engine { shared: self.shared.clone(), _guard: self._guard.clone() }
+    }
+}
+
+struct StopOnDrop<E: Env>(Rc<Shared<E>>);
+
+impl<E: Env> Drop for StopOnDrop<E> {
+    fn drop(&mut self) {
+        self.0.log.abandon();
+        self.0.stop();
+    }
+}
+
+impl<E: Env> Engine<E> {
+    /// Opens or creates the engine in `dir`, recovering what a crash left.
+    pub async fn open(env: E, dir: &Path, options: Options) -> Result<Self> {
+        Self::open_with(env, dir, options, None).await
+    }
+
+    /// Like [`Engine::open`], with a filter for entries at the last level.
+    pub async fn open_with(
+        env: E,
+        dir: &Path,
+        options: Options,
+        filter: Option<CompactionFilter>,
+    ) -> Result<Self> {
+        let shared = open::open(env, dir, options, filter).await?;
+        Ok(Engine { _guard: Rc::new(StopOnDrop(shared.clone())), shared })
+    }
+
+    /// Applies a batch: visible to `latest` readers at once, to everybody when committed. The
+    /// future completes as `durability` asks; dropping it does not undo the write.
+    pub fn write(&self, batch: &WriteBatch, durability: Durability) -> Result<Commit> {
+        let shared = &*self.shared;
+        batch.check(&shared.options)?;
+        shared.admit()?;
+        if batch.is_empty() {
+            let done = Rc::new(Completion::default());
+            done.complete(Ok(()));
+            return Ok(Commit::new(self.visible_seq(), done));
+        }
+        let (first, commit) = shared.log.append(batch, durability);
+        shared.memory.borrow_mut().insert_batch(first, batch);
+        shared.stats.update(|stats| {
+            stats.writes += 1;
+            stats.entries_written += batch.len() as u64;
+            stats.logical_bytes += batch.logical_bytes() as u64;
+        });
+        shared.after_insert();
+        Ok(commit)
+    }
+
+    /// Point read of the newest committed value that never waits: memtables and cached blocks
+    /// only.
+    pub fn get_cached<R, F>(&self, key: &[u8], f: F) -> Result<CachedRead<R, F>>
+    where
+        F: FnOnce(Option<&[u8]>) -> R,
+    {
+        self.shared.get_cached(key, self.visible_seq(), f)
+    }
+
+    /// Like [`Engine::get_cached`], but also sees writes that are not committed yet: the base of
+    /// a read-modify-write.
+    pub fn get_latest_cached<R, F>(&self, key: &[u8], f: F) -> Result<CachedRead<R, F>>
+    where
+        F: FnOnce(Option<&[u8]>) -> R,
+    {
+        self.shared.get_cached(key, Seq(u64::MAX), f)
+    }
+
+    /// The newest committed value.
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.shared.get(key, self.visible_seq()).await
+    }
+
+    /// The newest value as of this call, committed or not.
+    pub async fn get_latest(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.shared.get(key, Seq(u64::MAX)).await
+    }
+
+    /// Several point reads of one moment, with overlapping I/O; results in the order of `keys`.
+    pub async fn multi_get(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
+        self.shared.multi_get(keys, self.visible_seq()).await
+    }
+
+    /// An ordered scan over what is committed now. It keeps memtables and table files of this
+    /// moment alive until dropped.
+    pub async fn scan(&self, range: ScanRange) -> Result<Scan<E>> {
+        self.shared.scan(range, self.visible_seq()).await
+    }
+
+    /// Waits until everything in memory is in tables.
+    pub async fn flush(&self) -> Result<()> {
+        self.shared.flush().await
+    }
+
+    /// Compacts until no level owes anything.
+    pub async fn compact(&self) -> Result<()> {
+        self.shared.compact().await
+    }
+
+    /// Refuses further work, commits and syncs pending writes, stops every task. Memtables stay
+    /// in the log and are replayed by the next opening.
+    pub async fn close(&self) -> Result<()> {
+        if self.shared.closing.get() {
+            return Err(Error::Closed);
+        }
+        let closed = self.shared.log.close().await;
+        self.shared.stop();
+        self.shared.stopped().await;
+        closed
+    }
+
+    /// The engine's numbers.
+    pub fn stats(&self) -> EngineStats {
+        self.shared.stats()
+    }
+
+    /// The newest sequence number given out.
+    pub fn last_seq(&self) -> Seq {
+        self.shared.log.last()
+    }
+
+    /// The newest committed sequence number.
+    pub fn visible_seq(&self) -> Seq {
+        self.shared.log.visible()
+    }
+}

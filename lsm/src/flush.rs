@@ -1,0 +1,146 @@
+//! Flushing: a frozen memtable becomes one table of level 0.
+//!
+//! Owns the flush task. A flush waits until the memtable's last entry is committed, so that
+//! tables never hold what readers may not see, and writes only the newest version of a key:
+//! readers that need an older one hold the memtable itself.
+
+use crate::engine::{Frozen, Shared};
+use crate::env::Env;
+use crate::table::{Table, TableRef, TableWriter};
+use crate::version::set::Change;
+use crate::version::{LiveTable, table_path};
+use crate::{Error, Memtable, Pos, Result, Seq, TableId, TableUid};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// Bytes written between two chances for other work.
+const SLICE_BYTES: usize = 32 << 10;
+
+/// Flushes frozen memtables until the engine closes.
+pub(crate) async fn flush_task<E: Env>(shared: Rc<Shared<E>>) {
+    while !shared.closing.get() {
+        let epoch = shared.flush_wanted.epoch();
+        let Some(frozen) = shared.oldest_frozen() else {
+            shared.flush_wanted.changed(epoch).await;
+            continue;
+        };
+        match shared.flush_one(&frozen).await {
+            Ok(()) => shared.flush_health.recovered(),
+            Err(error) => {
+                shared.note_failure(&shared.flush_health, error);
+                let pause = shared.options.full_probe_interval;
+                shared.flush_wanted.changed_within(&shared.env, epoch, pause).await;
+            }
+        }
+        shared.progress.notify();
+    }
+    shared.task_ended();
+}
+
+impl<E: Env> Shared<E> {
+    fn oldest_frozen(&self) -> Option<Frozen> {
+        self.memory.borrow().oldest_frozen()
+    }
+
+    /// Freezes the active memtable and waits until all memtables of this moment are in tables.
+    pub async fn flush(&self) -> Result<()> {
+        self.readable()?;
+        self.memory.borrow_mut().freeze();
+        let Some(target) = self.memory.borrow().frozen_through() else { return Ok(()) };
+        self.update_pressure();
+        self.flush_wanted.notify();
+        let failures = self.flush_health.failures();
+        loop {
+            let epoch = self.progress.epoch();
+            if self.oldest_frozen().is_none_or(|oldest| oldest.last > target) {
+                return Ok(());
+            }
+            if let Some(error) = self.flush_health.error_since(failures) {
+                return Err(error);
+            }
+            self.readable()?;
+            self.progress.changed(epoch).await;
+        }
+    }
+
+    async fn flush_one(&self, frozen: &Frozen) -> Result<()> {
+        self.log.committed(frozen.last).await?;
+        let id = self.versions.allocate();
+        let written = self.write_table(id, &frozen.table).await;
+        let table = match written {
+            Ok(table) => table,
+            Err(error) => {
+                self.trash.discard(table_path(&self.dir, id));
+                return Err(error);
+            }
+        };
+        let bytes = table.table.info().file_bytes;
+        let live = LiveTable::new(id, table, self.trash.clone());
+        self.install_flushed(frozen.last, live).await?;
+        self.stats.update(|stats| {
+            stats.flushes += 1;
+            stats.flush_bytes += bytes;
+        });
+        Ok(())
+    }
+
+    async fn install_flushed(&self, last: Seq, live: Rc<LiveTable<E>>) -> Result<()> {
+        let floor = self.log.floor_after(last);
+        let change =
+            Change { added: vec![(0, live)], removed: Vec::new(), flushed: Some((last, floor)) };
+        let retry = async |error| self.retry_manifest(&self.flush_health, error).await;
+        self.versions.apply(change, self.log.last(), retry).await?;
+        self.memory.borrow_mut().drop_flushed();
+        self.log.release(floor).into_iter().for_each(|path| self.trash.discard(path));
+        self.after_insert();
+        self.update_pressure();
+        self.compaction_wanted.notify();
+        Ok(())
+    }
+
+    async fn write_table(&self, id: TableId, source: &RefCell<Memtable>) -> Result<TableRef<E>> {
+        let path = table_path(&self.dir, id);
+        let uid = TableUid(self.env.random());
+        let mut writer =
+            TableWriter::create(self.env.clone(), path.clone(), uid, &self.options).await?;
+        let mut at = source.borrow().first();
+        let mut before = None;
+        while at.is_some() {
+            let full;
+            (at, before, full) = push_slice(&source.borrow(), at, before, &mut writer)?;
+            if full {
+                writer.drain().await?;
+            }
+            self.env.coop().await;
+            if self.closing.get() {
+                return Err(Error::Closed);
+            }
+        }
+        writer.finish().await?;
+        self.env.sync_dir(&self.dir).await.map_err(|e| Error::io("sync", &self.dir, &e))?;
+        Ok(TableRef::whole(Rc::new(Table::open(&self.env, &path, uid).await?)))
+    }
+}
+
+/// Gives the newest version of each key to the writer, until enough was done or the writer wants
+/// to be drained. Returns where to go on, the entry before that, and whether to drain.
+fn push_slice<E: Env>(
+    source: &Memtable,
+    mut at: Option<Pos>,
+    mut before: Option<Pos>,
+    writer: &mut TableWriter<E>,
+) -> Result<(Option<Pos>, Option<Pos>, bool)> {
+    let mut bytes = 0;
+    while let Some(pos) = at {
+        let entry = source.entry(pos);
+        let shadowed = before.is_some_and(|before| source.entry(before).key == entry.key);
+        let full = !shadowed && writer.push(entry)?;
+        bytes += entry.key.len() + entry.value.len();
+        before = Some(pos);
+        at = source.next(pos);
+        if full || bytes >= SLICE_BYTES {
+            return Ok((at, before, full));
+        }
+    }
+    Ok((None, before, false))
+}

@@ -1,0 +1,109 @@
+//! Smooth back-pressure: how fast commits may go, given what flush and compaction owe.
+//!
+//! The engine reports levels and memory, the log writer asks how long to wait. Pressure rises
+//! gently from zero to one, so that a closed loop of writers slows to the pace of compaction
+//! and is never refused.
+
+use crate::{Options, Seq};
+use std::cell::Cell;
+use std::time::Duration;
+
+/// Commit rate when pressure begins, bytes per second.
+const FULL_RATE: f64 = 256.0 * 1024.0 * 1024.0;
+/// Slowest commit rate short of a stall, bytes per second.
+const LEAST_RATE: f64 = 1024.0 * 1024.0;
+/// Level sizes over their target at which debt begins to count, and at which it slows most.
+const DEBT_START: f64 = 3.0;
+const DEBT_FULL: f64 = 12.0;
+
+/// What flush and compaction owe.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Debt {
+    /// Tables in level 0.
+    pub l0_tables: usize,
+    /// Frozen memtables.
+    pub frozen: usize,
+    /// Fill of the active memtable, 1.0 is full.
+    pub active_fill: f64,
+    /// Largest ratio of a deeper level's size to its target.
+    pub level_ratio: f64,
+    /// Newest entry of the frozen memtables: commits up to it must never wait, because the
+    /// flush that ends the pressure waits for them.
+    pub frozen_through: Seq,
+}
+
+/// Shared between the engine, which sets it, and the log writer, which obeys.
+#[derive(Debug, Default)]
+pub struct Throttle {
+    pressure: Cell<f64>,
+    free_through: Cell<Seq>,
+}
+
+impl Throttle {
+    /// Recomputes the pressure.
+    pub fn set(&self, debt: &Debt, options: &Options) {
+        let over = debt.l0_tables.saturating_sub(options.l0_slowdown) as f64;
+        let level0 = over / (options.l0_stop - options.l0_slowdown) as f64;
+        let memory = if debt.frozen >= options.max_frozen { debt.active_fill } else { 0.0 };
+        let deep = ((debt.level_ratio - DEBT_START) / (DEBT_FULL - DEBT_START)).min(0.9);
+        self.pressure.set(level0.max(memory).max(deep).clamp(0.0, 1.0));
+        self.free_through.set(debt.frozen_through);
+    }
+
+    /// Whether a batch that starts at `first` must not wait, because a flush waits for it.
+    pub fn is_exempt(&self, first: Seq) -> bool {
+        first <= self.free_through.get()
+    }
+
+    /// Whether a batch that starts at `first` must stand still for now.
+    pub fn stalls(&self, first: Seq) -> bool {
+        !self.is_exempt(first) && self.pressure.get() >= 1.0
+    }
+
+    /// The pause that `bytes` committed now should cost.
+    pub fn pause_after(&self, bytes: usize) -> Duration {
+        let pressure = self.pressure.get();
+        if pressure <= 0.0 {
+            return Duration::ZERO;
+        }
+        let room = 1.0 - pressure;
+        Duration::from_secs_f64(bytes as f64 / (FULL_RATE * room * room).max(LEAST_RATE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn throttle(debt: Debt) -> Throttle {
+        let throttle = Throttle::default();
+        throttle.set(&debt, &Options::default());
+        throttle
+    }
+
+    #[test]
+    fn pressure_rises_without_steps_and_ends_in_a_stall() {
+        let options = Options::default();
+        let mut last = Duration::ZERO;
+        for l0_tables in 0..options.l0_stop {
+            let throttle = throttle(Debt { l0_tables, ..Debt::default() });
+            let pause = throttle.pause_after(1 << 20);
+            assert!(pause >= last && !throttle.stalls(Seq(1)), "{l0_tables} tables: {pause:?}");
+            assert_eq!(pause.is_zero(), l0_tables <= options.l0_slowdown);
+            last = pause;
+        }
+        assert!(throttle(Debt { l0_tables: options.l0_stop, ..Debt::default() }).stalls(Seq(1)));
+    }
+
+    #[test]
+    fn what_the_flush_waits_for_is_never_stalled() {
+        let throttle = throttle(Debt {
+            frozen: 2,
+            active_fill: 1.5,
+            frozen_through: Seq(10),
+            ..Debt::default()
+        });
+        assert!(!throttle.stalls(Seq(10)));
+        assert!(throttle.stalls(Seq(11)));
+    }
+}

@@ -1,0 +1,155 @@
+//! Point reads: memtables, then tables from the newest to the oldest.
+//!
+//! The memtables and the version are looked at in one step, without awaiting in between: a read
+//! that needs the disk only needs the version of that step.
+
+use crate::engine::Shared;
+use crate::env::Env;
+use crate::table::{Hit, Lookup};
+use crate::version::{LiveTable, Version};
+use crate::{EntryKind, Result, Seq, key_hash};
+use futures_util::future::try_join_all;
+use std::rc::Rc;
+
+/// Result of a read that never waits.
+#[derive(Debug)]
+pub enum CachedRead<R, F> {
+    /// The answer of the closure.
+    Done(R),
+    /// The answer needs the disk; the closure comes back unused.
+    NeedsIo(F),
+}
+
+/// What the tables know without I/O.
+enum Tables {
+    Found(Hit),
+    Absent,
+    NeedsIo,
+}
+
+impl<E: Env> Shared<E> {
+    /// Newest value at `at`, when memory knows it.
+    pub fn get_cached<R, F>(&self, key: &[u8], at: Seq, f: F) -> Result<CachedRead<R, F>>
+    where
+        F: FnOnce(Option<&[u8]>) -> R,
+    {
+        self.readable()?;
+        let hash = key_hash(key);
+        for memtable in self.memory.borrow().newest_first() {
+            let memtable = memtable.borrow();
+            if let Some(entry) = memtable.get(key, hash, at) {
+                self.count_get(true);
+                return Ok(CachedRead::Done(f(visible(entry.kind, entry.value))));
+            }
+        }
+        let found = self.versions.with(|version| self.tables_cached(version, key, hash, at))?;
+        self.count_get(!matches!(found, Tables::NeedsIo));
+        Ok(match found {
+            Tables::Found(hit) => CachedRead::Done(f(visible(hit.kind(), hit.value()))),
+            Tables::Absent => CachedRead::Done(f(None)),
+            Tables::NeedsIo => CachedRead::NeedsIo(f),
+        })
+    }
+
+    /// Newest value at `at`.
+    pub async fn get(&self, key: &[u8], at: Seq) -> Result<Option<Vec<u8>>> {
+        match self.get_cached(key, at, |value| value.map(<[u8]>::to_vec))? {
+            CachedRead::Done(value) => Ok(value),
+            CachedRead::NeedsIo(_) => {
+                let version = self.versions.current();
+                self.get_from_tables(&version, key, at).await
+            }
+        }
+    }
+
+    /// Newest values at `at`, of one moment.
+    pub async fn multi_get(&self, keys: &[Vec<u8>], at: Seq) -> Result<Vec<Option<Vec<u8>>>> {
+        let mut values = vec![None; keys.len()];
+        let mut missing = Vec::new();
+        for (n, key) in keys.iter().enumerate() {
+            match self.get_cached(key, at, |value| value.map(<[u8]>::to_vec))? {
+                CachedRead::Done(value) => values[n] = value,
+                CachedRead::NeedsIo(_) => missing.push(n),
+            }
+        }
+        let version = self.versions.current();
+        let reads = missing.iter().map(|n| self.get_from_tables(&version, &keys[*n], at));
+        for (n, value) in missing.iter().zip(try_join_all(reads).await?) {
+            values[*n] = value;
+        }
+        Ok(values)
+    }
+
+    async fn get_from_tables(
+        &self,
+        version: &Rc<Version<E>>,
+        key: &[u8],
+        at: Seq,
+    ) -> Result<Option<Vec<u8>>> {
+        let hash = key_hash(key);
+        for live in candidates(version, key) {
+            if !live.table.table.may_contain(hash) {
+                continue;
+            }
+            if let Some(hit) = live.table.get(&self.cache, key, hash, at).await? {
+                return Ok(visible(hit.kind(), hit.value()).map(<[u8]>::to_vec));
+            }
+        }
+        Ok(None)
+    }
+
+    fn tables_cached(
+        &self,
+        version: &Version<E>,
+        key: &[u8],
+        hash: u64,
+        at: Seq,
+    ) -> Result<Tables> {
+        let (mut probes, mut skips) = (0, 0);
+        let mut found = Tables::Absent;
+        for live in candidates(version, key) {
+            if !live.table.table.may_contain(hash) {
+                skips += 1;
+                continue;
+            }
+            probes += 1;
+            found = match live.table.get_cached(&self.cache, key, hash, at)? {
+                Lookup::Absent => continue,
+                Lookup::Found(hit) => Tables::Found(hit),
+                Lookup::NeedsBlock => Tables::NeedsIo,
+            };
+            break;
+        }
+        self.stats.update(|stats| {
+            stats.table_probes += probes;
+            stats.filter_skips += skips;
+        });
+        Ok(found)
+    }
+
+    fn count_get(&self, cached: bool) {
+        self.stats.update(|stats| {
+            stats.gets += 1;
+            stats.gets_cached += u64::from(cached);
+        });
+    }
+}
+
+/// The tables whose range holds `key`, newest data first.
+fn candidates<'a, E: Env>(
+    version: &'a Version<E>,
+    key: &'a [u8],
+) -> impl Iterator<Item = &'a LiveTable<E>> {
+    let (level0, deeper) = version.levels.split_at(1);
+    let level0 = level0.iter().flat_map(|level| &level.tables).map(|live| &**live);
+    level0
+        .filter(move |live| live.table.covers(key))
+        .chain(deeper.iter().filter_map(move |level| level.find(key)))
+}
+
+fn visible(kind: EntryKind, value: &[u8]) -> Option<&[u8]> {
+    match kind {
+        EntryKind::Put => Some(value),
+        EntryKind::Delete => None,
+    }
+}

@@ -1,0 +1,148 @@
+//! Building an engine folder out of others by hard links, when the number of cores changes.
+//!
+//! No bytes are copied: a table file whose keys belong to several new engines is linked into
+//! each, and every engine sees its own part of it (virtual bounds). The sources stay as they are.
+
+use crate::engine::{SEQ_GAP, create_folder};
+use crate::env::Env;
+use crate::log::replay;
+use crate::read::{CursorOptions, TableCursor};
+use crate::stats::Counters;
+use crate::table::{Bounds, Table, TableRef};
+use crate::version::edit::{Edit, Progress, State, TableMeta};
+use crate::version::manifest::{self, Manifest};
+use crate::version::{table_id, table_path};
+use crate::{Error, Options, Result, ScanRange, Seq, TableId};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// Builds the engine folder `dest` with the keys of `range` out of the engines in `sources`.
+///
+/// The sources must be closed, have nothing in their logs that is not in tables (flush before
+/// closing), and own disjoint key ranges. New writes in `dest` follow all sequence numbers of the
+/// sources. `dest` is durable when this returns; a half-built `dest` of an interrupted call has
+/// no manifest and is started over.
+pub async fn link_into<E: Env>(
+    env: &E,
+    sources: &[PathBuf],
+    dest: &Path,
+    range: &ScanRange,
+    options: &Options,
+) -> Result<()> {
+    start_folder(env, dest).await?;
+    let mut edit = Edit::default();
+    let mut last = Seq(0);
+    let mut next_table = 1;
+    for source in sources {
+        let loaded = manifest::load(env, source).await?;
+        let log_last = check_flushed(env, source, options, &loaded.state.progress).await?;
+        last = last.max(log_last).max(loaded.state.progress.last_seq);
+        for meta in loaded.state.tables.values() {
+            let path = table_path(source, meta.id);
+            let Some(bounds) = clip(env, &path, meta, range).await? else { continue };
+            let id = TableId(next_table);
+            next_table += 1;
+            let target = table_path(dest, id);
+            env.link(&path, &target).await.map_err(|e| Error::io("link", &target, &e))?;
+            edit.added.push(TableMeta {
+                id,
+                first: bounds.first,
+                last: bounds.last,
+                ..meta.clone()
+            });
+        }
+    }
+    check_disjoint(&edit.added, dest)?;
+    edit.progress = Progress {
+        next_table,
+        last_seq: Seq(last.0 + SEQ_GAP),
+        flushed: Seq(last.0 + SEQ_GAP),
+        log_floor: 0,
+    };
+    let mut state = State::default();
+    state.apply(&edit).map_err(|what| Error::corruption(dest, 0, what))?;
+    Manifest::create(env.clone(), dest, 1, &state).await.map(drop)
+}
+
+/// An empty folder, whatever an interrupted call left in it.
+async fn start_folder<E: Env>(env: &E, dest: &Path) -> Result<()> {
+    create_folder(env, dest).await?;
+    for path in env.list(dest).await.map_err(|e| Error::io("list", dest, &e))? {
+        let ours = table_id(&path).is_some() || manifest::manifest_number(&path).is_some();
+        if !ours {
+            return Err(Error::corruption(&path, 0, "unexpected file in a folder to be built"));
+        }
+        env.remove(&path).await.map_err(|e| Error::io("remove", &path, &e))?;
+    }
+    Ok(())
+}
+
+/// Refuses a source whose log holds entries that are in no table; returns its newest entry.
+async fn check_flushed<E: Env>(
+    env: &E,
+    source: &Path,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Seq> {
+    let Progress { log_floor, flushed, .. } = *progress;
+    let mut pending = 0u64;
+    let stats = Counters::default();
+    let replayed =
+        replay(env, source, options, log_floor, flushed, &stats, |_, _| pending += 1).await?;
+    if pending > 0 {
+        let what = format!("{pending} entries of the log are in no table: flush before linking");
+        return Err(Error::corruption(source, 0, what));
+    }
+    Ok(replayed.last)
+}
+
+/// The part of a table inside `range`, with exact keys; `None` when it has none.
+async fn clip<E: Env>(
+    env: &E,
+    path: &Path,
+    meta: &TableMeta,
+    range: &ScanRange,
+) -> Result<Option<Bounds>> {
+    let inside = |key: &[u8]| range.end.as_ref().is_none_or(|end| key < &end[..]);
+    if *meta.last < *range.start || !inside(&meta.first) {
+        return Ok(None);
+    }
+    if *meta.first >= *range.start && inside(&meta.last) {
+        return Ok(Some(Bounds { first: meta.first.clone(), last: meta.last.clone() }));
+    }
+    // The range ends inside the table: the last key before its end is found by reading, so
+    // that the bounds are keys and two engines never claim the same one.
+    let table = Rc::new(Table::open(env, path, meta.uid).await?);
+    let bounds = Bounds { first: meta.first.clone(), last: meta.last.clone() };
+    let mut cursor = TableCursor::new(TableRef { table, bounds }, CursorOptions::compaction());
+    cursor.seek(&range.start).await?;
+    let Some(first) = cursor.entry().filter(|e| inside(e.key)).map(|e| Rc::<[u8]>::from(e.key))
+    else {
+        return Ok(None);
+    };
+    let mut last = first.to_vec();
+    if inside(&meta.last) {
+        last = meta.last.to_vec();
+    } else {
+        while let Some(entry) = cursor.entry().filter(|entry| inside(entry.key)) {
+            last.clear();
+            last.extend_from_slice(entry.key);
+            cursor.advance().await?;
+            env.coop().await;
+        }
+    }
+    Ok(Some(Bounds { first, last: last.into() }))
+}
+
+/// Levels below the first must not overlap; they would if sources shared keys.
+fn check_disjoint(tables: &[TableMeta], dest: &Path) -> Result<()> {
+    let mut deeper: Vec<&TableMeta> = tables.iter().filter(|meta| meta.level > 0).collect();
+    deeper.sort_by(|a, b| (a.level, &a.first).cmp(&(b.level, &b.first)));
+    let clash = deeper
+        .windows(2)
+        .any(|pair| pair[0].level == pair[1].level && *pair[0].last >= *pair[1].first);
+    if clash {
+        return Err(Error::corruption(dest, 0, "the sources share keys"));
+    }
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! One atomic change of the tree and its encoding.
+
+use crate::stats::LEVELS;
+use crate::{Seq, TableId, TableUid};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+const TAG_ADD: u8 = 1;
+const TAG_REMOVE: u8 = 2;
+const TAG_PROGRESS: u8 = 3;
+
+/// A table as the manifest knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableMeta {
+    /// Its level.
+    pub level: u8,
+    /// Its number in this folder.
+    pub id: TableId,
+    /// Identity of its bytes.
+    pub uid: TableUid,
+    /// Smallest key of the table that belongs to this engine.
+    pub first: Rc<[u8]>,
+    /// Largest key of the table that belongs to this engine.
+    pub last: Rc<[u8]>,
+}
+
+/// Counters that only move forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Number of the next table.
+    pub next_table: u64,
+    /// Newest sequence number when the edit was written; recovery starts beyond it.
+    pub last_seq: Seq,
+    /// Everything up to here is in tables.
+    pub flushed: Seq,
+    /// First log generation that a restart needs.
+    pub log_floor: u64,
+}
+
+/// One atomic change.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Edit {
+    /// Tables that come. A table that changes its level is removed and added in one edit.
+    pub added: Vec<TableMeta>,
+    /// Tables that go.
+    pub removed: Vec<TableId>,
+    /// The counters after the edit.
+    pub progress: Progress,
+}
+
+impl Edit {
+    /// The edit's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for id in &self.removed {
+            bytes.push(TAG_REMOVE);
+            bytes.extend_from_slice(&id.0.to_le_bytes());
+        }
+        for table in &self.added {
+            bytes.extend_from_slice(&[TAG_ADD, table.level]);
+            bytes.extend_from_slice(&table.id.0.to_le_bytes());
+            bytes.extend_from_slice(&table.uid.0.to_le_bytes());
+            for key in [&table.first, &table.last] {
+                bytes.extend_from_slice(&(key.len() as u32).to_le_bytes());
+                bytes.extend_from_slice(key);
+            }
+        }
+        bytes.push(TAG_PROGRESS);
+        let Progress { next_table, last_seq, flushed, log_floor } = self.progress;
+        for value in [next_table, last_seq.0, flushed.0, log_floor] {
+            bytes.extend_from_slice(&value.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Reads an edit; the error is the offset that makes no sense.
+    pub fn decode(bytes: &[u8]) -> Result<Edit, usize> {
+        let mut edit = Edit::default();
+        let mut reader = Reader { bytes, at: 0 };
+        let mut complete = false;
+        while reader.at < bytes.len() {
+            let start = reader.at;
+            reader.item(&mut edit, &mut complete).ok_or(start)?;
+        }
+        if complete { Ok(edit) } else { Err(bytes.len()) }
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn item(&mut self, edit: &mut Edit, complete: &mut bool) -> Option<()> {
+        match self.take(1)?[0] {
+            TAG_ADD => {
+                let level = self.take(1)?[0];
+                if usize::from(level) >= LEVELS {
+                    return None;
+                }
+                let (id, uid) = (TableId(self.u64()?), TableUid(self.u64()?));
+                let (first, last) = (self.key()?, self.key()?);
+                edit.added.push(TableMeta { level, id, uid, first, last });
+            }
+            TAG_REMOVE => edit.removed.push(TableId(self.u64()?)),
+            TAG_PROGRESS => {
+                edit.progress = Progress {
+                    next_table: self.u64()?,
+                    last_seq: Seq(self.u64()?),
+                    flushed: Seq(self.u64()?),
+                    log_floor: self.u64()?,
+                };
+                *complete = true;
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn take(&mut self, len: usize) -> Option<&[u8]> {
+        let end = self.at.checked_add(len)?;
+        let taken = self.bytes.get(self.at..end)?;
+        self.at = end;
+        Some(taken)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take(8)?.try_into().ok().map(u64::from_le_bytes)
+    }
+
+    fn key(&mut self) -> Option<Rc<[u8]>> {
+        let len = self.take(4)?.try_into().ok().map(u32::from_le_bytes)?;
+        self.take(len as usize).map(Rc::from)
+    }
+}
+
+/// The sum of all edits.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct State {
+    /// Every live table.
+    pub tables: BTreeMap<TableId, TableMeta>,
+    /// The newest counters.
+    pub progress: Progress,
+}
+
+impl State {
+    /// Applies an edit; the error says what it contradicts.
+    pub fn apply(&mut self, edit: &Edit) -> Result<(), String> {
+        for id in &edit.removed {
+            if self.tables.remove(id).is_none() {
+                return Err(format!("edit removes table {}, which is not live", id.0));
+            }
+        }
+        for table in &edit.added {
+            if self.tables.insert(table.id, table.clone()).is_some() {
+                return Err(format!("edit adds table {} twice", table.id.0));
+            }
+        }
+        self.progress = edit.progress;
+        Ok(())
+    }
+
+    /// The state as one edit on nothing.
+    pub fn as_edit(&self) -> Edit {
+        Edit {
+            added: self.tables.values().cloned().collect(),
+            removed: Vec::new(),
+            progress: self.progress,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn table() -> impl Strategy<Value = TableMeta> {
+        let key = || proptest::collection::vec(any::<u8>(), 0..40);
+        (0..LEVELS as u8, any::<u64>(), any::<u64>(), key(), key()).prop_map(
+            |(level, id, uid, first, last)| TableMeta {
+                level,
+                id: TableId(id),
+                uid: TableUid(uid),
+                first: first.into(),
+                last: last.into(),
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn edits_survive_and_truncation_is_seen(
+            added in proptest::collection::vec(table(), 0..8),
+            removed in proptest::collection::vec(any::<u64>().prop_map(TableId), 0..8),
+            numbers in any::<(u64, u64, u64, u64)>(),
+            cut in any::<proptest::sample::Index>(),
+        ) {
+            let progress = Progress {
+                next_table: numbers.0, last_seq: Seq(numbers.1),
+                flushed: Seq(numbers.2), log_floor: numbers.3,
+            };
+            let edit = Edit { added, removed, progress };
+            let bytes = edit.encode();
+            prop_assert_eq!(Edit::decode(&bytes), Ok(edit));
+            prop_assert!(Edit::decode(&bytes[..cut.index(bytes.len())]).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let decoded = Edit::decode(&bytes);
+            prop_assert!(decoded.is_err() || !bytes.is_empty());
+        }
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let mut state = State::default();
+        let edit = Edit { removed: vec![TableId(3)], ..Edit::default() };
+        assert!(state.apply(&edit).unwrap_err().contains("table 3"));
+        let meta = TableMeta {
+            level: 0,
+            id: TableId(1),
+            uid: TableUid(9),
+            first: (*b"a").into(),
+            last: (*b"b").into(),
+        };
+        let add = Edit { added: vec![meta.clone()], ..Edit::default() };
+        state.apply(&add).unwrap();
+        assert!(state.apply(&add).unwrap_err().contains("twice"));
+        let moved = TableMeta { level: 1, ..meta };
+        let edit =
+            Edit { added: vec![moved.clone()], removed: vec![TableId(1)], ..Edit::default() };
+        state.apply(&edit).unwrap();
+        assert_eq!(state.as_edit().added, vec![moved]);
+    }
+}

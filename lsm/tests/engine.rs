@@ -1,0 +1,529 @@
+//! What the engine promises, exercised on the simulated disk: commits, reads, scans, flushes,
+//! compactions, reopening, limits, a full disk.
+
+use coronet_lsm::{
+    CachedRead, CompactionFilter, Durability, Engine, Error, FilterDecision, Options, ScanRange,
+    WriteBatch,
+};
+use coronet_sim::{Faults, Rng, Sim, SimEnv, for_each_seed};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+const DIR: &str = "/data/core-000";
+
+type TestEngine = Engine<SimEnv>;
+
+async fn open(env: &SimEnv, options: Options) -> TestEngine {
+    Engine::open(env.clone(), Path::new(DIR), options).await.unwrap()
+}
+
+async fn put(engine: &TestEngine, key: &[u8], value: &[u8]) {
+    let mut batch = WriteBatch::new();
+    batch.put(key, value);
+    engine.write(&batch, Durability::Durable).unwrap().await.unwrap();
+}
+
+async fn delete(engine: &TestEngine, key: &[u8]) {
+    let mut batch = WriteBatch::new();
+    batch.delete(key);
+    engine.write(&batch, Durability::Durable).unwrap().await.unwrap();
+}
+
+async fn collect(engine: &TestEngine, range: ScanRange) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut scan = engine.scan(range).await.unwrap();
+    let mut all = Vec::new();
+    while let Some(entry) = scan.next().await.unwrap() {
+        all.push(entry);
+    }
+    all
+}
+
+fn key(n: u64) -> Vec<u8> {
+    format!("key-{n:06}").into_bytes()
+}
+
+fn value(n: u64, len: usize) -> Vec<u8> {
+    let mut rng = Rng::new(n);
+    let mut bytes = vec![0; len];
+    rng.fill(&mut bytes);
+    bytes
+}
+
+#[test]
+fn a_committed_write_is_read_by_every_kind_of_read() {
+    let sim = Sim::new(1);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let engine = open(&env, Options::tiny()).await;
+        put(&engine, b"a", b"1").await;
+        put(&engine, b"b", b"2").await;
+        delete(&engine, b"a").await;
+        assert_eq!(engine.get(b"a").await.unwrap(), None);
+        assert_eq!(engine.get(b"b").await.unwrap(), Some(b"2".to_vec()));
+        let cached = engine.get_cached(b"b", |value| value.map(<[u8]>::to_vec)).unwrap();
+        assert!(matches!(cached, CachedRead::Done(Some(v)) if v == b"2"));
+        let many = engine.multi_get(&[b"b".to_vec(), b"a".to_vec()]).await.unwrap();
+        assert_eq!(many, [Some(b"2".to_vec()), None]);
+        let all = collect(&engine, ScanRange::default()).await;
+        assert_eq!(all, [(b"b".to_vec(), b"2".to_vec())]);
+        engine.close().await.unwrap();
+        assert!(matches!(engine.get(b"b").await, Err(Error::Closed)));
+    });
+}
+
+#[test]
+fn readers_see_a_write_only_when_it_is_committed_but_latest_readers_at_once() {
+    let sim = Sim::new(2);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let engine = open(&env, Options::tiny()).await;
+        put(&engine, b"k", b"old").await;
+        let mut batch = WriteBatch::new();
+        batch.put(b"k", b"new");
+        let commit = engine.write(&batch, Durability::Durable).unwrap();
+        let seq = commit.seq();
+        assert!(engine.visible_seq() < seq && engine.last_seq() == seq);
+        assert_eq!(engine.get(b"k").await.unwrap(), Some(b"old".to_vec()));
+        assert_eq!(engine.get_latest(b"k").await.unwrap(), Some(b"new".to_vec()));
+        assert_eq!(commit.await.unwrap(), seq);
+        assert_eq!(engine.visible_seq(), seq);
+        assert_eq!(engine.get(b"k").await.unwrap(), Some(b"new".to_vec()));
+    });
+}
+
+#[test]
+fn writers_of_one_moment_share_one_batch_and_one_sync() {
+    let sim = Sim::new(3);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let engine = open(&env, Options::tiny()).await;
+        put(&engine, b"warm", b"up").await;
+        let before = engine.stats();
+        let mut batch = WriteBatch::new();
+        let mut commits = Vec::new();
+        for n in 0..100 {
+            batch.clear();
+            batch.put(&key(n), b"v");
+            commits.push(engine.write(&batch, Durability::Durable).unwrap());
+        }
+        for commit in commits {
+            commit.await.unwrap();
+        }
+        let after = engine.stats();
+        assert_eq!(after.log_batches - before.log_batches, 1);
+        assert_eq!(after.log_syncs - before.log_syncs, 1);
+        assert_eq!(after.writes - before.writes, 100);
+    });
+}
+
+#[test]
+fn buffered_writes_reach_the_device_within_the_interval() {
+    let sim = Sim::new(4);
+    let env = sim.node_env("a");
+    let options = Options::tiny();
+    sim.block_on(async {
+        let engine = open(&env, options.clone()).await;
+        let mut batch = WriteBatch::new();
+        batch.put(b"k", b"v");
+        engine.write(&batch, Durability::Buffered).unwrap().await.unwrap();
+        assert_eq!(engine.get(b"k").await.unwrap(), Some(b"v".to_vec()));
+        assert_eq!(engine.stats().log_syncs, 0);
+        coronet_lsm::env::Env::sleep(&env, options.sync_interval * 3).await;
+        assert_eq!(engine.stats().log_syncs, 1);
+    });
+    let env = sim.crash(&env);
+    sim.block_on(async {
+        let engine = open(&env, options.clone()).await;
+        assert_eq!(engine.get(b"k").await.unwrap(), Some(b"v".to_vec()));
+    });
+}
+
+#[test]
+fn flush_moves_memory_into_tables_and_frees_the_log() {
+    let sim = Sim::new(5);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let engine = open(&env, Options::tiny()).await;
+        for n in 0..500 {
+            put(&engine, &key(n % 100), &value(n, 700)).await;
+        }
+        engine.flush().await.unwrap();
+        let stats = engine.stats();
+        assert_eq!(stats.frozen_memtables, 0);
+        assert!(stats.flushes > 5 && stats.flush_bytes > 0, "{stats:?}");
+        assert!(stats.log_segments <= 1, "the log keeps {} segments", stats.log_segments);
+        assert!(stats.level_tables.iter().sum::<u64>() > 0);
+        for n in 400..500 {
+            assert_eq!(engine.get(&key(n % 100)).await.unwrap(), Some(value(n, 700)));
+        }
+        let logs = env.disk().files();
+        let logs = logs.iter().filter(|path| path.extension().is_some_and(|e| e == "log")).count();
+        assert!(logs <= 5, "{logs} log files: segments are not reused");
+    });
+}
+
+#[test]
+fn compaction_pays_its_debt_and_keeps_the_newest_versions() {
+    let sim = Sim::new(6);
+    let env = sim.node_env("a");
+    let options = Options::tiny();
+    sim.block_on(async {
+        let engine = open(&env, options.clone()).await;
+        for n in 0..3_000u64 {
+            let k = key(n * 7919 % 1000);
+            if n % 10 == 9 {
+                delete(&engine, &k).await
+            } else {
+                put(&engine, &k, &value(n, 300)).await
+            }
+        }
+        engine.flush().await.unwrap();
+        engine.compact().await.unwrap();
+        let stats = engine.stats();
+        assert!(stats.compactions > 0, "{stats:?}");
+        assert!(stats.level_tables[0] < options.l0_trigger as u64);
+        assert!(stats.compaction_dropped > 0);
+        let mut model = BTreeMap::new();
+        for n in 0..3_000u64 {
+            let k = key(n * 7919 % 1000);
+            if n % 10 == 9 {
+                model.remove(&k);
+            } else {
+                model.insert(k, value(n, 300));
+            }
+        }
+        let all = collect(&engine, ScanRange::default()).await;
+        assert_eq!(all, model.into_iter().collect::<Vec<_>>());
+    });
+    sim.run_for(Duration::from_secs(5));
+    let live = sim.block_on(async {
+        let engine = open(&sim.crash(&env), options).await;
+        engine.stats().level_tables.iter().sum::<u64>()
+    });
+    sim.run_for(Duration::from_secs(5));
+    let files = env.disk().files();
+    let tables = files.iter().filter(|path| path.extension().is_some_and(|e| e == "sst")).count();
+    assert_eq!(tables as u64, live, "orphans stay: {files:?}");
+}
+
+#[test]
+fn deletes_vanish_at_the_last_level() {
+    let sim = Sim::new(7);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let engine = open(&env, Options::tiny()).await;
+        for n in 0..400 {
+            put(&engine, &key(n), &value(n, 500)).await;
+        }
+        for n in 0..400 {
+            delete(&engine, &key(n)).await;
+        }
+        for n in 0..400 {
+            put(&engine, &key(1000 + n), &value(n, 500)).await;
+            delete(&engine, &key(1000 + n)).await;
+        }
+        engine.flush().await.unwrap();
+        // Enough overwrites of the ends of the range to push everything through the levels.
+        for n in 0..600u64 {
+            put(&engine, &key(n % 2 * 2000), &value(n, 500)).await;
+            if n % 50 == 0 {
+                engine.flush().await.unwrap();
+            }
+        }
+        engine.flush().await.unwrap();
+        engine.compact().await.unwrap();
+        assert_eq!(collect(&engine, ScanRange::default()).await.len(), 2);
+        let bytes: u64 = engine.stats().level_bytes.iter().sum();
+        assert!(bytes < 150_000, "{bytes} bytes of tables hold two entries");
+    });
+}
+
+#[test]
+fn the_filter_drops_entries_at_the_last_level_only() {
+    let sim = Sim::new(8);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let filter: CompactionFilter = Box::new(|_, value| {
+            if value.starts_with(b"dead") { FilterDecision::Drop } else { FilterDecision::Keep }
+        });
+        let options = Options::tiny();
+        let engine =
+            Engine::open_with(env.clone(), Path::new(DIR), options, Some(filter)).await.unwrap();
+        for n in 0..600u64 {
+            let v = if n % 2 == 0 { b"dead".to_vec() } else { value(n, 400) };
+            put(&engine, &key(n), &v).await;
+        }
+        for round in 0..8u64 {
+            put(&engine, &key(0), &value(round, 100)).await;
+            put(&engine, &key(599), &value(round, 100)).await;
+            engine.flush().await.unwrap();
+        }
+        engine.compact().await.unwrap();
+        let all = collect(&engine, ScanRange::default()).await;
+        assert!(all.len() < 400, "{} entries left", all.len());
+        assert!((1..600).step_by(2).all(|n| all.iter().any(|(k, _)| *k == key(n))));
+    });
+}
+
+#[test]
+fn a_scan_keeps_its_moment_while_everything_changes() {
+    let sim = Sim::new(9);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let engine = open(&env, Options::tiny()).await;
+        for n in 0..300 {
+            put(&engine, &key(n), &value(n, 300)).await;
+        }
+        let mut scan = engine.scan(ScanRange::default()).await.unwrap();
+        for n in 0..900 {
+            put(&engine, &key(n % 450), &value(n + 10_000, 300)).await;
+        }
+        delete(&engine, &key(5)).await;
+        engine.flush().await.unwrap();
+        engine.compact().await.unwrap();
+        for n in 0..300 {
+            assert_eq!(scan.next().await.unwrap(), Some((key(n), value(n, 300))));
+        }
+        assert_eq!(scan.next().await.unwrap(), None);
+        scan.seek(&key(5)).await.unwrap();
+        assert_eq!(scan.next().await.unwrap(), Some((key(5), value(5, 300))));
+    });
+}
+
+#[test]
+fn limits_are_refused_before_anything_is_applied() {
+    let sim = Sim::new(10);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let options = Options::tiny();
+        let engine = open(&env, options.clone()).await;
+        let mut batch = WriteBatch::new();
+        batch.put(b"fine", b"v");
+        batch.put(b"k", &vec![0; options.max_value_bytes + 1]);
+        let refused = engine.write(&batch, Durability::Durable).map(drop);
+        assert!(matches!(refused, Err(Error::TooLarge { what: "value", .. })));
+        assert_eq!(engine.get_latest(b"fine").await.unwrap(), None);
+        assert_eq!(engine.last_seq(), engine.visible_seq());
+        batch.clear();
+        let empty = engine.write(&batch, Durability::Durable).unwrap().await.unwrap();
+        assert_eq!(empty, engine.visible_seq());
+    });
+}
+
+#[test]
+fn a_batch_larger_than_a_segment_gets_a_segment_of_its_own() {
+    let sim = Sim::new(11);
+    let env = sim.node_env("a");
+    let options = Options { log_segment_bytes: 16 << 10, ..Options::tiny() };
+    sim.block_on(async {
+        let engine = open(&env, options.clone()).await;
+        let mut batch = WriteBatch::new();
+        for n in 0..4 {
+            batch.put(&key(n), &value(n, 15_000));
+        }
+        engine.write(&batch, Durability::Durable).unwrap().await.unwrap();
+        put(&engine, b"after", b"it").await;
+    });
+    let env = sim.crash(&env);
+    sim.block_on(async {
+        let engine = open(&env, options.clone()).await;
+        for n in 0..4 {
+            assert_eq!(engine.get(&key(n)).await.unwrap(), Some(value(n, 15_000)));
+        }
+        assert_eq!(engine.get(b"after").await.unwrap(), Some(b"it".to_vec()));
+    });
+}
+
+#[test]
+fn a_full_disk_refuses_writes_loses_nothing_and_heals() {
+    let sim = Sim::new(12);
+    let env = sim.node_env("a");
+    let options = Options { full_probe_interval: Duration::from_millis(100), ..Options::tiny() };
+    sim.block_on(async {
+        let engine = open(&env, options.clone()).await;
+        put(&engine, b"before", b"v").await;
+        let used = env.disk().used();
+        env.disk().set_faults(Faults { capacity: Some(used + 100_000), ..Faults::none() });
+        let mut accepted = Vec::new();
+        let mut refused = false;
+        for n in 0..2_000u64 {
+            let mut batch = WriteBatch::new();
+            batch.put(&key(n), &value(n, 500));
+            match engine.write(&batch, Durability::Durable) {
+                Ok(commit) => accepted.push((n, commit)),
+                Err(Error::DiskFull) => {
+                    refused = true;
+                    break;
+                }
+                Err(other) => panic!("{other}"),
+            }
+            if n % 20 == 19 {
+                coronet_lsm::env::Env::sleep(&env, Duration::from_millis(5)).await;
+            }
+        }
+        assert!(refused, "the disk never filled");
+        assert_eq!(engine.get(b"before").await.unwrap(), Some(b"v".to_vec()));
+        env.disk().set_faults(Faults::none());
+        coronet_lsm::env::Env::sleep(&env, Duration::from_secs(2)).await;
+        for (_, commit) in &mut accepted {
+            commit.await.unwrap();
+        }
+        put(&engine, b"after", b"v").await;
+        for (n, _) in &accepted {
+            assert_eq!(engine.get(&key(*n)).await.unwrap(), Some(value(*n, 500)));
+        }
+        assert!(engine.stats().writes_disk_full > 0);
+        engine.flush().await.unwrap();
+    });
+}
+
+#[test]
+fn a_failed_log_sync_is_never_acknowledged_and_ends_writing() {
+    let sim = Sim::new(13);
+    let env = sim.node_env("a");
+    let only = Some(".log".to_owned());
+    sim.block_on(async {
+        let engine = open(&env, Options::tiny()).await;
+        put(&engine, b"a", b"1").await;
+        env.disk().set_faults(Faults { sync_error: 1_000_000, only, ..Faults::none() });
+        let mut batch = WriteBatch::new();
+        batch.put(b"a", b"2");
+        let commit = engine.write(&batch, Durability::Durable).unwrap();
+        assert!(matches!(commit.await, Err(Error::LogFailed(_))));
+        env.disk().set_faults(Faults::none());
+        let refused = engine.write(&batch, Durability::Durable).map(drop);
+        assert!(matches!(refused, Err(Error::LogFailed(_))));
+        assert_eq!(engine.get(b"a").await.unwrap(), Some(b"1".to_vec()));
+        assert!(matches!(engine.close().await, Err(Error::LogFailed(_))));
+    });
+    sim.block_on(async {
+        let engine = open(&env, Options::tiny()).await;
+        let found = engine.get(b"a").await.unwrap();
+        assert!(found == Some(b"1".to_vec()) || found == Some(b"2".to_vec()));
+        put(&engine, b"a", b"3").await;
+    });
+}
+
+#[test]
+fn writers_that_do_not_wait_are_slowed_and_none_is_lost() {
+    let sim = Sim::new(14);
+    let env = sim.node_env("a");
+    let options = Options { l0_slowdown: 5, l0_stop: 8, ..Options::tiny() };
+    sim.block_on(async {
+        let engine = open(&env, options).await;
+        let mut commits = Vec::new();
+        for n in 0..6_000u64 {
+            let mut batch = WriteBatch::new();
+            batch.put(&key(n * 31 % 3000), &value(n, 400));
+            loop {
+                match engine.write(&batch, Durability::Durable) {
+                    Ok(commit) => break commits.push(commit),
+                    Err(Error::Busy { retry_after_ms }) => {
+                        let pause = Duration::from_millis(retry_after_ms.into());
+                        coronet_lsm::env::Env::sleep(&env, pause).await;
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            if commits.len() >= 64 {
+                for commit in commits.drain(..) {
+                    commit.await.unwrap();
+                }
+            }
+        }
+        for commit in commits {
+            commit.await.unwrap();
+        }
+        engine.flush().await.unwrap();
+        engine.compact().await.unwrap();
+        assert_eq!(collect(&engine, ScanRange::default()).await.len(), 3_000);
+    });
+}
+
+#[test]
+fn sequence_numbers_are_never_used_twice() {
+    let sim = Sim::new(15);
+    let mut env = sim.node_env("a");
+    let mut last = 0;
+    for round in 0..4u64 {
+        let seq = sim.block_on(async {
+            let engine = open(&env, Options::tiny()).await;
+            let mut batch = WriteBatch::new();
+            batch.put(&key(round), b"v");
+            engine.write(&batch, Durability::Durable).unwrap().await.unwrap().0
+        });
+        assert!(seq > last);
+        last = seq;
+        env = if round % 2 == 0 { sim.crash(&env) } else { sim.kill(&env) };
+    }
+}
+
+/// One random history against a map, reopened now and then.
+fn random_history(seed: u64) {
+    let sim = Sim::new(seed);
+    let mut rng = sim.rng();
+    let mut env = sim.node_env("a");
+    let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    for life in 0..4 {
+        let steps = rng.range(50, 600);
+        sim.block_on(async {
+            let engine = open(&env, Options::tiny()).await;
+            let found = collect(&engine, ScanRange::default()).await;
+            assert_eq!(found, model.clone().into_iter().collect::<Vec<_>>(), "life {life}");
+            for _ in 0..steps {
+                step(&engine, &mut rng, &mut model).await;
+            }
+            if rng.below(2) == 0 {
+                engine.close().await.unwrap();
+            }
+        });
+        env = if rng.below(2) == 0 { sim.crash(&env) } else { sim.kill(&env) };
+    }
+}
+
+async fn step(engine: &TestEngine, rng: &mut Rng, model: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
+    match rng.below(100) {
+        0..60 => {
+            let mut batch = WriteBatch::new();
+            for _ in 0..rng.range(1, 8) {
+                let k = key(rng.below(300));
+                if rng.below(4) == 0 {
+                    batch.delete(&k);
+                    model.remove(&k);
+                } else {
+                    let v = value(rng.next_u64(), rng.below(900) as usize);
+                    batch.put(&k, &v);
+                    model.insert(k, v);
+                }
+            }
+            engine.write(&batch, Durability::Durable).unwrap().await.unwrap();
+        }
+        60..80 => {
+            let k = key(rng.below(300));
+            assert_eq!(engine.get(&k).await.unwrap().as_ref(), model.get(&k));
+        }
+        80..90 => {
+            let keys: Vec<_> = (0..10).map(|_| key(rng.below(300))).collect();
+            let expected: Vec<_> = keys.iter().map(|k| model.get(k).cloned()).collect();
+            assert_eq!(engine.multi_get(&keys).await.unwrap(), expected);
+        }
+        90..96 => {
+            let (start, end) = (key(rng.below(300)), key(rng.below(300)));
+            let range = ScanRange { start: start.clone(), end: Some(end.clone()) };
+            let expected: Vec<_> = model
+                .range(start.clone()..)
+                .take_while(|(k, _)| **k < end)
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect();
+            assert_eq!(collect(engine, range).await, expected);
+        }
+        96..98 => engine.flush().await.unwrap(),
+        _ => engine.compact().await.unwrap(),
+    }
+}
+
+#[test]
+fn random_histories_match_a_map_over_crashes_and_restarts() {
+    for_each_seed(0..60, random_history);
+}
