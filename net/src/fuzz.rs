@@ -14,8 +14,11 @@ use crate::frame::{Parsed, ReplyFrame, RequestFrame, RequestHead};
 use crate::limits::Limits;
 use crate::op::Op;
 
+/// A decoder that takes any bytes.
+pub type Entry = fn(&[u8]);
+
 /// Every entry with its name.
-pub const ENTRIES: &[(&str, fn(&[u8]))] = &[
+pub const ENTRIES: &[(&str, Entry)] = &[
     ("request_stream", request_stream),
     ("reply_stream", reply_stream),
     ("request_bodies", request_bodies),

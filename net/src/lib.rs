@@ -9,6 +9,7 @@
 //! * [`client`]: the client on plain tokio, and its blocking face.
 //! * [`fuzz`]: every decoder that sees bytes from outside, in one place.
 
+pub mod client;
 pub mod codec;
 pub mod error;
 pub mod frame;

@@ -69,7 +69,7 @@ impl<'a> Request<'a> {
         match frame.head.op {
             Op::Get => Ok(Request::Get { key: only_key(body, limits)? }),
             Op::Put => {
-                let (key, context, value) = key_and_context(body, limits)?;
+                let [key, context, value] = key_and_context(body, limits)?;
                 if value.len() > limits.max_value as usize {
                     let (len, limit) = (value.len(), limits.max_value);
                     return Err(DecodeError::ValueTooLarge { len, limit });
@@ -77,7 +77,7 @@ impl<'a> Request<'a> {
                 Ok(Request::Put(Put { key, context, value }))
             }
             Op::Delete => {
-                let (key, context, rest) = key_and_context(body, limits)?;
+                let [key, context, rest] = key_and_context(body, limits)?;
                 finished(&Reader::new(rest))?;
                 Ok(Request::Delete(Delete { key, context }))
             }
@@ -144,10 +144,7 @@ fn only_key<'a>(body: &'a [u8], limits: &Limits) -> Result<&'a [u8], DecodeError
 }
 
 /// Key, context and what follows them.
-fn key_and_context<'a>(
-    body: &'a [u8],
-    limits: &Limits,
-) -> Result<(&'a [u8], &'a [u8], &'a [u8]), DecodeError> {
+fn key_and_context<'a>(body: &'a [u8], limits: &Limits) -> Result<[&'a [u8]; 3], DecodeError> {
     let mut reader = Reader::new(body);
     let (Some(key), Some(context)) = (reader.u32(), reader.u16()) else {
         return Err(DecodeError::Truncated("lengths"));
@@ -159,7 +156,7 @@ fn key_and_context<'a>(
     }
     let key = reader.take(key as usize).ok_or(DecodeError::Truncated("key"))?;
     let context = reader.take(context).ok_or(DecodeError::Truncated("context"))?;
-    Ok((key, context, reader.rest()))
+    Ok([key, context, reader.rest()])
 }
 
 fn write_key(body: &mut Vec<u8>, key: &[u8]) {

@@ -1,0 +1,308 @@
+//! The client library: plain tokio, no `io_uring`.
+//!
+//! A [`Client`] learns the node's layout when it connects, keeps one connection per core of the
+//! node, sends every request to the core that owns its key, pipelines, and retries what is safe to
+//! retry. Clones share connections. [`blocking::Client`] is the same without `async`.
+//!
+//! ```no_run
+//! use coronet_net::client::Client;
+//!
+//! # async fn example() -> Result<(), coronet_net::client::ClientError> {
+//! let client = Client::connect("127.0.0.1:4720").await?;
+//! client.put(b"greeting", b"hello").await?;
+//! let found = client.get(b"greeting").await?;
+//! assert_eq!(found.value(), Some(&b"hello"[..]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is retried
+//!
+//! * A request the node refused before doing anything (busy, shutting down), or that was never
+//!   sent: always, as long as its deadline allows.
+//! * A read whose connection broke: yes.
+//! * A write whose connection broke after it was sent, or that the node calls in doubt: only when
+//!   it carries an idempotency token, and flagged as a retry. Every write gets a token unless
+//!   [`RequestOptions::without_token`] asks otherwise.
+//!
+//! When retries end without success, [`ClientError::possibly_applied`] says whether any attempt of
+//! a write may have been, or may still be, applied.
+
+// A client lives in an ordinary process: it owns sockets, timers and a source of tokens, and the
+// order of its maps reaches nobody. The pure rooms of this crate keep these bans.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)]
+
+pub mod blocking;
+mod builder;
+mod call;
+mod error;
+mod layout;
+mod link;
+mod list;
+mod multi;
+mod options;
+mod token;
+mod types;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use coronet_ring::CoreId;
+use tokio::time::Instant;
+
+use crate::codec::{Delete, Put, Request, RouteReply, StatsReply, Versions};
+
+pub use builder::Builder;
+pub use error::ClientError;
+pub use layout::Layout;
+pub use list::{Listing, Position};
+pub use options::{ListOptions, RequestOptions};
+pub use types::{Found, ListedKey, ReplyInfo, Stored, Version};
+
+use call::{Inner, Target};
+
+/// A connected client. Clones are cheap and share connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+impl Client {
+    /// Connects with default settings to `host:port`; the port may be left out.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), coronet_net::client::ClientError> {
+    /// let client = coronet_net::client::Client::connect("localhost").await?;
+    /// println!("{} cores", client.layout().cores());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn connect(address: impl Into<String>) -> Result<Self, ClientError> {
+        Self::builder().connect(address).await
+    }
+
+    /// Settings to connect with.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// The node's layout as last heard.
+    pub fn layout(&self) -> Arc<Layout> {
+        self.inner.layout()
+    }
+
+    /// Stores a value.
+    ///
+    /// ```no_run
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// let stored = client.put(b"key", b"value").await?;
+    /// println!("written at {}", stored.hlc);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn put(&self, key: &[u8], value: &[u8]) -> Result<Stored, ClientError> {
+        self.put_with(key, value, &RequestOptions::default()).await
+    }
+
+    /// Stores a value with options.
+    ///
+    /// ```no_run
+    /// use coronet_net::client::RequestOptions;
+    /// use coronet_net::{Durability, Quorum};
+    ///
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// let seen = client.get(b"key").await?;
+    /// let options = RequestOptions::new()
+    ///     .w(Quorum::ALL)
+    ///     .durability(Durability::Durable)
+    ///     .context(seen.context.clone());
+    /// client.put_with(b"key", b"value", &options).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn put_with(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        options: &RequestOptions,
+    ) -> Result<Stored, ClientError> {
+        self.inner.check_key(key)?;
+        self.inner.check_value(value)?;
+        let request = Request::Put(Put { key, context: options.context_bytes(), value });
+        Stored::from_replies(&self.inner.call(Target::Key(key), &request, options).await?)
+    }
+
+    /// Reads a key. A key without a value is no error: see [`Found::value`].
+    ///
+    /// ```no_run
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// match client.get(b"key").await?.into_value() {
+    ///     Some(value) => println!("{} bytes", value.len()),
+    ///     None => println!("nothing there"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn get(&self, key: &[u8]) -> Result<Found, ClientError> {
+        self.get_with(key, &RequestOptions::default()).await
+    }
+
+    /// Reads a key with options.
+    pub async fn get_with(
+        &self,
+        key: &[u8],
+        options: &RequestOptions,
+    ) -> Result<Found, ClientError> {
+        self.inner.check_key(key)?;
+        let request = Request::Get { key };
+        let replies = self.inner.call(Target::Key(key), &request, options).await?;
+        let versions = Versions::decode(&replies.last.body)?;
+        Ok(Found::new(&versions, ReplyInfo::new(&replies.last.head)))
+    }
+
+    /// Deletes a key.
+    ///
+    /// ```no_run
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// client.delete(b"key").await?;
+    /// assert!(client.get(b"key").await?.value().is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn delete(&self, key: &[u8]) -> Result<Stored, ClientError> {
+        self.delete_with(key, &RequestOptions::default()).await
+    }
+
+    /// Deletes a key with options.
+    pub async fn delete_with(
+        &self,
+        key: &[u8],
+        options: &RequestOptions,
+    ) -> Result<Stored, ClientError> {
+        self.inner.check_key(key)?;
+        let request = Request::Delete(Delete { key, context: options.context_bytes() });
+        Stored::from_replies(&self.inner.call(Target::Key(key), &request, options).await?)
+    }
+
+    /// Reads many keys at once, each from the core that owns it. Results are in the order of the
+    /// keys; one key's failure does not fail the others.
+    ///
+    /// ```no_run
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// for found in client.multi_get(&[b"a", b"b"]).await {
+    ///     println!("{:?}", found?.value());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn multi_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Found, ClientError>> {
+        self.multi_get_with(keys, &RequestOptions::default()).await
+    }
+
+    /// Reads many keys at once with options.
+    pub async fn multi_get_with<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        options: &RequestOptions,
+    ) -> Vec<Result<Found, ClientError>> {
+        multi::multi_get(&self.inner, keys, options).await
+    }
+
+    /// Lists the keys that begin with `prefix`, partition by partition (so not in key order
+    /// overall). The next pages are fetched while earlier ones are consumed.
+    ///
+    /// ```no_run
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// let mut listing = client.list(b"docs/");
+    /// while let Some(listed) = listing.next().await? {
+    ///     println!("{} {}", String::from_utf8_lossy(&listed.key), listed.bytes);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn list(&self, prefix: &[u8]) -> Listing {
+        self.list_with(prefix, ListOptions::default())
+    }
+
+    /// Lists with options; among them where an earlier listing stopped.
+    pub fn list_with(&self, prefix: &[u8], options: ListOptions) -> Listing {
+        Listing::new(Arc::clone(&self.inner), prefix, options)
+    }
+
+    /// The counters of every core, in the order of the cores.
+    ///
+    /// ```no_run
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// for (core, stats) in client.stats().await?.iter().enumerate() {
+    ///     println!("core {core}: {} counters", stats.counters.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn stats(&self) -> Result<Vec<StatsReply>, ClientError> {
+        let mut all = Vec::new();
+        for core in 0..self.layout().cores() {
+            all.push(self.stats_of(CoreId(core)).await?);
+        }
+        Ok(all)
+    }
+
+    /// The counters of one core.
+    pub async fn stats_of(&self, core: CoreId) -> Result<StatsReply, ClientError> {
+        let options = RequestOptions::default();
+        let replies = self.inner.call(Target::Core(core), &Request::Stats, &options).await?;
+        Ok(StatsReply::decode(&replies.last.body)?)
+    }
+
+    /// Sends some bytes to a core and back, and returns how long that took.
+    ///
+    /// ```no_run
+    /// use coronet_ring::CoreId;
+    ///
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// println!("{:?}", client.ping(CoreId(0), b"").await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn ping(&self, core: CoreId, bytes: &[u8]) -> Result<Duration, ClientError> {
+        let started = Instant::now();
+        let options = RequestOptions::default();
+        let replies = self.inner.call(Target::Core(core), &Request::Ping(bytes), &options).await?;
+        if replies.last.body != bytes {
+            return Err(ClientError::Protocol("PING came back with other bytes".to_owned()));
+        }
+        Ok(started.elapsed())
+    }
+
+    /// Asks the node where a key lives.
+    ///
+    /// ```no_run
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// let route = client.route(b"key").await?;
+    /// println!("{} on {}", route.partition, route.core);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn route(&self, key: &[u8]) -> Result<RouteReply, ClientError> {
+        self.inner.check_key(key)?;
+        let options = RequestOptions::default();
+        let request = Request::Route { key };
+        let replies = self.inner.call(Target::Key(key), &request, &options).await?;
+        Ok(RouteReply::decode(&replies.last.body)?)
+    }
+}
+
+/// Locks; a panic elsewhere while the lock was held leaves the data as it is, which every holder
+/// keeps consistent at each step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
