@@ -4,11 +4,15 @@
 //! tells another. Owns no socket, file, clock or thread: those come from [`NodeEnv`] and from the
 //! shell around the shard (`server/src/rt`, or the simulator), which moves bytes only.
 
+mod control;
 mod env;
 mod message;
 pub mod shard;
+mod stats;
 
+pub use control::Control;
 pub use coronet_ring::CoreId;
 pub use env::{ConnId, NodeEnv};
-pub use message::CoreMessage;
-pub use shard::{OutputState, Shard, ShardConfig};
+pub use message::{ControlMessage, CoreMessage};
+pub use shard::{BlindWrites, Limits, OutputState, Shard, ShardConfig};
+pub use stats::{CoreStats, NodeStats};

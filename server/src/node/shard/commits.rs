@@ -30,11 +30,7 @@ pub(super) struct CommitQueue<T> {
 
 impl<T> Default for CommitQueue<T> {
     fn default() -> Self {
-        CommitQueue {
-            waiting: RefCell::default(),
-            idle: Cell::default(),
-            closed: Cell::default(),
-        }
+        CommitQueue { waiting: RefCell::default(), idle: Cell::default(), closed: Cell::default() }
     }
 }
 
@@ -45,11 +41,6 @@ impl<T> CommitQueue<T> {
         if let Some(task) = self.idle.take() {
             task.wake();
         }
-    }
-
-    /// Writes not acknowledged yet.
-    pub(super) fn len(&self) -> usize {
-        self.waiting.borrow().len()
     }
 
     /// Lets [`CommitQueue::run`] end once the queue is empty.

@@ -3,6 +3,7 @@
 //! Owns buffers and counters; knows nothing of operations. What the limits are is in
 //! [`Limits`].
 
+use std::task::Waker;
 use std::time::Duration;
 
 use coronet_lsm::env::Nanos;
@@ -60,6 +61,9 @@ pub(super) enum Overdue {
 /// its size for the life of an idle connection.
 const KEEP_BYTES: usize = 64 << 10;
 
+/// A client that sends a large frame at this speed is not cut off.
+const SLOWEST_BYTES_PER_SECOND: usize = 32 << 10;
+
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -71,6 +75,8 @@ pub(super) struct Connection {
     pub(super) greeted: bool,
     /// Nothing more is read; closed once the output is sent.
     pub(super) closing: bool,
+    /// The peer sends nothing more.
+    pub(super) ended: bool,
     /// The core that takes this connection over.
     pub(super) hand_over: Option<CoreId>,
     /// Whether the connection is already in the shard's list of changes.
@@ -85,6 +91,8 @@ pub(super) struct Connection {
     opened: Nanos,
     /// When the bytes arrived that are being worked on.
     arrived: Nanos,
+    /// Tasks with more output than fits now.
+    waiting: Vec<Waker>,
     /// Since when the head of `input` waits to be completed by the client.
     partial_since: Option<Nanos>,
 }
@@ -96,6 +104,7 @@ impl Connection {
             output: Vec::new(),
             greeted: false,
             closing: false,
+            ended: false,
             hand_over: None,
             dirty: false,
             in_flight: 0,
@@ -103,6 +112,7 @@ impl Connection {
             told_paused: false,
             opened: now,
             arrived: now,
+            waiting: Vec::new(),
             partial_since: None,
         }
     }
@@ -161,12 +171,13 @@ impl Connection {
         self.input = input;
     }
 
-    /// Notes whether the head of the input is a frame the client has not finished.
-    pub(super) fn note_partial(&mut self, partial: bool, now: Nanos) {
+    /// Notes whether the head of the input is a frame the client has not finished, and whether
+    /// it is another one than before.
+    pub(super) fn note_partial(&mut self, partial: bool, another: bool, now: Nanos) {
         self.partial_since = match (partial, self.partial_since) {
             (false, _) => None,
-            (true, Some(since)) => Some(since),
-            (true, None) => Some(now),
+            (true, Some(since)) if !another => Some(since),
+            (true, _) => Some(now),
         };
     }
 
@@ -203,6 +214,11 @@ impl Connection {
         self.told_paused
     }
 
+    /// Wakes the task when output was taken, or the connection is gone.
+    pub(super) fn wait_for_room(&mut self, task: &Waker) {
+        self.waiting.push(task.clone());
+    }
+
     /// Moves the output to the end of `into`.
     pub(super) fn drain_output(&mut self, into: &mut Vec<u8>) {
         if into.is_empty() {
@@ -214,6 +230,7 @@ impl Connection {
             self.output = Vec::new();
         }
         self.output.clear();
+        self.waiting.drain(..).for_each(Waker::wake);
     }
 
     /// What the connection failed to do in time. Waiting for us is never its fault.
@@ -224,7 +241,10 @@ impl Connection {
         if !self.greeted && now.since(self.opened) >= limits.hello {
             return Some(Overdue::Hello);
         }
-        if self.partial_since.is_some_and(|since| now.since(since) >= limits.partial_frame) {
+        // What has arrived of a large frame earns it more time.
+        let earned = Duration::from_secs((self.input.len() / SLOWEST_BYTES_PER_SECOND) as u64);
+        let allowed = limits.partial_frame + earned;
+        if self.partial_since.is_some_and(|since| now.since(since) >= allowed) {
             return Some(Overdue::PartialFrame);
         }
         let quiet = self.in_flight == 0 && self.output.is_empty() && self.input.is_empty();
@@ -232,6 +252,12 @@ impl Connection {
             return Some(Overdue::Idle);
         }
         None
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.waiting.drain(..).for_each(Waker::wake);
     }
 }
 
@@ -250,11 +276,11 @@ mod tests {
         assert_eq!(conn.overdue(&limits, at(9)), None);
         assert_eq!(conn.overdue(&limits, at(10)), Some(Overdue::Hello));
         conn.greeted = true;
-        conn.note_partial(true, at(10));
-        conn.note_partial(true, at(39));
+        conn.note_partial(true, false, at(10));
+        conn.note_partial(true, false, at(39));
         assert_eq!(conn.overdue(&limits, at(39)), None);
         assert_eq!(conn.overdue(&limits, at(40)), Some(Overdue::PartialFrame));
-        conn.note_partial(false, at(40));
+        conn.note_partial(false, false, at(40));
         conn.begin(10);
         assert_eq!(conn.overdue(&limits, at(100)), None);
         conn.finish(10);

@@ -1,17 +1,59 @@
 //! One data core's share of the node: its connections, its partitions, its engine.
+//!
+//! * `connection`: one connection's buffers, limits and deadlines.
+//! * `intake`: bytes to requests, HELLO, answers back to connections.
+//! * `dispatch`: a request to its handler, or to the core that owns its key.
+//! * `read`, `write`, `multi`, `list`: the handlers.
+//! * `versions`: what a write does to a key's versions.
+//! * `commits`: writes that wait for their log batch.
+//! * `reply`: whom an answer goes to, and the words of errors.
 
+mod commits;
 mod connection;
+mod dispatch;
+mod intake;
+mod list;
+mod multi;
+mod read;
+mod reply;
 mod versions;
+mod write;
 
 pub use connection::Limits;
 
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::rc::Rc;
 
-use coronet_lsm as lsm;
-use coronet_ring::{Incarnation, NodeId};
+use coronet_lsm::env::TaskClass;
+use coronet_lsm::{Durability, Engine, Options, Result};
+use coronet_ring::{
+    Actor, CoreId, Dot, HybridClock, Incarnation, NodeId, PartitionMap, PlacementError,
+};
 
-use super::{ConnId, CoreId, CoreMessage, NodeEnv};
+use super::stats::{Counters, count};
+use super::{ConnId, ControlMessage, CoreMessage, CoreStats, NodeEnv};
+use commits::CommitQueue;
+use connection::Connection;
+use write::{KeyLocks, WriteReply};
+
+/// Maps with a fixed seed: the simulator replays a history byte for byte.
+type Map<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
+
+fn map<K, V>() -> Map<K, V> {
+    Map::with_hasher(ahash::RandomState::with_seeds(0x636f_726f, 0x6e65_7421, 0x6e6f_6465, 1))
+}
+
+/// What a write without context does to versions it has not seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BlindWrites {
+    /// Replaces them: the last write wins.
+    #[default]
+    Replace,
+    /// Stands beside them as another version.
+    Siblings,
+}
 
 /// What a shard is told when it opens. The same for all cores of a node.
 #[derive(Debug, Clone)]
@@ -28,8 +70,32 @@ pub struct ShardConfig {
     pub secret: u64,
     /// The port clients connect to, told to clients.
     pub port: u16,
+    /// What a write gets that does not ask.
+    pub durability: Durability,
+    /// What a write without context does.
+    pub blind_writes: BlindWrites,
+    /// Bounds on connections and requests.
+    pub limits: Limits,
     /// How the engine is set up.
-    pub engine: lsm::Options,
+    pub engine: Options,
+}
+
+impl ShardConfig {
+    /// Defaults for a node of this identity with `cores` data cores over `partitions`.
+    pub fn new(cores: u16, partitions: u32, node_id: NodeId, incarnation: Incarnation) -> Self {
+        ShardConfig {
+            cores,
+            partitions,
+            node_id,
+            incarnation,
+            secret: 0,
+            port: coronet_net::DEFAULT_PORT,
+            durability: Durability::Durable,
+            blind_writes: BlindWrites::Replace,
+            limits: Limits::default(),
+            engine: Options::default(),
+        }
+    }
 }
 
 /// What the shell has to do with a connection after it took its output.
@@ -45,13 +111,53 @@ pub struct OutputState {
     pub hand_over: Option<CoreId>,
 }
 
+/// Why a shard does not open.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum OpenError {
+    /// Cores and partitions do not fit.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    /// The engine does not open.
+    #[error(transparent)]
+    Engine(#[from] coronet_lsm::Error),
+}
+
 /// One data core: connections, requests, storage. A handle; clones are the same shard.
 pub struct Shard<E: NodeEnv> {
     inner: Rc<Inner<E>>,
 }
 
+/// Buffers that live as long as the shard, so that a request allocates nothing.
+#[derive(Default)]
+struct Scratch {
+    key: Vec<u8>,
+    object: Vec<u8>,
+    dots: Vec<Dot>,
+    batch: coronet_lsm::WriteBatch,
+}
+
 struct Inner<E: NodeEnv> {
     env: E,
+    engine: Engine<E>,
+    config: ShardConfig,
+    me: CoreId,
+    actor: Actor,
+    map: PartitionMap,
+    wire: coronet_net::Limits,
+    clock: RefCell<HybridClock>,
+    conns: RefCell<Map<ConnId, Connection>>,
+    dirty: RefCell<VecDeque<ConnId>>,
+    scratch: RefCell<Scratch>,
+    durable: CommitQueue<WriteReply>,
+    buffered: CommitQueue<WriteReply>,
+    locks: KeyLocks,
+    /// Parts still missing of requests that several cores answer.
+    parts: RefCell<Map<(ConnId, u64), usize>>,
+    /// Requests of this core's connections, and of other cores' connections, in flight.
+    in_flight: Cell<usize>,
+    in_flight_for_others: Cell<usize>,
+    draining: Cell<bool>,
+    counters: Counters,
 }
 
 impl<E: NodeEnv> Clone for Shard<E> {
@@ -62,64 +168,155 @@ impl<E: NodeEnv> Clone for Shard<E> {
 
 impl<E: NodeEnv> Shard<E> {
     /// Opens this core's engine in `dir` (created when absent) and starts the shard's tasks.
-    pub async fn open(env: E, dir: &Path, config: ShardConfig) -> lsm::Result<Self> {
-        let _ = (dir, config);
-        Ok(Self { inner: Rc::new(Inner { env }) })
+    pub async fn open(
+        env: E,
+        dir: &Path,
+        config: ShardConfig,
+    ) -> std::result::Result<Self, OpenError> {
+        let map = PartitionMap::new(config.partitions, config.cores)?;
+        let engine = Engine::open(env.clone(), dir, config.engine.clone()).await?;
+        let to_u32 = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let limits = &config.limits;
+        let inner = Rc::new(Inner {
+            me: env.core(),
+            actor: config.incarnation.into(),
+            map,
+            wire: coronet_net::Limits::new(to_u32(limits.key_bytes), to_u32(limits.value_bytes)),
+            clock: RefCell::default(),
+            conns: RefCell::new(self::map()),
+            dirty: RefCell::default(),
+            scratch: RefCell::default(),
+            durable: CommitQueue::default(),
+            buffered: CommitQueue::default(),
+            locks: KeyLocks::default(),
+            parts: RefCell::new(self::map()),
+            in_flight: Cell::new(0),
+            in_flight_for_others: Cell::new(0),
+            draining: Cell::new(false),
+            counters: Counters::default(),
+            engine,
+            config,
+            env: env.clone(),
+        });
+        for durability in [Durability::Durable, Durability::Buffered] {
+            let shard = Rc::clone(&inner);
+            env.spawn(TaskClass::Foreground, async move {
+                let queue = shard.commits(durability);
+                queue.run(|reply, result| shard.committed(reply, result)).await;
+            });
+        }
+        Ok(Self { inner })
     }
 
     /// A client connected.
     pub fn connect(&self, conn: ConnId) {
-        let _ = conn;
+        let inner = &self.inner;
+        count(&inner.counters.connections_opened);
+        inner.conns.borrow_mut().insert(conn, Connection::new(inner.env.now()));
     }
 
     /// Bytes arrived: decodes them and executes inline what needs no disk.
     pub fn receive(&self, conn: ConnId, bytes: &[u8]) {
-        let _ = (conn, bytes);
+        self.inner.receive(conn, bytes);
+    }
+
+    /// The peer sends nothing more but may still read: what it asked is answered, then the
+    /// connection closes.
+    pub fn end_of_input(&self, conn: ConnId) {
+        self.inner.end_of_input(conn);
     }
 
     /// The connection is gone; what it still had in flight is answered to nobody.
     pub fn disconnect(&self, conn: ConnId) {
-        let _ = conn;
+        self.inner.forget(conn);
     }
 
     /// Forgets a connection that is being handed to another core and returns its unread input.
     pub fn release(&self, conn: ConnId) -> Vec<u8> {
-        let _ = conn;
-        Vec::new()
+        self.inner.forget(conn).map(|mut gone| gone.take_input()).unwrap_or_default()
     }
 
     /// A message from another core of this node.
     pub fn core_message(&self, message: CoreMessage) {
-        let _ = message;
+        let inner = &self.inner;
+        match message {
+            CoreMessage::Request { origin, conn, arrived, frame } => {
+                inner.serve_forwarded((origin, conn), arrived, &frame);
+            }
+            CoreMessage::Reply { conn, request_id, cost, frames } => {
+                inner.answered_elsewhere(conn, request_id, cost, &frames);
+            }
+            CoreMessage::CollectStats { ticket } => {
+                let (core, stats) = (inner.me, Box::new(self.stats()));
+                inner.tell_control(ControlMessage::CoreStats { ticket, core, stats });
+            }
+            CoreMessage::Ping { beat } => {
+                inner.tell_control(ControlMessage::Pong { core: inner.me, beat });
+            }
+            // For the control core; the shell that runs one gives it this message.
+            CoreMessage::Control(_) => {}
+        }
     }
 
     /// The next connection with output or a changed state; each is named once per change.
     pub fn next_dirty(&self) -> Option<ConnId> {
-        None
+        self.inner.next_dirty()
     }
 
     /// Moves the connection's output to the end of `into`.
     pub fn take_output(&self, conn: ConnId, into: &mut Vec<u8>) -> OutputState {
-        let _ = (conn, into);
-        OutputState::default()
+        self.inner.take_output(conn, into)
     }
 
     /// Deadlines and half-open connections; called about every 50 milliseconds.
     pub fn tick(&self) {
-        self.inner.env.output_ready();
+        self.inner.tick();
     }
 
     /// Takes no new requests from now on (they are answered "shutting down"); what is in flight
     /// is finished.
-    pub fn drain(&self) {}
-
-    /// Requests in flight on this core, for any connection.
-    pub fn in_flight(&self) -> usize {
-        0
+    pub fn drain(&self) {
+        self.inner.draining.set(true);
     }
 
-    /// Closes the engine: logs synced, tasks stopped.
-    pub async fn close(&self) -> lsm::Result<()> {
-        Ok(())
+    /// Requests in flight on this core, for connections of any core.
+    pub fn in_flight(&self) -> usize {
+        self.inner.in_flight.get() + self.inner.in_flight_for_others.get()
+    }
+
+    /// This core's counters.
+    pub fn stats(&self) -> CoreStats {
+        let mut node = self.inner.counters.snapshot();
+        node.connections = self.inner.conns.borrow().len() as u64;
+        CoreStats { node, engine: self.inner.engine.stats() }
+    }
+
+    /// Closes the engine: logs synced, tasks stopped. Requests that come later are refused.
+    pub async fn close(&self) -> Result<()> {
+        self.inner.draining.set(true);
+        let result = self.inner.engine.close().await;
+        self.inner.durable.close();
+        self.inner.buffered.close();
+        result
+    }
+}
+
+impl<E: NodeEnv> Inner<E> {
+    fn commits(&self, durability: Durability) -> &CommitQueue<WriteReply> {
+        match durability {
+            Durability::Durable => &self.durable,
+            Durability::Buffered => &self.buffered,
+        }
+    }
+
+    fn tell_control(&self, message: ControlMessage) {
+        // The control core's address follows the data cores'.
+        self.env.send(CoreId(self.config.cores), CoreMessage::Control(message));
+    }
+
+    /// Appends the engine key of a user key: partition, big endian, then the key.
+    fn engine_key(partition: coronet_ring::PartitionId, key: &[u8], into: &mut Vec<u8>) {
+        into.extend_from_slice(&partition.0.to_be_bytes());
+        into.extend_from_slice(key);
     }
 }

@@ -24,13 +24,18 @@ pub(super) struct Change<'a> {
     pub token: Option<&'a Token>,
 }
 
-/// What became of a write.
+/// What became of a write: the object that shall be stored stands in the buffer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Applied {
-    /// The new object stands in the buffer. The context is what the writer has seen now.
-    Written(Context),
-    /// The very same write was applied before: nothing to do but to acknowledge it.
-    Repeated(Context),
+pub(super) struct Applied {
+    /// What the writer has seen now.
+    pub context: Context,
+    /// The version's timestamp.
+    pub hlc: Hlc,
+    /// The very same write was applied before. The buffer holds the object as it is, to be stored
+    /// again: that the first attempt is durable is not known.
+    pub repeated: bool,
+    /// Versions the object has now.
+    pub versions: usize,
 }
 
 /// Why a write cannot be applied. Nothing changed.
@@ -49,18 +54,21 @@ pub(super) enum ChangeError {
 
 /// Applies `change` to the stored bytes and appends the new object to `into`.
 pub(super) fn apply(
-    stored: Option<&[u8]>,
+    stored_bytes: Option<&[u8]>,
     change: &Change<'_>,
     actor: Actor,
     now: Hlc,
     into: &mut Vec<u8>,
 ) -> Result<Applied, ChangeError> {
-    let stored = stored.map(ObjectRef::decode).transpose()?;
+    let stored = stored_bytes.map(ObjectRef::decode).transpose()?;
     let before = || stored.iter().flat_map(ObjectRef::siblings);
     if let Some(token) = change.token
         && let Some(same) = before().find(|sibling| sibling.token == Some(token))
     {
-        return Ok(Applied::Repeated(seen_with(change, same.dot)));
+        into.extend_from_slice(stored_bytes.unwrap_or_default());
+        let context = seen_with(change, same.dot);
+        let versions = stored.map_or(0, |object| object.len());
+        return Ok(Applied { context, hlc: same.hlc, repeated: true, versions });
     }
     let mut vector = stored.map(|object| object.vector()).unwrap_or_default();
     if let Some(context) = change.context {
@@ -84,7 +92,8 @@ pub(super) fn apply(
         value: change.value.unwrap_or_default(),
     });
     object::encode(&vector, &versions, into)?;
-    Ok(Applied::Written(if alone { Context::new(vector) } else { seen_with(change, dot) }))
+    let context = if alone { Context::new(vector) } else { seen_with(change, dot) };
+    Ok(Applied { context, hlc, repeated: false, versions: versions.len() })
 }
 
 /// Whether the write makes an old version obsolete.
@@ -114,9 +123,7 @@ mod tests {
     fn run(stored: &mut Option<Vec<u8>>, change: &Change<'_>) -> Applied {
         let mut bytes = Vec::new();
         let applied = apply(stored.as_deref(), change, ME, Hlc(5), &mut bytes).unwrap();
-        if matches!(applied, Applied::Written(_)) {
-            *stored = Some(bytes);
-        }
+        *stored = Some(bytes);
         applied
     }
 
@@ -126,10 +133,8 @@ mod tests {
     }
 
     fn written(applied: Applied) -> Context {
-        match applied {
-            Applied::Written(context) => context,
-            Applied::Repeated(_) => panic!("repeated"),
-        }
+        assert!(!applied.repeated);
+        applied.context
     }
 
     #[test]
@@ -169,7 +174,7 @@ mod tests {
         let once = Change { token: Some(&token), ..put(b"a") };
         run(&mut stored, &once);
         let before = stored.clone();
-        assert!(matches!(run(&mut stored, &once), Applied::Repeated(_)));
+        assert!(run(&mut stored, &once).repeated);
         assert_eq!(stored, before);
     }
 

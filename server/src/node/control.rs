@@ -1,0 +1,166 @@
+//! The control core: what concerns the whole node.
+//!
+//! For now it sums the counters of the data cores and watches that every one of them makes
+//! progress: a node whose control core answers while a data core is stuck is not alive. With an
+//! executor of its own or as a guest on data core 0, it hears only messages.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use coronet_lsm::env::Nanos;
+use coronet_net::codec::StatsReply;
+use coronet_net::{FrameWriter, Op, ReplyHead, Status};
+use coronet_ring::CoreId;
+
+use super::{ConnId, ControlMessage, CoreMessage, CoreStats, NodeEnv};
+
+/// How often each data core is asked for a sign of life.
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// Silence after which a data core is reported as stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
+
+/// The control core. A handle; clones are the same.
+pub struct Control<E: NodeEnv> {
+    inner: Rc<RefCell<State<E>>>,
+}
+
+impl<E: NodeEnv> Clone for Control<E> {
+    fn clone(&self) -> Self {
+        Control { inner: Rc::clone(&self.inner) }
+    }
+}
+
+struct State<E: NodeEnv> {
+    env: E,
+    cores: Vec<Health>,
+    beat: u64,
+    last_ping: Nanos,
+    collections: BTreeMap<u64, Collection>,
+    next_ticket: u64,
+}
+
+/// What is known of a data core.
+struct Health {
+    /// When it last answered.
+    heard: Nanos,
+    /// The ping it answered last.
+    beat: u64,
+    /// Whether its silence was reported.
+    reported: bool,
+}
+
+/// A client's question for the node's counters while the cores answer.
+struct Collection {
+    origin: CoreId,
+    conn: ConnId,
+    request_id: u64,
+    cost: usize,
+    missing: usize,
+    sum: CoreStats,
+}
+
+impl<E: NodeEnv> Control<E> {
+    /// The control core of a node with `cores` data cores.
+    pub fn new(env: E, cores: u16) -> Self {
+        let now = env.now();
+        let health = || Health { heard: now, beat: 0, reported: false };
+        let state = State {
+            cores: (0..cores).map(|_| health()).collect(),
+            beat: 0,
+            last_ping: now,
+            collections: BTreeMap::new(),
+            next_ticket: 0,
+            env,
+        };
+        Control { inner: Rc::new(RefCell::new(state)) }
+    }
+
+    /// A message from a data core.
+    pub fn message(&self, message: ControlMessage) {
+        let state = &mut *self.inner.borrow_mut();
+        match message {
+            ControlMessage::Stats { origin, conn, request_id, cost } => {
+                let missing = state.cores.len();
+                let sum = CoreStats::default();
+                state.collect(Collection { origin, conn, request_id, cost, missing, sum });
+            }
+            ControlMessage::CoreStats { ticket, core: _, stats } => state.add(ticket, &stats),
+            ControlMessage::Pong { core, beat } => state.pong(core, beat),
+        }
+    }
+
+    /// Asks for signs of life and reports those who gave none.
+    pub fn tick(&self) {
+        let state = &mut *self.inner.borrow_mut();
+        let now = state.env.now();
+        if now.since(state.last_ping) < PING_EVERY {
+            return;
+        }
+        state.last_ping = now;
+        state.beat += 1;
+        let beat = state.beat;
+        for (index, core) in state.cores.iter_mut().enumerate() {
+            let id = CoreId(index as u16); // bounded by the u16 it was made from
+            let silent = now.since(core.heard);
+            if silent >= STUCK_AFTER && !core.reported {
+                core.reported = true;
+                let seconds = silent.as_secs();
+                state.env.log(&format!("{id} has made no progress for {seconds} s"));
+            }
+            state.env.send(id, CoreMessage::Ping { beat });
+        }
+    }
+
+    /// Data cores that gave no sign of life for a while.
+    pub fn stuck(&self) -> Vec<CoreId> {
+        let state = self.inner.borrow();
+        let stuck = state.cores.iter().enumerate().filter(|(_, core)| core.reported);
+        stuck.map(|(index, _)| CoreId(index as u16)).collect()
+    }
+}
+
+impl<E: NodeEnv> State<E> {
+    fn collect(&mut self, collection: Collection) {
+        self.next_ticket += 1;
+        let ticket = self.next_ticket;
+        self.collections.insert(ticket, collection);
+        for index in 0..self.cores.len() {
+            self.env.send(CoreId(index as u16), CoreMessage::CollectStats { ticket });
+        }
+    }
+
+    fn add(&mut self, ticket: u64, stats: &CoreStats) {
+        let Some(collection) = self.collections.get_mut(&ticket) else { return };
+        collection.sum.add(stats);
+        collection.missing = collection.missing.saturating_sub(1);
+        if collection.missing > 0 {
+            return;
+        }
+        if let Some(done) = self.collections.remove(&ticket) {
+            let mut frames = Vec::new();
+            let head = ReplyHead::new(Op::Stats.to_u8(), done.request_id, Status::Ok);
+            let mut frame = FrameWriter::reply(&mut frames, &head);
+            let mut named = done.sum.named();
+            named.push(("node.data_cores".to_owned(), self.cores.len() as u64));
+            let stuck = self.cores.iter().filter(|core| core.reported).count();
+            named.push(("node.stuck_cores".to_owned(), stuck as u64));
+            StatsReply::write(frame.body(), named.iter().map(|(name, n)| (name.as_str(), *n)));
+            frame.finish();
+            let Collection { conn, request_id, cost, .. } = done;
+            let reply = CoreMessage::Reply { conn, request_id, cost, frames };
+            self.env.send(done.origin, reply);
+        }
+    }
+
+    fn pong(&mut self, core: CoreId, beat: u64) {
+        let now = self.env.now();
+        let Some(health) = self.cores.get_mut(core.index()) else { return };
+        health.heard = now;
+        health.beat = health.beat.max(beat);
+        if std::mem::take(&mut health.reported) {
+            self.env.log(&format!("{core} makes progress again"));
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! PUT and DELETE: read the key's versions, apply the change, write, acknowledge on commit.
+//!
+//! Between reading and writing a key nobody else may write it. When its versions are in memory
+//! both happen in one go; otherwise the key is locked, and writes to it queue, while they are
+//! read from disk.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use coronet_lsm::env::TaskClass;
+use coronet_lsm::{CachedRead, Durability, Seq};
+use coronet_net::codec::{Request, Written};
+use coronet_net::{self as net, ErrorCode, FrameWriter, Parsed, RequestFrame, RequestHead, Status};
+use coronet_ring::{Context, Hlc, Token};
+
+use super::dispatch::{Call, Keyed, Progress};
+use super::reply::{Failure, Ticket};
+use super::versions::{self, Applied, Change, ChangeError};
+use super::{BlindWrites, Inner, Map, Scratch};
+use crate::node::NodeEnv;
+use crate::node::stats::count;
+
+/// What a client is told once its write is committed.
+#[derive(Debug)]
+pub(super) struct WriteReply {
+    ticket: Ticket,
+    hlc: Hlc,
+    /// Encoded.
+    context: Vec<u8>,
+}
+
+/// A write that waits until its key's versions are read.
+struct Queued {
+    ticket: Ticket,
+    frame: Vec<u8>,
+}
+
+/// Engine keys whose versions are being read from disk, with the writes that wait for them.
+pub(super) struct KeyLocks {
+    queues: RefCell<Map<Vec<u8>, VecDeque<Queued>>>,
+}
+
+impl Default for KeyLocks {
+    fn default() -> Self {
+        KeyLocks { queues: RefCell::new(super::map()) }
+    }
+}
+
+/// The durability of a write: what it asks for, or the node's setting.
+pub(super) fn durability(asked: net::Durability, setting: Durability) -> Durability {
+    match asked {
+        net::Durability::Default => setting,
+        net::Durability::Durable => Durability::Durable,
+        net::Durability::Buffered => Durability::Buffered,
+    }
+}
+
+/// A write as its request asks for it.
+struct Wish<'a> {
+    value: Option<&'a [u8]>,
+    context: Option<Context>,
+    token: Option<&'a Token>,
+    replace: bool,
+    durability: Durability,
+    hash: u64,
+}
+
+impl Wish<'_> {
+    fn change(&self) -> Change<'_> {
+        let (value, token, replace) = (self.value, self.token, self.replace);
+        Change { value, context: self.context.as_ref(), replace, token }
+    }
+}
+
+impl<E: NodeEnv> Inner<E> {
+    /// PUT and DELETE.
+    pub(super) fn write(
+        self: &Rc<Self>,
+        call: &Call<'_>,
+        keyed: Keyed<'_>,
+        ticket: &Ticket,
+        out: &mut Vec<u8>,
+    ) -> Progress {
+        let wish = match self.wish(call.head, call.token, &call.request, keyed.hash) {
+            Ok(wish) => wish,
+            Err(failure) => {
+                ticket.fail(&failure, out);
+                return Progress::Answered;
+            }
+        };
+        let scratch = &mut *self.scratch.borrow_mut();
+        scratch.key.clear();
+        Self::engine_key(keyed.partition, keyed.key, &mut scratch.key);
+        if self.join_queue(&scratch.key, ticket, call.whole) {
+            return Progress::Pending;
+        }
+        let Scratch { key, object, .. } = scratch;
+        object.clear();
+        let change = wish.change();
+        let now = self.tick_clock();
+        let read = self.engine.get_latest_cached(key, |stored| {
+            versions::apply(stored, &change, self.actor, now, object)
+        });
+        let applied = match read {
+            Ok(CachedRead::Done(applied)) => applied.map_err(Failure::from),
+            Ok(CachedRead::NeedsIo(_)) => {
+                let frame = call.whole.to_vec();
+                self.lock_and_read(key.clone(), Queued { ticket: ticket.clone(), frame });
+                return Progress::Pending;
+            }
+            Err(error) => Err(Failure::of_engine(&error)),
+        };
+        match applied.and_then(|applied| self.store(scratch, &wish, applied, ticket)) {
+            Ok(()) => Progress::Pending,
+            Err(failure) => {
+                ticket.fail(&failure, out);
+                Progress::Answered
+            }
+        }
+    }
+
+    /// Checks what the request wants. A context that fails its check is an error: taking it for
+    /// none could destroy versions the client never saw, or leave some it wanted gone.
+    fn wish<'a>(
+        &self,
+        head: &RequestHead,
+        token: Option<&'a Token>,
+        request: &Request<'a>,
+        hash: u64,
+    ) -> Result<Wish<'a>, Failure> {
+        let (context, value) = match request {
+            Request::Put(put) => {
+                count(&self.counters.puts);
+                (put.context, Some(put.value))
+            }
+            Request::Delete(delete) => {
+                count(&self.counters.deletes);
+                (delete.context, None)
+            }
+            _ => return Err(Failure::new(ErrorCode::Internal, "not a write")),
+        };
+        let context = if context.is_empty() {
+            count(&self.counters.blind_writes);
+            None
+        } else {
+            let decoded = Context::decode(context, hash, self.config.secret)
+                .map_err(|error| Failure::new(ErrorCode::BadContext, error.to_string()))?;
+            Some(decoded)
+        };
+        let blind = context.is_none() && self.config.blind_writes == BlindWrites::Replace;
+        let replace = head.consistency.lww || blind;
+        Ok(Wish { value, context, token, replace, durability: self.durability_of(head), hash })
+    }
+
+    /// Writes the object that `applied` left in the scratch and queues the acknowledgement.
+    fn store(
+        &self,
+        scratch: &mut Scratch,
+        wish: &Wish<'_>,
+        applied: Applied,
+        ticket: &Ticket,
+    ) -> Result<(), Failure> {
+        let mut context = Vec::new();
+        applied
+            .context
+            .encode(wish.hash, self.config.secret, &mut context)
+            .map_err(|error| Failure::new(ErrorCode::InvalidArgument, error.to_string()))?;
+        let Scratch { key, object, batch, .. } = scratch;
+        batch.clear();
+        batch.put(key, object);
+        let commit = self
+            .engine
+            .write(batch, wish.durability)
+            .map_err(|error| Failure::of_engine(&error))?;
+        if applied.repeated {
+            count(&self.counters.retries_recognised);
+        }
+        if applied.versions > 1 {
+            count(&self.counters.siblings_left);
+        }
+        let reply = WriteReply { ticket: ticket.clone(), hlc: applied.hlc, context };
+        self.commits(wish.durability).push(commit, ticket.deadline, reply);
+        Ok(())
+    }
+
+    fn tick_clock(&self) -> Hlc {
+        self.clock.borrow_mut().tick(self.env.wall_micros())
+    }
+
+    /// Queues the write behind others when its key is locked.
+    fn join_queue(&self, key: &[u8], ticket: &Ticket, frame: &[u8]) -> bool {
+        let mut queues = self.locks.queues.borrow_mut();
+        if queues.is_empty() {
+            return false;
+        }
+        let Some(queue) = queues.get_mut(key) else { return false };
+        queue.push_back(Queued { ticket: ticket.clone(), frame: frame.to_vec() });
+        true
+    }
+
+    /// Locks a key, reads its versions from disk and applies what queued meanwhile.
+    fn lock_and_read(self: &Rc<Self>, key: Vec<u8>, first: Queued) {
+        self.locks.queues.borrow_mut().insert(key.clone(), VecDeque::from([first]));
+        let shard = Rc::clone(self);
+        self.env.spawn(TaskClass::Foreground, async move {
+            let read = shard.engine.get_latest(&key).await;
+            // From here to the end nothing waits: the key cannot change under the loop.
+            let queue = shard.locks.queues.borrow_mut().remove(&key).unwrap_or_default();
+            let mut stored = match read {
+                Ok(stored) => stored,
+                Err(error) => {
+                    let failure = Failure::of_engine(&error);
+                    return queue.iter().for_each(|write| shard.refuse(&write.ticket, &failure));
+                }
+            };
+            for write in queue {
+                match shard.apply_queued(&key, stored.as_deref(), &write) {
+                    Ok(object) => stored = Some(object),
+                    Err(failure) => shard.refuse(&write.ticket, &failure),
+                }
+            }
+        });
+    }
+
+    /// Applies a queued write on top of `stored`; returns the new object.
+    fn apply_queued(
+        &self,
+        key: &[u8],
+        stored: Option<&[u8]>,
+        write: &Queued,
+    ) -> Result<Vec<u8>, Failure> {
+        if write.ticket.is_late(self.env.now()) {
+            count(&self.counters.deadline_exceeded);
+            return Err(Failure::late());
+        }
+        let unreadable = || Failure::new(ErrorCode::Internal, "a queued frame does not parse");
+        let Ok(Parsed::Frame { frame, .. }) =
+            RequestFrame::parse(&write.frame, self.wire.max_frame)
+        else {
+            return Err(unreadable());
+        };
+        let request = Request::decode(&frame, &self.wire).map_err(|_| unreadable())?;
+        let hash = coronet_ring::key_hash(&key[2..]); // after the partition
+        let wish = self.wish(&frame.head, frame.token, &request, hash)?;
+        let scratch = &mut *self.scratch.borrow_mut();
+        scratch.object.clear();
+        let now = self.tick_clock();
+        let applied =
+            versions::apply(stored, &wish.change(), self.actor, now, &mut scratch.object)?;
+        scratch.key.clear();
+        scratch.key.extend_from_slice(key);
+        self.store(scratch, &wish, applied, &write.ticket)?;
+        Ok(scratch.object.clone())
+    }
+
+    fn refuse(&self, ticket: &Ticket, failure: &Failure) {
+        self.answer(ticket, |out| ticket.fail(failure, out));
+    }
+
+    /// A write's log batch is committed, or failed.
+    pub(super) fn committed(&self, reply: WriteReply, result: coronet_lsm::Result<Seq>) {
+        let WriteReply { ticket, hlc, context } = reply;
+        match result {
+            Ok(_) => self.answer(&ticket, |out| {
+                let mut frame = FrameWriter::reply(out, &ticket.head(Status::Ok));
+                Written::write(frame.body(), hlc, |into| into.extend_from_slice(&context));
+                frame.finish();
+            }),
+            Err(error) => {
+                count(&self.counters.in_doubt);
+                self.refuse(&ticket, &Failure::of_commit(&error));
+            }
+        }
+    }
+
+    /// A write's deadline passed while it waits for its commit.
+    pub(super) fn in_doubt(&self, reply: &WriteReply) {
+        count(&self.counters.in_doubt);
+        let text = "the deadline passed while the write was on its way to the disk";
+        self.refuse(&reply.ticket, &Failure::new(ErrorCode::InDoubt, text));
+    }
+}
+
+impl From<ChangeError> for Failure {
+    fn from(error: ChangeError) -> Self {
+        let code = match error {
+            ChangeError::TooManyVersions => ErrorCode::InvalidArgument,
+            ChangeError::Stored(_) => ErrorCode::Corruption,
+        };
+        Failure::new(code, error.to_string())
+    }
+}
