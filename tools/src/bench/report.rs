@@ -1,0 +1,191 @@
+//! The result of a run: one structure that is printed as text or as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::driver::StorageCounters;
+use super::record::{OpFigures, Percentiles};
+
+/// The figures of a run.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// What was measured: `coronet` or `resp`.
+    pub target: &'static str,
+    /// Where.
+    pub addr: String,
+    /// `closed` or `open`.
+    pub loop_kind: &'static str,
+    /// Intended requests a second of an open loop.
+    pub rate: Option<f64>,
+    /// Connections.
+    pub connections: usize,
+    /// Requests in flight on each.
+    pub depth: usize,
+    /// Number of keys.
+    pub keys: u64,
+    /// Bytes of each value.
+    pub value_size: usize,
+    /// Reads in a hundred requests.
+    pub read_percent: u32,
+    /// The measured window in seconds.
+    pub seconds: f64,
+    /// Replies in the window.
+    pub requests: u64,
+    /// Replies a second in the window.
+    pub throughput: f64,
+    /// Requests due in the window that could not be sent: the generator or the server fell behind.
+    pub unsent: u64,
+    /// Reads.
+    pub get: Option<OpFigures>,
+    /// Writes.
+    pub put: Option<OpFigures>,
+    /// Refused or wrong replies by kind.
+    pub errors: BTreeMap<String, u64>,
+    /// What the generator itself cost.
+    pub generator: Cpu,
+    /// What the server cost; with `--server-pid`.
+    pub server: Option<Cpu>,
+    /// Storage work of the server during the window.
+    pub storage: Option<Storage>,
+    /// Seconds and writes of the fill phase, when there was one.
+    pub fill: Option<Fill>,
+}
+
+/// Processor time.
+#[derive(Debug, Serialize)]
+pub struct Cpu {
+    /// Share of one core, 100 being all of it.
+    pub percent: f64,
+    /// Microseconds for each request.
+    pub micros_per_request: f64,
+}
+
+/// Storage work.
+#[derive(Debug, Serialize)]
+pub struct Storage {
+    /// The server's counters, as differences.
+    #[serde(flatten)]
+    pub counters: StorageCounters,
+    /// Log, flush and compaction bytes together.
+    pub device_bytes: u64,
+    /// Device bytes per user byte.
+    pub write_amplification: Option<f64>,
+}
+
+/// The fill phase.
+#[derive(Debug, Serialize)]
+pub struct Fill {
+    /// How long it took.
+    pub seconds: f64,
+    /// Keys stored.
+    pub keys: u64,
+}
+
+impl Report {
+    /// Replies that carried other data than was stored.
+    pub fn wrong(&self) -> u64 {
+        let count = |kind: &str| self.errors.get(kind).copied().unwrap_or(0);
+        count("wrong-length") + count("wrong-content")
+    }
+
+    /// The report for people.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.write_text(&mut out);
+        out
+    }
+
+    fn write_text(&self, out: &mut String) -> std::fmt::Result {
+        if let Some(fill) = &self.fill {
+            let rate = fill.keys as f64 / fill.seconds.max(1e-9);
+            writeln!(out, "fill        {} keys in {:.2} s, {rate:.0}/s", fill.keys, fill.seconds)?;
+        }
+        writeln!(
+            out,
+            "load        {} loop, {} connections x {} deep, {} keys, {} byte values, {} % reads",
+            self.loop_kind,
+            self.connections,
+            self.depth,
+            self.keys,
+            self.value_size,
+            self.read_percent
+        )?;
+        writeln!(
+            out,
+            "throughput  {:.0}/s  ({} requests in {:.2} s)",
+            self.throughput, self.requests, self.seconds
+        )?;
+        if self.unsent > 0 {
+            writeln!(
+                out,
+                "behind      {} requests were due and could not be sent in time",
+                self.unsent
+            )?;
+        }
+        for (name, figures) in [("get", &self.get), ("put", &self.put)] {
+            if let Some(figures) = figures {
+                write_op(out, name, figures)?;
+            }
+        }
+        for (kind, count) in &self.errors {
+            writeln!(out, "errors      {count} {kind}")?;
+        }
+        write_cpu(out, "generator", &self.generator)?;
+        if let Some(server) = &self.server {
+            write_cpu(out, "server", server)?;
+        }
+        if let Some(storage) = &self.storage {
+            write_storage(out, storage)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_op(out: &mut String, name: &str, figures: &OpFigures) -> std::fmt::Result {
+    write!(out, "{name:<11} {} requests", figures.count)?;
+    if figures.missing > 0 {
+        write!(out, ", {} found nothing", figures.missing)?;
+    }
+    writeln!(out)?;
+    write_percentiles(out, "service", &figures.service_us)?;
+    if let Some(response) = &figures.response_us {
+        write_percentiles(out, "response", response)?;
+    }
+    Ok(())
+}
+
+fn write_percentiles(out: &mut String, name: &str, p: &Percentiles) -> std::fmt::Result {
+    writeln!(
+        out,
+        "  {name:<9} mean {:.1}  p50 {:.1}  p90 {:.1}  p99 {:.1}  p99.9 {:.1}  p99.99 {:.1}  max {:.1} us",
+        p.mean, p.p50, p.p90, p.p99, p.p999, p.p9999, p.max
+    )
+}
+
+fn write_cpu(out: &mut String, name: &str, cpu: &Cpu) -> std::fmt::Result {
+    writeln!(
+        out,
+        "{name:<11} {:.1} % of a core, {:.3} us a request",
+        cpu.percent, cpu.micros_per_request
+    )
+}
+
+fn write_storage(out: &mut String, storage: &Storage) -> std::fmt::Result {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    write!(
+        out,
+        "storage     {:.1} MiB from users, {:.1} MiB to the device (log {:.1}, flush {:.1}, compaction {:.1})",
+        mib(storage.counters.user_bytes),
+        mib(storage.device_bytes),
+        mib(storage.counters.log_bytes),
+        mib(storage.counters.flush_bytes),
+        mib(storage.counters.compaction_bytes),
+    )?;
+    match storage.write_amplification {
+        Some(factor) => writeln!(out, ", write amplification {factor:.2}"),
+        None => writeln!(out),
+    }
+}

@@ -1,0 +1,130 @@
+//! The client library as the verbs use it: connecting, options, and what its errors mean for the
+//! exit code.
+
+use std::time::Duration;
+
+use coronet_net::client::{Client, ClientError, RequestOptions};
+use coronet_net::{ErrorCode, Quorum};
+
+use super::exit::{CliError, Exit};
+use super::options::{Durability, RequestArgs, WriteArgs};
+use super::render::parse_token;
+use crate::transfer::Store;
+
+/// Connects to the server.
+pub async fn connect(addr: &str) -> Result<Client, CliError> {
+    let name = concat!("coronet/", env!("CARGO_PKG_VERSION"));
+    Ok(Client::builder().name(name).connect(addr).await?)
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> CliError {
+        CliError::new(exit_of(&error), error.to_string())
+    }
+}
+
+fn exit_of(error: &ClientError) -> Exit {
+    match error {
+        ClientError::Address(_) | ClientError::Size { .. } => Exit::Usage,
+        ClientError::Protocol(_) => Exit::Failed,
+        ClientError::Timeout { .. } => Exit::InDoubt,
+        _ if error.possibly_applied() => Exit::InDoubt,
+        ClientError::Connect { .. } | ClientError::Lost { .. } => Exit::Unavailable,
+        ClientError::Server { code, .. } => exit_of_code(*code),
+    }
+}
+
+fn exit_of_code(code: ErrorCode) -> Exit {
+    match code {
+        ErrorCode::InvalidArgument
+        | ErrorCode::KeyTooLarge
+        | ErrorCode::ValueTooLarge
+        | ErrorCode::BadContext
+        | ErrorCode::BadCursor => Exit::Usage,
+        ErrorCode::DiskFull => Exit::Unavailable,
+        ErrorCode::Corruption => Exit::Data,
+        code if code.retryable() => Exit::Unavailable,
+        _ => Exit::Failed,
+    }
+}
+
+impl RequestArgs {
+    /// The options of a request.
+    pub fn options(&self) -> RequestOptions {
+        RequestOptions::new().deadline(Duration::from_millis(u64::from(self.deadline_ms)))
+    }
+}
+
+impl WriteArgs {
+    /// The options of a write.
+    pub fn options(&self) -> Result<RequestOptions, CliError> {
+        let mut options =
+            self.request.options().w(Quorum(self.w)).durability(self.durability.into());
+        if let Some(context) = &self.context {
+            options = options.context(parse_token("the context", context)?);
+        }
+        Ok(options)
+    }
+}
+
+/// A server as the place where transferred files go.
+pub struct Connected {
+    client: Client,
+    options: RequestOptions,
+}
+
+impl Connected {
+    /// Connects; every request gets these options.
+    pub async fn open(
+        addr: &str,
+        request: &RequestArgs,
+        durability: Durability,
+    ) -> Result<Connected, CliError> {
+        let options = request.options().durability(durability.into());
+        Ok(Connected { client: connect(addr).await?, options })
+    }
+
+    /// The largest value that is sent: the server's limit, or a smaller one of the user's.
+    pub fn max_value(&self, wanted: Option<u64>) -> u64 {
+        let limit = u64::from(self.client.layout().limits().max_value);
+        wanted.map_or(limit, |wanted| wanted.min(limit))
+    }
+}
+
+impl Store for Connected {
+    async fn put(&self, key: &[u8], value: Vec<u8>) -> Result<(), CliError> {
+        self.client.put_with(key, &value, &self.options).await?;
+        Ok(())
+    }
+
+    async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CliError> {
+        Ok(self.client.get_with(key, &self.options).await?.into_value())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(code: ErrorCode, possibly_applied: bool) -> ClientError {
+        ClientError::Server { code, text: String::new(), possibly_applied }
+    }
+
+    #[test]
+    fn doubt_outweighs_everything_else() {
+        assert_eq!(exit_of(&server(ErrorCode::Busy, false)), Exit::Unavailable);
+        assert_eq!(exit_of(&server(ErrorCode::Busy, true)), Exit::InDoubt);
+        assert_eq!(exit_of(&server(ErrorCode::InDoubt, true)), Exit::InDoubt);
+        assert_eq!(exit_of(&ClientError::Lost { possibly_applied: true }), Exit::InDoubt);
+        assert_eq!(exit_of(&ClientError::Lost { possibly_applied: false }), Exit::Unavailable);
+        assert_eq!(exit_of(&ClientError::Timeout { possibly_applied: false }), Exit::InDoubt);
+    }
+
+    #[test]
+    fn refusals_have_their_codes() {
+        assert_eq!(exit_of(&server(ErrorCode::DiskFull, false)), Exit::Unavailable);
+        assert_eq!(exit_of(&server(ErrorCode::BadContext, false)), Exit::Usage);
+        assert_eq!(exit_of(&server(ErrorCode::Corruption, false)), Exit::Data);
+        assert_eq!(exit_of(&server(ErrorCode::Unsupported, false)), Exit::Failed);
+    }
+}

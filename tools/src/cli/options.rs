@@ -1,0 +1,202 @@
+//! The arguments of `coronet`.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::exit;
+use crate::bench::BenchArgs;
+use crate::transfer::load::LoadArgs;
+use crate::transfer::verify::VerifyArgs;
+
+/// Talks to a Coronet server: stores, reads and lists keys, moves directory trees, measures.
+#[derive(Debug, Parser)]
+#[command(name = "coronet", version, after_help = exit::HELP, max_term_width = 100)]
+pub struct Options {
+    /// The server.
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "CORONET_ADDR",
+        default_value = "127.0.0.1:4720",
+        global = true
+    )]
+    pub addr: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Store a value.
+    Put(PutArgs),
+    /// Print the value of a key, raw. Ends with code 3 when there is none.
+    Get(GetArgs),
+    /// Remove the value of a key.
+    Delete(DeleteArgs),
+    /// List keys in order within each core, those with a prefix if one is given.
+    Ls(LsArgs),
+    /// Show the server's counters.
+    Stats(StatsArgs),
+    /// Show the partition and the core of a key.
+    Route(RouteArgs),
+    /// Ask whether the server answers, and how fast.
+    Ping,
+    /// Check whether this machine is fit for a server: the cause and the fix of each failure. Ends
+    /// with the code of the first one, as `coronetd` would (70 to 79).
+    Doctor(DoctorArgs),
+    /// Store every file of a directory tree.
+    Load(LoadArgs),
+    /// Read back what `load` stored and compare every byte.
+    Verify(VerifyArgs),
+    /// Measure a server, this one or a RESP one.
+    Bench(Box<BenchArgs>),
+}
+
+/// When a write counts as done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Durability {
+    /// It is on the device.
+    Durable,
+    /// It is in the server's log buffer; written and synced within an interval.
+    Buffered,
+}
+
+/// What every request may ask for.
+#[derive(Debug, Args)]
+pub struct RequestArgs {
+    /// Give up after this many milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub deadline_ms: u32,
+}
+
+/// What every write may ask for.
+#[derive(Debug, Args)]
+pub struct WriteArgs {
+    /// Replicas that must have stored it (0: the server's default).
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub w: u8,
+    /// The context of the versions this one replaces, as printed by `get --json`.
+    #[arg(long, value_name = "BASE64URL")]
+    pub context: Option<String>,
+    /// When the write counts as done.
+    #[arg(long, value_enum, default_value_t = Durability::Durable)]
+    pub durability: Durability,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub request: RequestArgs,
+}
+
+/// `put`.
+#[derive(Debug, Args)]
+pub struct PutArgs {
+    /// The key.
+    pub key: OsString,
+    /// The value; read from standard input when absent.
+    pub value: Option<OsString>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub write: WriteArgs,
+    /// Print the new context as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `get`.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// The key.
+    pub key: OsString,
+    /// Replicas that must have answered (0: the server's default).
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub r: u8,
+    /// Print every version with its context as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// End with code 4 when there are several versions.
+    #[arg(long)]
+    pub fail_on_siblings: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub request: RequestArgs,
+}
+
+/// `delete`.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// The key.
+    pub key: OsString,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub write: WriteArgs,
+    /// Print the new context as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ls`.
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// Only keys that begin with this.
+    #[arg(default_value = "")]
+    pub prefix: OsString,
+    /// Print at most this many keys.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// Go on where a former listing with --limit ended.
+    #[arg(long, value_name = "BASE64URL")]
+    pub cursor: Option<String>,
+    /// Print a JSON object for each key and one with the cursor at the end.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub request: RequestArgs,
+}
+
+/// `stats`.
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `route`.
+#[derive(Debug, Args)]
+pub struct RouteArgs {
+    /// The key.
+    pub key: OsString,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The data folder the server would use; a temporary one when absent.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// Where the server would listen.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4720")]
+    pub listen: SocketAddr,
+    /// Cores the server would use.
+    #[arg(long, default_value_t = 1)]
+    pub cores: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Options::command().debug_assert();
+    }
+}

@@ -1,0 +1,59 @@
+//! Bytes as text: values and keys for JSON, contexts and cursors for the command line.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde::Serialize;
+
+use super::exit::{CliError, Exit};
+
+/// Bytes in JSON: text where they are UTF-8, base64 where they are not.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Encoded {
+    /// The bytes in the encoding named beside it.
+    pub value: String,
+    /// `utf-8` or `base64`.
+    pub encoding: &'static str,
+}
+
+impl Encoded {
+    /// Encodes bytes.
+    pub fn of(bytes: &[u8]) -> Encoded {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Encoded { value: text.to_owned(), encoding: "utf-8" },
+            Err(_) => Encoded { value: STANDARD.encode(bytes), encoding: "base64" },
+        }
+    }
+}
+
+/// An opaque token as an argument can carry it.
+pub fn token(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The bytes of a token; `what` names it in the error.
+pub fn parse_token(what: &str, text: &str) -> Result<Vec<u8>, CliError> {
+    URL_SAFE_NO_PAD
+        .decode(text.trim_end_matches('='))
+        .map_err(|e| CliError::new(Exit::Usage, format!("{what} is not base64url: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_stays_text() {
+        assert_eq!(Encoded::of("grüß".as_bytes()).value, "grüß");
+        let binary = Encoded::of(b"\xff\x00");
+        assert_eq!((binary.value.as_str(), binary.encoding), ("/wA=", "base64"));
+    }
+
+    #[test]
+    fn tokens_survive() {
+        for bytes in [&b""[..], b"\xff\xfe\xfd", b"a"] {
+            assert_eq!(parse_token("context", &token(bytes)).unwrap(), bytes);
+        }
+        assert_eq!(parse_token("context", "**").unwrap_err().exit, Exit::Usage);
+        assert_eq!(parse_token("context", "YQ==").unwrap(), b"a");
+    }
+}
