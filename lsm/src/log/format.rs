@@ -118,6 +118,24 @@ impl BatchHeader {
         crc
     }
 
+    /// What is known of a batch that would follow `last`, the batch with checksum `chain`.
+    pub fn following(segment: &SegmentHeader, chain: u32, last: Seq) -> Self {
+        let SegmentHeader { uid, generation, .. } = *segment;
+        let first = Seq(last.0 + 1);
+        BatchHeader { len: 0, count: 1, first, generation, uid, chain, synced_to: 0, crc: 0 }
+    }
+
+    /// Whether bytes that are no whole batch once were, or began to be, this one: any of the
+    /// fields that only it has is there.
+    pub fn resembles(&self, bytes: &[u8]) -> bool {
+        bytes.len() >= BATCH_HEADER
+            && (get_u64(bytes, 16) == self.first.0
+                || get_u64(bytes, 24) == self.generation
+                || get_u64(bytes, 32) == self.uid
+                || get_u32(bytes, 40) == self.chain)
+            && bytes[..BATCH_HEADER].iter().any(|byte| *byte != 0)
+    }
+
     /// Identity and generation of the segment that bytes which look like a batch belong to.
     pub fn identity(bytes: &[u8]) -> Option<(u64, u64)> {
         let is_batch = bytes.len() >= BATCH_HEADER && get_u32(bytes, 4) == BATCH_MAGIC;

@@ -53,7 +53,7 @@ pub async fn replay<E: Env>(
     let unused = found.extract_if(.., |(_, header)| header.is_none_or(|h| h.generation < floor));
     for (segment, header) in unused.collect::<Vec<_>>() {
         if header.is_none() {
-            check_lost_header(env, &segment, floor).await?;
+            check_lost_header(env, &segment, floor, stats).await?;
         }
         keep_spare(&mut replayed, segment, options);
     }
@@ -66,6 +66,9 @@ pub async fn replay<E: Env>(
         let mut reader = Reader::new(&segment, at + 1 == count);
         let last = reader.replay(env, &header, flushed, stats, &mut apply).await?;
         expected = Some(last);
+        // A killed process may have left batches that were written and not synced. From now on
+        // readers see them and the next segment counts on them.
+        segment.file.sync().await.map_err(|e| Error::io("sync", &segment.path, &e))?;
         replayed.last = replayed.last.max(last);
         replayed.next_generation = header.generation + 1;
         replayed.full.push(Full { segment, generation: header.generation, last });
@@ -86,7 +89,8 @@ async fn find_segments<E: Env>(
             move |e: std::io::Error| Error::io(op, &path, &e)
         };
         let file = env.open(&path, OpenMode::ReadWrite).await.map_err(failed("open"))?;
-        let len = file.len().await.map_err(failed("length"))?;
+        // A crash while the segment was prepared may leave any length.
+        let len = file.len().await.map_err(failed("length"))? / PAGE as u64 * PAGE as u64;
         let page = file.read_at(0, PAGE).await.map_err(failed("read"))?;
         let header = SegmentHeader::decode(&page, &path)?;
         found.push((Segment { id, path, file, len }, header));
@@ -102,34 +106,44 @@ fn keep_spare<F>(replayed: &mut Replayed<F>, segment: Segment<F>, options: &Opti
     }
 }
 
-/// A segment without a readable header is free, unless its batches say that the header had been
-/// on the device.
-async fn check_lost_header<E: Env>(env: &E, segment: &Segment<E::File>, floor: u64) -> Result<()> {
-    if segment.len <= PAGE as u64 {
-        return Ok(());
-    }
+/// A segment without a readable header is free, unless whole batches of a needed generation
+/// follow: then the header was torn together with the first batch, or, when a batch says that
+/// the header had been on the device, it is damaged.
+async fn check_lost_header<E: Env>(
+    env: &E,
+    segment: &Segment<E::File>,
+    floor: u64,
+    stats: &Counters,
+) -> Result<()> {
     let mut reader = Reader::new(segment, true);
     let mut at = PAGE as u64;
+    let mut lost = 0;
     while at + PAGE as u64 <= segment.len {
-        let page = reader.bytes(at, BATCH_HEADER).await?;
-        let Some((uid, generation)) = BatchHeader::identity(page) else { return Ok(()) };
+        let identity = BatchHeader::identity(reader.bytes(at, BATCH_HEADER).await?);
+        let Some((uid, generation)) = identity.filter(|(_, generation)| *generation >= floor)
+        else {
+            break;
+        };
         let claimed = SegmentHeader { uid, generation, before: Seq(0) };
-        let Some(batch) = BatchHeader::decode(page, &claimed) else { return Ok(()) };
-        let end = at + batch.disk_len();
-        if generation < floor || end > segment.len {
-            return Ok(());
-        }
-        let whole = reader.bytes(at, BATCH_HEADER + batch.len as usize).await?;
-        if !batch.verify(whole) {
-            return Ok(());
-        }
+        let Some(batch) = reader.batch_at(at, &claimed).await? else { break };
         if batch.synced_to > 0 {
             return Err(Error::corruption(&segment.path, 0, "log segment lost its header"));
         }
-        at = end;
+        lost += batch.disk_len();
+        at += batch.disk_len();
         env.coop().await;
     }
+    count_torn(stats, lost);
     Ok(())
+}
+
+fn count_torn(stats: &Counters, bytes: u64) {
+    if bytes > 0 {
+        stats.update(|stats| {
+            stats.torn_tails += 1;
+            stats.torn_tail_bytes += bytes;
+        });
+    }
 }
 
 /// Segments follow each other without a gap, and each begins where the one before ended.
@@ -212,7 +226,8 @@ impl<'a, F: File> Reader<'a, F> {
             env.coop().await;
         }
         if self.is_last {
-            self.check_tail(env, header, at, stats).await?;
+            let expected = BatchHeader::following(header, chain, last);
+            self.check_tail(env, header, at, &expected, stats).await?;
         }
         Ok(last)
     }
@@ -265,21 +280,26 @@ impl<'a, F: File> Reader<'a, F> {
         Ok(())
     }
 
-    /// Looks at what follows the last good batch. A later batch that was written when the bad
-    /// place had been synced proves that acknowledged data is damaged.
+    /// Looks at what follows the last good batch, where `expected` would have come. A later
+    /// batch that was written when the bad place had been synced proves that acknowledged data
+    /// is damaged.
     async fn check_tail<E: Env>(
         &mut self,
         env: &E,
         header: &SegmentHeader,
         end: u64,
+        expected: &BatchHeader,
         stats: &Counters,
     ) -> Result<()> {
         let mut torn_bytes = 0;
         let mut at = end;
         while at + PAGE as u64 <= self.segment.len {
-            if let Some(batch) = BatchHeader::decode(self.bytes(at, BATCH_HEADER).await?, header) {
-                let rest = self.segment.len - at;
-                torn_bytes += batch.disk_len().min(rest);
+            let page = self.bytes(at, BATCH_HEADER).await?;
+            if at == end && expected.resembles(page) {
+                torn_bytes += PAGE as u64;
+            }
+            if let Some(batch) = BatchHeader::decode(page, header) {
+                torn_bytes += batch.disk_len().min(self.segment.len - at);
                 if batch.synced_to > end && self.batch_at(at, header).await?.is_some() {
                     let what = "log batch is damaged, later batches are whole";
                     return Err(Error::corruption(&self.segment.path, end, what));
@@ -290,12 +310,7 @@ impl<'a, F: File> Reader<'a, F> {
                 env.coop().await;
             }
         }
-        if torn_bytes > 0 {
-            stats.update(|stats| {
-                stats.torn_tails += 1;
-                stats.torn_tail_bytes += torn_bytes;
-            });
-        }
+        count_torn(stats, torn_bytes);
         Ok(())
     }
 }
