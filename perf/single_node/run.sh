@@ -59,7 +59,12 @@ start() {
 }
 
 start_coronet() { rm -rf "$scratch/data"; start coronetd "$target/release/coronetd" dev --dir "$scratch/data" --port "$PORT"; }
-start_bare() { start bare "$target/release/examples/bare_responder" --listen "127.0.0.1:$PORT" --value-size "$SIZE"; }
+# The bare responder answers frames of the very sizes that coronetd was just measured with.
+start_bare() {
+  read -r request reply < <(python3 perf/single_node/table.py sizes "$out/get-coronet-1.json")
+  raw=(--raw "127.0.0.1:$PORT" --raw-request "$request" --raw-reply "$reply")
+  start bare "$target/release/examples/bare_responder" "$PORT" "$request" "$reply"
+}
 # start_redis FSYNC: "none" without persistence, else the appendfsync policy.
 start_redis() {
   rm -rf "$scratch/redis"; mkdir "$scratch/redis"
@@ -76,13 +81,14 @@ bench() {
   python3 perf/single_node/table.py line "$out/$file.json"
 }
 resp=(--resp "127.0.0.1:$PORT")
-get=(--load --read-percent 100 --warmup 1 --seconds "$SECONDS_EACH")
+only_get=(--read-percent 100 --warmup 1 --seconds "$SECONDS_EACH")
+get=(--load "${only_get[@]}")
 put=(--read-percent 0 --warmup 1 --seconds "$SECONDS_EACH")
 
 for round in $(seq "$ROUNDS"); do
   echo "== GET, round $round of $ROUNDS"
   start_coronet;    bench "get-coronet-$round" "${get[@]}"; stop
-  start_bare;       bench "get-bare-$round" "${get[@]}"; stop
+  start_bare;       bench "get-bare-$round" "${raw[@]}" "${only_get[@]}"; stop
   start_redis none; bench "get-redis-$round" "${resp[@]}" "${get[@]}"; stop
 done
 for round in $(seq "$ROUNDS"); do

@@ -55,6 +55,13 @@ def line(path):
     print("  ".join(parts))
 
 
+def sizes(path):
+    """Bytes of a request and of a reply, for a responder that moves the same."""
+    with open(path, encoding="utf-8") as file:
+        result = json.load(file)
+    print(round(result["request_bytes"]), round(result["reply_bytes"]))
+
+
 def table(folder, operation, subjects):
     """Rows of one comparison; ratios are to the first subject."""
     lines = [
@@ -167,6 +174,8 @@ def main():
     verb, arguments = sys.argv[1], sys.argv[2:]
     if verb == "line":
         line(*arguments)
+    elif verb == "sizes":
+        sizes(*arguments)
     elif verb == "half":
         print(int(median(load(arguments[0], "get-coronet"), throughput) / 2))
     elif verb == "write":

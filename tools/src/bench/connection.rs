@@ -30,6 +30,10 @@ pub struct Connection {
     pub stream: TcpStream,
     /// The server core it belongs to.
     pub core: usize,
+    /// Bytes sent so far.
+    pub sent_bytes: u64,
+    /// Bytes received so far.
+    pub received_bytes: u64,
     /// The start of a reply whose end has not arrived; `partial_len` bytes are valid.
     partial: Vec<u8>,
     partial_len: usize,
@@ -47,6 +51,8 @@ impl Connection {
         Connection {
             stream,
             core,
+            sent_bytes: 0,
+            received_bytes: 0,
             partial: Vec::new(),
             partial_len: 0,
             output: Vec::new(),
@@ -91,6 +97,7 @@ impl Connection {
                 Err(e) => return Err(BenchError::io("sending requests", e)),
             }
         }
+        self.sent_bytes += self.output.len() as u64;
         self.output.clear();
         self.written = 0;
         Ok(())
@@ -116,6 +123,7 @@ impl Connection {
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 Err(e) => return Err(BenchError::io("reading replies", e)),
             };
+            self.received_bytes += read as u64;
             if through_scratch {
                 let (used, need) = self.answer(driver, &scratch[..read], &mut complete)?;
                 if used < read {

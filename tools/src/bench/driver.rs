@@ -70,14 +70,6 @@ impl StorageCounters {
         }
     }
 
-    /// Adds the counters of another core.
-    pub fn add(&mut self, other: &StorageCounters) {
-        self.user_bytes += other.user_bytes;
-        self.log_bytes += other.log_bytes;
-        self.flush_bytes += other.flush_bytes;
-        self.compaction_bytes += other.compaction_bytes;
-    }
-
     /// Bytes that went to the device.
     pub fn device_bytes(&self) -> u64 {
         self.log_bytes + self.flush_bytes + self.compaction_bytes

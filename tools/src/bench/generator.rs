@@ -43,6 +43,10 @@ pub struct PhaseResult {
     pub window: Duration,
     /// Replies inside the window.
     pub in_window: u64,
+    /// Bytes sent in the whole phase.
+    pub sent_bytes: u64,
+    /// Bytes received in the whole phase.
+    pub received_bytes: u64,
     /// Requests that were due inside the window and could not be sent (open loop only).
     pub unsent: u64,
 }
@@ -159,6 +163,7 @@ impl<D: Driver> Generator<D> {
     /// Runs one phase to its end; afterwards nothing is in flight.
     pub fn run(&mut self, plan: Plan) -> Result<PhaseResult, BenchError> {
         let started = self.now();
+        let (sent, received) = self.traffic();
         let mut phase = Phase {
             plan,
             recorder: Recorder::new(plan.rate.is_some()),
@@ -182,7 +187,21 @@ impl<D: Driver> Generator<D> {
             (Some(rate), Some(_)) => due(rate, window).saturating_sub(phase.issued),
             _ => 0,
         };
-        Ok(PhaseResult { recorder: phase.recorder, window, in_window, unsent })
+        let (sent_after, received_after) = self.traffic();
+        Ok(PhaseResult {
+            recorder: phase.recorder,
+            window,
+            in_window,
+            sent_bytes: sent_after - sent,
+            received_bytes: received_after - received,
+            unsent,
+        })
+    }
+
+    /// Bytes sent and received so far on all connections.
+    fn traffic(&self) -> (u64, u64) {
+        let sum = |bytes: fn(&Connection) -> u64| self.connections.iter().map(bytes).sum();
+        (sum(|connection| connection.sent_bytes), sum(|connection| connection.received_bytes))
     }
 
     fn turn_until_done(&mut self, phase: &mut Phase) -> Result<(), BenchError> {

@@ -8,6 +8,7 @@ pub mod generator;
 pub mod keys;
 pub mod process;
 pub mod random;
+pub mod raw;
 pub mod record;
 pub mod report;
 pub mod resp;
@@ -25,11 +26,20 @@ use crate::cli::options::Durability;
 /// start at their intended times whatever the server does, and the response time counts from the
 /// intended start (no coordinated omission). The generator uses one thread; whether it was itself
 /// the limit is seen from its share of a core in the report.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
     /// Drive a RESP server (Redis) at this address instead.
     #[arg(long, value_name = "HOST:PORT")]
     pub resp: Option<String>,
+    /// Drive a responder of fixed-size frames at this address instead, reads only.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["resp", "load", "load_only"])]
+    pub raw: Option<String>,
+    /// Bytes of a request to such a responder.
+    #[arg(long, value_name = "BYTES", default_value_t = 68, requires = "raw")]
+    pub raw_request: u32,
+    /// Bytes of its reply.
+    #[arg(long, value_name = "BYTES", default_value_t = 1126, requires = "raw")]
+    pub raw_reply: u32,
     /// Connections, spread evenly over the server's cores.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connections: u32,
@@ -120,9 +130,16 @@ pub fn run(addr: &str, args: &BenchArgs) -> Result<Report, BenchError> {
         return Err(BenchError::Refused(format!("cannot run on processor {cpu}")));
     }
     raise_open_files(u64::from(args.connections) + 64);
-    match &args.resp {
-        Some(resp) => measure(resp::RespDriver::new(resp), "resp", resp, args),
-        None => {
+    match (&args.resp, &args.raw) {
+        (Some(resp), _) => measure(resp::RespDriver::new(resp), "resp", resp, args),
+        (None, Some(raw)) => {
+            let value = args.value_size as usize;
+            let (request, reply) = (args.raw_request as usize, args.raw_reply as usize);
+            let driver = raw::RawDriver::new(raw, request, reply, value)?;
+            let args = &BenchArgs { read_percent: 100, ..args.clone() };
+            measure(driver, "raw", raw, args)
+        }
+        (None, None) => {
             let driver = coronet::CoronetDriver::new(addr, args.durability, args.depth)?;
             measure(driver, "coronet", addr, args)
         }
@@ -240,6 +257,8 @@ fn report(
         seconds,
         requests: result.in_window,
         throughput: result.in_window as f64 / seconds.max(1e-9),
+        request_bytes: result.sent_bytes as f64 / replies,
+        reply_bytes: result.received_bytes as f64 / replies,
         unsent: result.unsent,
         get: result.recorder.figures(Op::Get),
         put: result.recorder.figures(Op::Put),

@@ -11,7 +11,7 @@ use super::record::{OpFigures, Percentiles};
 /// The figures of a run.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// What was measured: `coronet` or `resp`.
+    /// What was measured: `coronet`, `resp` or `raw`.
     pub target: &'static str,
     /// Where.
     pub addr: String,
@@ -35,6 +35,10 @@ pub struct Report {
     pub requests: u64,
     /// Replies a second in the window.
     pub throughput: f64,
+    /// Mean bytes of a request on the wire.
+    pub request_bytes: f64,
+    /// Mean bytes of a reply on the wire.
+    pub reply_bytes: f64,
     /// Requests due in the window that could not be sent: the generator or the server fell behind.
     pub unsent: u64,
     /// Reads.
@@ -117,6 +121,11 @@ impl Report {
             out,
             "throughput  {:.0}/s  ({} requests in {:.2} s)",
             self.throughput, self.requests, self.seconds
+        )?;
+        writeln!(
+            out,
+            "wire        {:.1} bytes a request, {:.1} a reply",
+            self.request_bytes, self.reply_bytes
         )?;
         if self.unsent > 0 {
             writeln!(

@@ -1,5 +1,6 @@
 //! The verbs for single keys and the questions to the server.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::Read;
@@ -106,39 +107,26 @@ pub async fn get(client: &Client, args: &GetArgs) -> Result<Exit, CliError> {
     Ok(exit)
 }
 
-/// `stats`.
+/// `stats`: any core answers for the whole node.
 pub async fn stats(client: &Client, args: &StatsArgs) -> Result<Exit, CliError> {
-    let cores = client.stats().await?;
+    let stats = client.stats_of(CoreId(0)).await?;
     if args.json {
-        let cores: Vec<_> = cores.iter().map(counters).collect();
-        print_json(&serde_json::json!({ "cores": cores }))?;
+        let counters: BTreeMap<_, _> =
+            stats.counters.iter().map(|(name, value)| (name, value)).collect();
+        print_json(&counters)?;
     } else {
-        print(stats_table(&cores).as_bytes())?;
+        print(stats_table(&stats).as_bytes())?;
     }
     Ok(Exit::Ok)
 }
 
-fn counters(stats: &StatsReply) -> serde_json::Map<String, serde_json::Value> {
-    stats.counters.iter().map(|(name, value)| (name.clone(), (*value).into())).collect()
-}
-
-/// A line for each counter, a column for each core.
-fn stats_table(cores: &[StatsReply]) -> String {
-    let mut names: Vec<&str> = Vec::new();
-    for (name, _) in cores.iter().flat_map(|core| &core.counters) {
-        if !names.contains(&name.as_str()) {
-            names.push(name);
-        }
-    }
-    let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
+/// A line for each counter, in the server's order.
+fn stats_table(stats: &StatsReply) -> String {
+    let width = stats.counters.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut table = String::new();
-    for name in names {
-        let _ = write!(table, "{name:<width$}");
-        for core in cores {
-            let value = core.get(name).map_or_else(|| "-".to_owned(), |value| value.to_string());
-            let _ = write!(table, " {value:>16}");
-        }
-        table.push('\n');
+    for (name, value) in &stats.counters {
+        // Writing to a String cannot fail.
+        let _ = writeln!(table, "{name:<width$} {value:>20}");
     }
     table
 }
@@ -181,13 +169,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_every_counter_of_every_core() {
-        let core = |counters: &[(&str, u64)]| StatsReply {
-            counters: counters.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
-        };
-        let table = stats_table(&[core(&[("a", 1), ("long", 2)]), core(&[("long", 3), ("b", 4)])]);
+    fn the_table_has_every_counter() {
+        let counters = [("a", 1), ("long.name", u64::MAX)];
+        let counters = counters.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        let table = stats_table(&StatsReply { counters });
         let lines: Vec<Vec<&str>> =
             table.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines, [vec!["a", "1", "-"], vec!["long", "2", "3"], vec!["b", "-", "4"]]);
+        assert_eq!(lines, [vec!["a", "1"], vec!["long.name", "18446744073709551615"]]);
     }
 }
