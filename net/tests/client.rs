@@ -565,10 +565,9 @@ async fn stats_and_route() {
     .await;
     let client = Client::connect(&fake.address).await.unwrap();
     let stats = client.stats().await.unwrap();
-    assert_eq!(stats.len(), 2);
-    assert_eq!(stats[1].get("core"), Some(1));
-    assert_eq!(stats[0].get("two"), Some(2));
-    assert_eq!(stats[0].get("three"), None);
+    assert_eq!((stats.get("core"), stats.get("two"), stats.get("three")), (Some(0), Some(2), None));
+    let other = client.stats_of(CoreId(1)).await.unwrap();
+    assert_eq!(other.get("core"), Some(1));
     let route = client.route(b"key").await.unwrap();
     assert_eq!((route.partition, route.core), client.layout().place(b"key"));
 }

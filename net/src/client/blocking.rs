@@ -170,8 +170,8 @@ impl Client {
         Listing { listing, failed: false, driver: Arc::clone(&self.driver) }
     }
 
-    /// The counters of every core, in the order of the cores.
-    pub fn stats(&self) -> Result<Vec<StatsReply>, ClientError> {
+    /// The node's counters, all cores together.
+    pub fn stats(&self) -> Result<StatsReply, ClientError> {
         self.wait(self.client.stats())
     }
 

@@ -235,26 +235,22 @@ impl Client {
         Listing::new(Arc::clone(&self.inner), prefix, options)
     }
 
-    /// The counters of every core, in the order of the cores.
+    /// The node's counters, all cores together.
     ///
     /// ```no_run
     /// # async fn example(client: coronet_net::client::Client)
     /// # -> Result<(), coronet_net::client::ClientError> {
-    /// for (core, stats) in client.stats().await?.iter().enumerate() {
-    ///     println!("core {core}: {} counters", stats.counters.len());
+    /// for (name, value) in client.stats().await?.counters {
+    ///     println!("{name} {value}");
     /// }
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn stats(&self) -> Result<Vec<StatsReply>, ClientError> {
-        let mut all = Vec::new();
-        for core in 0..self.layout().cores() {
-            all.push(self.stats_of(CoreId(core)).await?);
-        }
-        Ok(all)
+    pub async fn stats(&self) -> Result<StatsReply, ClientError> {
+        self.stats_of(CoreId(0)).await
     }
 
-    /// The counters of one core.
+    /// The node's counters, asked of one core. Each answers for all; a stuck one does not answer.
     pub async fn stats_of(&self, core: CoreId) -> Result<StatsReply, ClientError> {
         let options = RequestOptions::default();
         let replies = self.inner.call(Target::Core(core), &Request::Stats, &options).await?;
