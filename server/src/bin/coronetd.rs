@@ -1,2 +1,12 @@
-//! placeholder
-fn main() {}
+//! A node of a Coronet cluster. Everything it does is in `coronet_server::daemon`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    coronet_server::daemon::main(coronet_server::daemon::Cli::parse())
+}

@@ -15,8 +15,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::node::BlindWrites;
+
 /// Prefix of environment variables that are settings.
 pub const ENV_PREFIX: &str = "CORONET_";
+
+/// Variables with the prefix that are for other programs: the client tool's server address.
+const FOREIGN_VARIABLES: &[&str] = &["CORONET_ADDR"];
 
 /// Everything that can be set. See `docs` of each field for its name in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +52,9 @@ pub struct Config {
     pub buffered_by_default: bool,
     /// `write.sync_interval`: how long a buffered write may stay un-synced.
     pub sync_interval: Duration,
+    /// `write.blind`: whether a write without context replaces the versions there are
+    /// (`replace`) or stands beside them (`siblings`).
+    pub blind_writes: BlindWrites,
     /// `limits.key`: largest key, bytes (at most 64 KiB).
     pub max_key_bytes: u64,
     /// `limits.value`: largest value, bytes.
@@ -72,17 +80,18 @@ impl Default for Config {
             clients: loopback(4720),
             peers: loopback(4721),
             http: loopback(4722),
-            data_cores: DataCores::Count(1),
+            data_cores: DataCores::All,
             control_core: ControlCore::Shared,
             cache_bytes: 256 << 20,
             memtable_bytes: 64 << 20,
             buffered_by_default: false,
             sync_interval: Duration::from_millis(50),
+            blind_writes: BlindWrites::Replace,
             max_key_bytes: 64 << 10,
             max_value_bytes: 16 << 20,
             max_in_flight: 1024,
             max_output_bytes: 8 << 20,
-            max_connections: 20_000,
+            max_connections: 12_000,
             idle: Duration::ZERO,
         }
     }
@@ -134,8 +143,7 @@ impl Config {
         &mut self,
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Result<(), ConfigError> {
-        let mut found: Vec<_> =
-            env.into_iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
+        let mut found: Vec<_> = env.into_iter().filter(|(name, _)| is_setting(name)).collect();
         found.sort();
         for (variable, value) in found {
             let name = settings::name_of_variable(&variable)?;
@@ -163,6 +171,10 @@ impl Config {
     }
 }
 
+fn is_setting(variable: &str) -> bool {
+    variable.starts_with(ENV_PREFIX) && !FOREIGN_VARIABLES.contains(&variable)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,7 +200,12 @@ mod tests {
     fn every_source_overrides_the_one_before() {
         let text = "data_dir = '/a'\n[memory]\ncache = '1 GiB'\nmemtable = 33554432\n\
                     [cores]\ndata = [0, 1]\ncontrol = 2\n[write]\ndurability = 'buffered'\n";
-        let env = [("CORONET_DATA_DIR", "/b"), ("CORONET_MEMORY_CACHE", "2MiB"), ("PATH", "/x")];
+        let env = [
+            ("CORONET_DATA_DIR", "/b"),
+            ("CORONET_MEMORY_CACHE", "2MiB"),
+            ("PATH", "/x"),
+            ("CORONET_ADDR", "y"),
+        ];
         let config = load(text, &env, &[("data_dir", "/c")]).unwrap();
         assert_eq!(config.data_dir, Some(PathBuf::from("/c")));
         assert_eq!(config.cache_bytes, 2 << 20);

@@ -8,6 +8,7 @@ use toml::Value;
 
 use super::value::{boolean, control_core, count, data_cores, duration, size, text};
 use super::{Config, ConfigError, ENV_PREFIX};
+use crate::node::BlindWrites;
 
 /// Puts one value into the settings, or says what it must be.
 type Setter = fn(&mut Config, &Value) -> Result<(), String>;
@@ -26,6 +27,7 @@ const SETTINGS: &[(&str, Setter)] = &[
     ("memory.memtable", |c, v| put(&mut c.memtable_bytes, sized(v, 1 << 20, 4 << 30))),
     ("write.durability", |c, v| put(&mut c.buffered_by_default, buffered(v))),
     ("write.sync_interval", |c, v| put(&mut c.sync_interval, interval(v))),
+    ("write.blind", |c, v| put(&mut c.blind_writes, blind(v))),
     ("limits.key", |c, v| put(&mut c.max_key_bytes, sized(v, 1, 64 << 10))),
     ("limits.value", |c, v| put(&mut c.max_value_bytes, sized(v, 1, 64 << 20))),
     ("limits.in_flight", |c, v| put(&mut c.max_in_flight, count(v, 1, 65_536))),
@@ -73,6 +75,14 @@ fn buffered(value: &Value) -> Result<bool, String> {
         Some("durable") => Ok(false),
         Some("buffered") => Ok(true),
         _ => Err("must be \"durable\" or \"buffered\"".to_owned()),
+    }
+}
+
+fn blind(value: &Value) -> Result<BlindWrites, String> {
+    match value.as_str() {
+        Some("replace") => Ok(BlindWrites::Replace),
+        Some("siblings") => Ok(BlindWrites::Siblings),
+        _ => Err("must be \"replace\" or \"siblings\"".to_owned()),
     }
 }
 

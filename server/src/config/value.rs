@@ -8,6 +8,8 @@ use toml::Value;
 /// The CPUs of the data cores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataCores {
+    /// One on every CPU this process may use, but for the control core's.
+    All,
     /// This many, the runtime picks the CPUs.
     Count(usize),
     /// Exactly these.
@@ -15,11 +17,23 @@ pub enum DataCores {
 }
 
 impl DataCores {
-    /// Number of data cores.
-    pub fn count(&self) -> usize {
+    /// The number of cores asked for, available or not.
+    pub fn at_least(&self) -> usize {
         match self {
+            DataCores::All => 1,
             DataCores::Count(count) => *count,
             DataCores::Cpus(cpus) => cpus.len(),
+        }
+    }
+
+    /// The CPUs to use, out of those `available`, leaving `control` alone when it has one of its
+    /// own.
+    pub fn choose(&self, available: &[usize], control: ControlCore) -> Vec<usize> {
+        let free = available.iter().copied().filter(|cpu| control != ControlCore::Cpu(*cpu));
+        match self {
+            DataCores::All => free.take(MAX_CORES).collect(),
+            DataCores::Count(count) => free.take(*count).collect(),
+            DataCores::Cpus(cpus) => cpus.clone(),
         }
     }
 }
@@ -113,10 +127,10 @@ pub(super) fn text(value: &Value) -> Result<&str, String> {
     value.as_str().filter(|text| !text.is_empty()).ok_or_else(|| "must be text".to_owned())
 }
 
-/// Data cores: a list of CPUs (`[0, 1]`, `"0-3,6"`), or `"N cores"` / a number of cores.
+/// Data cores: `"all"`, a number of cores, or a list of CPUs (`[0, 1]`, `"0-3,6"`).
 pub(super) fn data_cores(value: &Value) -> Result<DataCores, String> {
     let expected =
-        || "must be a number of cores such as 2, or a list of CPUs such as [0, 1] or \"0-3,6\"";
+        || "must be \"all\", a number of cores such as 2, or CPUs such as [0, 1] or \"0-3,6\"";
     let cpus = match value {
         Value::Integer(count) => return core_count(usize::try_from(*count).ok()),
         Value::Array(items) => items
@@ -124,6 +138,7 @@ pub(super) fn data_cores(value: &Value) -> Result<DataCores, String> {
             .map(|item| item.as_integer().and_then(|cpu| usize::try_from(cpu).ok()))
             .collect::<Option<Vec<_>>>()
             .ok_or_else(expected)?,
+        Value::String(text) if text == "all" => return Ok(DataCores::All),
         Value::String(text) => {
             if let Ok(count) = text.trim().parse::<usize>() {
                 return core_count(Some(count));
@@ -191,10 +206,19 @@ mod tests {
     }
 
     #[test]
+    fn the_control_cores_cpu_is_left_alone() {
+        let available = [0, 1, 2, 3];
+        assert_eq!(DataCores::All.choose(&available, ControlCore::Cpu(2)), [0, 1, 3]);
+        assert_eq!(DataCores::Count(2).choose(&available, ControlCore::Cpu(0)), [1, 2]);
+        assert_eq!(DataCores::Count(9).choose(&available, ControlCore::Shared), available);
+    }
+
+    #[test]
     fn cpu_lists_read_ranges() {
         let read = |text: &str| data_cores(&Value::String(text.to_owned()));
         assert_eq!(read("0-2,5"), Ok(DataCores::Cpus(vec![0, 1, 2, 5])));
         assert_eq!(read("3"), Ok(DataCores::Count(3)));
+        assert_eq!(read("all"), Ok(DataCores::All));
         assert!(read("2-0").is_err());
         assert!(read("0-99999999").is_err());
         assert!(read("a").is_err());

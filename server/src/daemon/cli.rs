@@ -4,9 +4,23 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+/// What the exit code says.
+const EXIT_CODES: &str = "\
+Settings: flags win over the environment (CORONET_GROUP_NAME), that over the file.
+Exit codes: 0 ended by SIGTERM or SIGINT after finishing; 64 settings; 65 data folder;
+66 an engine does not open; 67 an engine does not close; 68 temporary folder; 69 runtime;
+70 kernel; 71 io_uring; 72 locked memory; 73 open files; 74 data folder access; 75 direct I/O;
+76 free space; 77 data folder in use; 78 port; 79 cores.";
+
 /// A node of a Coronet cluster.
 #[derive(Debug, Parser)]
-#[command(name = "coronetd", version, about, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "coronetd",
+    version,
+    about,
+    args_conflicts_with_subcommands = true,
+    after_help = EXIT_CODES
+)]
 pub struct Cli {
     /// What to do instead of serving by a settings file.
     #[command(subcommand)]

@@ -21,12 +21,6 @@ pub enum DataDirError {
         /// The operating system's message.
         message: String,
     },
-    /// Another process holds the lock.
-    #[error("data folder {dir} is in use by another coronetd; stop it or give another folder", dir = dir.display())]
-    InUse {
-        /// The folder.
-        dir: PathBuf,
-    },
     /// The identity file is damaged.
     #[error("{path} {what}; restore it from a backup of this folder", path = path.display())]
     Identity {

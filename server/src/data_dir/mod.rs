@@ -7,18 +7,16 @@
 //! DIR/gen-000001/core-000/    one engine per core
 //! ```
 //!
-//! Generic over the engine's environment, so that the simulator can crash it at every step. Only
-//! the lock is the operating system's. See `docs/decisions/0002-change-of-cores.md`.
+//! Generic over the engine's environment, so that the simulator can crash it at every step. The
+//! lock is the operating system's (`rt::check`). See `docs/decisions/0002-change-of-cores.md`.
 
 mod error;
 mod identity;
-mod lock;
 mod reshard;
 mod tree;
 
 pub use error::DataDirError;
 pub use identity::Identity;
-pub use lock::DirLock;
 
 use std::path::{Path, PathBuf};
 
@@ -50,7 +48,7 @@ impl DataDir {
     /// Creates the folder or opens it, changes the number of cores when asked for another one
     /// and removes what a crash left behind. Safe to run again after a crash at any point.
     ///
-    /// Nobody else may use the folder meanwhile (see [`DirLock`]).
+    /// Nobody else may use the folder meanwhile: whoever calls this holds `LOCK`.
     pub async fn open<E: Env>(env: &E, dir: &Path, wanted: &Wanted) -> Result<Self, DataDirError> {
         let mut identity = match Identity::read(env, dir).await? {
             Some(identity) => identity,

@@ -5,14 +5,16 @@
 //! shell around the shard (`server/src/rt`, or the simulator), which moves bytes only.
 
 mod control;
+mod core;
 mod env;
 mod message;
 pub mod shard;
 mod stats;
 
+pub use self::core::NodeCore;
 pub use control::Control;
 pub use coronet_ring::CoreId;
 pub use env::{ConnId, NodeEnv};
 pub use message::{ControlMessage, CoreMessage};
-pub use shard::{BlindWrites, Limits, OutputState, Shard, ShardConfig};
+pub use shard::{BlindWrites, Limits, OpenError, OutputState, Shard, ShardConfig};
 pub use stats::{CoreStats, NodeStats};
