@@ -80,10 +80,11 @@ impl Inner {
     pub async fn connect(settings: Builder, address: String) -> Result<Self, ClientError> {
         let address = Address::parse(&address)?;
         let deadline = Instant::now() + settings.connect_timeout;
-        let (link, layout) =
+        let (link, layout, core) =
             open_link(&settings, &address, address.port, CoreId::ANY, deadline).await?;
-        drop(link); // it served to learn the layout; each core gets its own connection
-        let slots = Mutex::new(HashMap::new());
+        // Whichever core it came to: that core needs no other connection.
+        let slot = Slot { link: Mutex::new(Some(Arc::new(link))), ..Slot::default() };
+        let slots = Mutex::new(HashMap::from([(core, Arc::new(slot))]));
         let layout = RwLock::new(Arc::new(layout));
         Ok(Self { settings, address, layout, slots, tokens: Tokens::new() })
     }
@@ -204,7 +205,8 @@ impl Inner {
         }
         let deadline = deadline.min(Instant::now() + self.settings.connect_timeout);
         let port = self.layout().port_of(core, self.address.port);
-        let (link, layout) = open_link(&self.settings, &self.address, port, core, deadline).await?;
+        let (link, layout, _) =
+            open_link(&self.settings, &self.address, port, core, deadline).await?;
         self.learn(layout);
         let link = Arc::new(link);
         *lock(&slot.link) = Some(Arc::clone(&link));
@@ -242,13 +244,14 @@ fn outcome(replies: Replies, repeatable: bool, write: bool) -> Result<Replies, F
     Err(Failure { error, retry_after: again.then_some(after) })
 }
 
+/// Opens a connection, asking for a core; returns the layout and the core that serves it.
 async fn open_link(
     settings: &Builder,
     address: &Address,
     port: u16,
     core: CoreId,
     deadline: Instant,
-) -> Result<(Link, Layout), ClientError> {
+) -> Result<(Link, Layout, CoreId), ClientError> {
     let failed = |source: std::io::Error| ClientError::Connect {
         address: format!("{}:{port}", address.host),
         source: Arc::new(source),
@@ -259,7 +262,7 @@ async fn open_link(
         stream.set_nodelay(true).map_err(failed)?;
         let hello = Hello::new(core, &settings.name);
         let (link, reply) = Link::open(stream, &hello, settings.in_flight).await?;
-        Ok((link, Layout::new(&reply)?))
+        Ok((link, Layout::new(&reply)?, reply.core))
     };
     match timeout_at(deadline, opening).await {
         Ok(opened) => opened,

@@ -74,8 +74,8 @@ impl ClientError {
         }
     }
 
-    /// Whether a write may nevertheless have been, or may still be, applied. Repeating it is then
-    /// only safe with the same token.
+    /// Whether the request, when it was a write, may nevertheless have been, or may still be,
+    /// applied. Repeating it is then only safe with the same token.
     pub fn possibly_applied(&self) -> bool {
         match self {
             ClientError::Connect { possibly_applied, .. }

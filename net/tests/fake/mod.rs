@@ -59,9 +59,9 @@ pub struct Conn {
     stream: TcpStream,
     input: Vec<u8>,
     says: Says,
-    /// How many connections came before this one, the client's first (for the layout) included.
+    /// How many connections came before this one.
     pub number: usize,
-    /// Core asked for in HELLO.
+    /// Core asked for in HELLO; 0 when any would do.
     pub core: CoreId,
     /// Requests that came in together with the last one read.
     pub reads: usize,
@@ -135,10 +135,13 @@ impl Conn {
         let Some(asked) = self.next().await else { return false };
         assert_eq!(asked.head.op, Op::Hello);
         let hello = Hello::decode(&asked.body).unwrap();
-        self.core = hello.wanted_core;
+        self.core = match hello.wanted_core {
+            CoreId::ANY => CoreId(0),
+            wanted => wanted,
+        };
         let reply = HelloReply {
             version: 1,
-            core: if hello.wanted_core == CoreId::ANY { CoreId(0) } else { hello.wanted_core },
+            core: self.core,
             partitions: self.says.partitions,
             epoch: Epoch(1),
             node_id: NodeId(42),
@@ -199,7 +202,7 @@ impl Fake {
         Self { address, accepted, says }
     }
 
-    /// Connections accepted so far, the client's first included.
+    /// Connections accepted so far.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }

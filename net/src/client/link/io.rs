@@ -18,7 +18,7 @@ use crate::op::Op;
 /// Room made for each read; a longer frame's full length is made room for once it is known.
 const READ_BYTES: usize = 64 << 10;
 
-/// A send buffer that grew beyond this is not kept.
+/// A buffer that grew beyond this is not kept once it is empty.
 const KEEP_BYTES: usize = 1 << 20;
 
 /// Sends HELLO and waits for its answer. Returns what the node said, and bytes read beyond it.
@@ -99,6 +99,9 @@ async fn read_replies(
 ) -> io::Result<()> {
     loop {
         let need = deliver_all(&mut input, shared)?;
+        if input.is_empty() && input.capacity() > KEEP_BYTES {
+            input = Vec::new();
+        }
         input.reserve(need.saturating_sub(input.len()).max(READ_BYTES));
         if socket.read_buf(&mut input).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
