@@ -12,10 +12,11 @@ mod arena;
 mod hash;
 mod order;
 
+use crate::types::sort_prefix;
 use crate::{EntryKind, EntryRef, Seq};
 use arena::{Arena, Segments, Span};
 use hash::HashIndex;
-use order::{Order, prefix};
+use order::Order;
 
 const NONE: u32 = u32::MAX;
 
@@ -96,7 +97,7 @@ impl Memtable {
         self.hash.insert(hash, id);
         let (keys, arena) = (&self.keys, &self.arena);
         let before =
-            self.order.insert(prefix(key), id, |other| arena.get(keys[other].bytes).cmp(key));
+            self.order.insert(sort_prefix(key), id, |other| arena.get(keys[other].bytes).cmp(key));
         let link = match before {
             Some(before) => &mut self.keys[before].next,
             None => &mut self.head,
@@ -164,8 +165,9 @@ impl Memtable {
 
     /// The newest version of the first key that is not before `key`.
     pub fn seek(&self, key: &[u8]) -> Option<Pos> {
-        let before =
-            self.order.before(prefix(key), |other| self.arena.get(self.keys[other].bytes).cmp(key));
+        let before = self
+            .order
+            .before(sort_prefix(key), |other| self.arena.get(self.keys[other].bytes).cmp(key));
         self.newest_of(before.map_or(self.head, |before| self.keys[before].next))
     }
 

@@ -2,7 +2,7 @@
 //! comes just before this one?". The keys themselves form a linked list in key order, so the
 //! tree is never walked by a scan and positions survive every insert.
 //!
-//! Each entry carries the first eight bytes of its key, so that most comparisons stay inside one
+//! Each entry carries the first sixteen bytes of its key, so that most comparisons stay inside one
 //! node. Keys are only added: a memtable forgets everything at once.
 
 use super::arena::Segments;
@@ -10,20 +10,11 @@ use std::cmp::Ordering;
 
 const FANOUT: usize = 64;
 
-/// The first eight bytes of a key as a number that sorts like the key. Equal numbers decide
-/// nothing.
-pub(super) fn prefix(key: &[u8]) -> u64 {
-    let mut bytes = [0; 8];
-    let len = key.len().min(8);
-    bytes[..len].copy_from_slice(&key[..len]);
-    u64::from_be_bytes(bytes)
-}
-
 /// Sorted entries of one node. In an inner node entry `i` is the smallest key under child `i`.
 #[derive(Debug)]
 struct Node {
     len: usize,
-    prefixes: [u64; FANOUT],
+    prefixes: [u128; FANOUT],
     keys: [u32; FANOUT],
 }
 
@@ -33,7 +24,7 @@ impl Node {
     }
 
     /// How many entries sort before the target; `order` compares a key number with the target.
-    fn rank(&self, target: u64, order: &mut impl FnMut(u32) -> Ordering) -> usize {
+    fn rank(&self, target: u128, order: &mut impl FnMut(u32) -> Ordering) -> usize {
         let prefixes = &self.prefixes[..self.len];
         let low = prefixes.partition_point(|p| *p < target);
         if prefixes.get(low) != Some(&target) {
@@ -43,7 +34,7 @@ impl Node {
         low + self.keys[low..low + ties].partition_point(|k| order(*k) == Ordering::Less)
     }
 
-    fn insert(&mut self, at: usize, prefix: u64, key: u32) {
+    fn insert(&mut self, at: usize, prefix: u128, key: u32) {
         self.prefixes.copy_within(at..self.len, at + 1);
         self.keys.copy_within(at..self.len, at + 1);
         self.prefixes[at] = prefix;
@@ -69,7 +60,7 @@ struct Inner {
 }
 
 impl Inner {
-    fn insert(&mut self, at: usize, prefix: u64, key: u32, child: u32) {
+    fn insert(&mut self, at: usize, prefix: u128, key: u32, child: u32) {
         self.children.copy_within(at..self.node.len, at + 1);
         self.children[at] = child;
         self.node.insert(at, prefix, key);
@@ -84,7 +75,7 @@ impl Inner {
 
 /// A child that a split produced, to be entered into the parent.
 struct Sibling {
-    prefix: u64,
+    prefix: u128,
     key: u32,
     child: u32,
 }
@@ -103,7 +94,7 @@ pub(super) struct Order {
 
 impl Order {
     /// The greatest key before the target, if any.
-    pub fn before(&self, target: u64, mut order: impl FnMut(u32) -> Ordering) -> Option<u32> {
+    pub fn before(&self, target: u128, mut order: impl FnMut(u32) -> Ordering) -> Option<u32> {
         if self.leaves.len() == 0 {
             return None;
         }
@@ -121,7 +112,7 @@ impl Order {
     /// Adds a key that is not in the tree; returns the key before it.
     pub fn insert(
         &mut self,
-        prefix: u64,
+        prefix: u128,
         key: u32,
         mut order: impl FnMut(u32) -> Ordering,
     ) -> Option<u32> {
@@ -155,7 +146,7 @@ impl Order {
         before
     }
 
-    fn insert_leaf(&mut self, at: u32, rank: usize, prefix: u64, key: u32) -> Option<Sibling> {
+    fn insert_leaf(&mut self, at: u32, rank: usize, prefix: u128, key: u32) -> Option<Sibling> {
         let leaf = &mut self.leaves[at];
         if leaf.len < FANOUT {
             leaf.insert(rank, prefix, key);
@@ -225,7 +216,7 @@ mod tests {
         for n in numbers {
             let id = stored.len() as u32;
             // Half of the number decides by prefix, the rest by full comparison.
-            let before = order.insert(n >> 8, id, |k| stored_cmp(&stored, k, n));
+            let before = order.insert(u128::from(n >> 8), id, |k| stored_cmp(&stored, k, n));
             let expected = stored.iter().copied().filter(|m| *m < n).max();
             assert_eq!(before.map(|k| stored[k as usize]), expected);
             stored.push(n);
@@ -245,7 +236,7 @@ mod tests {
         {
             let (order, stored) = build(numbers.into_iter());
             for n in (0..66_000).step_by(37) {
-                let found = order.before(n >> 8, |k| stored_cmp(&stored, k, n));
+                let found = order.before(u128::from(n >> 8), |k| stored_cmp(&stored, k, n));
                 let expected = stored.iter().copied().filter(|m| *m < n).max();
                 assert_eq!(found.map(|k| stored[k as usize]), expected, "before {n}");
             }
@@ -256,13 +247,5 @@ mod tests {
     fn keys_in_order_fill_their_leaves() {
         let (order, stored) = build(0..4096);
         assert_eq!(order.leaves.len(), stored.len() / FANOUT);
-    }
-
-    #[test]
-    fn prefixes_sort_like_keys() {
-        assert!(prefix(b"a") < prefix(b"b"));
-        assert!(prefix(b"a") <= prefix(b"a\0"));
-        assert!(prefix(b"abcdefgh") == prefix(b"abcdefghi"));
-        assert_eq!(prefix(b""), 0);
     }
 }

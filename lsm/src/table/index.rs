@@ -4,6 +4,7 @@
 use super::block::builder::common_prefix;
 use super::block::{Damage, HEADER, u32_at};
 use crate::env::PAGE;
+use crate::types::sort_prefix;
 
 /// Where a data block lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,9 +63,9 @@ pub(crate) struct Index {
     smallest: Box<[u8]>,
     /// Bytes that every key of the table begins with.
     common: usize,
-    /// The eight bytes of each separator after the common ones: most of a search needs only
+    /// The sixteen bytes of each separator after the common ones: most of a search needs only
     /// these.
-    prefixes: Vec<u64>,
+    prefixes: Vec<u128>,
     keys: Box<[u8]>,
     key_ends: Vec<u32>,
     /// Page number of each block, and one more: where the last block ends.
@@ -113,12 +114,8 @@ impl Index {
         Ok(index)
     }
 
-    fn prefix(&self, key: &[u8]) -> u64 {
-        let mut bytes = [0; 8];
-        let rest = key.get(self.common..).unwrap_or_default();
-        let len = rest.len().min(8);
-        bytes[..len].copy_from_slice(&rest[..len]);
-        u64::from_be_bytes(bytes)
+    fn prefix(&self, key: &[u8]) -> u128 {
+        sort_prefix(key.get(self.common..).unwrap_or_default())
     }
 
     pub fn smallest(&self) -> &[u8] {
@@ -175,7 +172,7 @@ impl Index {
     pub fn held(&self) -> usize {
         self.keys.len()
             + self.smallest.len()
-            + self.prefixes.capacity() * 8
+            + self.prefixes.capacity() * 16
             + (self.key_ends.capacity() + self.pages.capacity() + self.lens.capacity()) * 4
     }
 }
