@@ -8,7 +8,8 @@ use std::time::Duration;
 pub struct Options {
     /// Memtable size at which it is frozen and flushed, bytes.
     pub memtable_bytes: usize,
-    /// Frozen memtables that may wait for their flush before writes are refused as busy.
+    /// Frozen memtables that may wait for their flush; with so many, commits slow down while the
+    /// active one fills, and writes are refused as busy when it is far over its size.
     pub max_frozen: usize,
     /// Size of one log segment, bytes, a multiple of 4096.
     pub log_segment_bytes: u64,
@@ -22,9 +23,9 @@ pub struct Options {
     pub filter_bits_per_key: u32,
     /// Number of level-0 tables that starts a compaction into level 1.
     pub l0_trigger: usize,
-    /// Number of level-0 tables from which writes are slowed smoothly.
+    /// Number of level-0 tables from which commits are slowed smoothly.
     pub l0_slowdown: usize,
-    /// Number of level-0 tables from which writes are refused as busy.
+    /// Number of level-0 tables from which commits go at the slowest rate.
     pub l0_stop: usize,
     /// Size of level 1, bytes; each further level is `fanout` times larger.
     pub level_base_bytes: u64,
@@ -47,7 +48,7 @@ impl Default for Options {
         Options {
             memtable_bytes: 64 << 20,
             max_frozen: 2,
-            log_segment_bytes: 64 << 20,
+            log_segment_bytes: 32 << 20,
             sync_interval: Duration::from_millis(50),
             block_bytes: 8 << 10,
             table_bytes: 64 << 20,

@@ -57,7 +57,7 @@ stats! {
     log_segments,
     /// Time commits were delayed so that flush and compaction keep up, microseconds.
     delayed_micros,
-    /// Time commits stood still because memory or level 0 was full, microseconds.
+    /// Time commits went at the slowest rate because memory or level 0 was full, microseconds.
     stalled_micros,
     /// Bytes of log replayed at opening.
     replayed_bytes,

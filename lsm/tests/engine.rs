@@ -1,6 +1,7 @@
 //! What the engine promises, exercised on the simulated disk: commits, reads, scans, flushes,
 //! compactions, reopening, limits, a full disk.
 
+use coronet_lsm::env::Env;
 use coronet_lsm::{
     CachedRead, CompactionFilter, Durability, Engine, Error, FilterDecision, Options, ScanRange,
     WriteBatch,
@@ -18,16 +19,32 @@ async fn open(env: &SimEnv, options: Options) -> TestEngine {
     Engine::open(env.clone(), Path::new(DIR), options).await.unwrap()
 }
 
-async fn put(engine: &TestEngine, key: &[u8], value: &[u8]) {
-    let mut batch = WriteBatch::new();
-    batch.put(key, value);
-    engine.write(&batch, Durability::Durable).unwrap().await.unwrap();
+/// Writes durably; waits as long as the engine says it is busy.
+async fn write(env: &SimEnv, engine: &TestEngine, batch: &WriteBatch) {
+    loop {
+        match engine.write(batch, Durability::Durable) {
+            Ok(commit) => {
+                commit.await.unwrap();
+                return;
+            }
+            Err(Error::Busy { retry_after_ms }) => {
+                env.sleep(Duration::from_millis(retry_after_ms.into())).await;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
 }
 
-async fn delete(engine: &TestEngine, key: &[u8]) {
+async fn put(env: &SimEnv, engine: &TestEngine, key: &[u8], value: &[u8]) {
+    let mut batch = WriteBatch::new();
+    batch.put(key, value);
+    write(env, engine, &batch).await;
+}
+
+async fn delete(env: &SimEnv, engine: &TestEngine, key: &[u8]) {
     let mut batch = WriteBatch::new();
     batch.delete(key);
-    engine.write(&batch, Durability::Durable).unwrap().await.unwrap();
+    write(env, engine, &batch).await;
 }
 
 async fn collect(engine: &TestEngine, range: ScanRange) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -56,9 +73,9 @@ fn a_committed_write_is_read_by_every_kind_of_read() {
     let env = sim.node_env("a");
     sim.block_on(async {
         let engine = open(&env, Options::tiny()).await;
-        put(&engine, b"a", b"1").await;
-        put(&engine, b"b", b"2").await;
-        delete(&engine, b"a").await;
+        put(&env, &engine, b"a", b"1").await;
+        put(&env, &engine, b"b", b"2").await;
+        delete(&env, &engine, b"a").await;
         assert_eq!(engine.get(b"a").await.unwrap(), None);
         assert_eq!(engine.get(b"b").await.unwrap(), Some(b"2".to_vec()));
         let cached = engine.get_cached(b"b", |value| value.map(<[u8]>::to_vec)).unwrap();
@@ -78,7 +95,7 @@ fn readers_see_a_write_only_when_it_is_committed_but_latest_readers_at_once() {
     let env = sim.node_env("a");
     sim.block_on(async {
         let engine = open(&env, Options::tiny()).await;
-        put(&engine, b"k", b"old").await;
+        put(&env, &engine, b"k", b"old").await;
         let mut batch = WriteBatch::new();
         batch.put(b"k", b"new");
         let commit = engine.write(&batch, Durability::Durable).unwrap();
@@ -98,7 +115,7 @@ fn writers_of_one_moment_share_one_batch_and_one_sync() {
     let env = sim.node_env("a");
     sim.block_on(async {
         let engine = open(&env, Options::tiny()).await;
-        put(&engine, b"warm", b"up").await;
+        put(&env, &engine, b"warm", b"up").await;
         let before = engine.stats();
         let mut batch = WriteBatch::new();
         let mut commits = Vec::new();
@@ -129,7 +146,7 @@ fn buffered_writes_reach_the_device_within_the_interval() {
         engine.write(&batch, Durability::Buffered).unwrap().await.unwrap();
         assert_eq!(engine.get(b"k").await.unwrap(), Some(b"v".to_vec()));
         assert_eq!(engine.stats().log_syncs, 0);
-        coronet_lsm::env::Env::sleep(&env, options.sync_interval * 3).await;
+        env.sleep(options.sync_interval * 3).await;
         assert_eq!(engine.stats().log_syncs, 1);
     });
     let env = sim.crash(&env);
@@ -146,7 +163,7 @@ fn flush_moves_memory_into_tables_and_frees_the_log() {
     sim.block_on(async {
         let engine = open(&env, Options::tiny()).await;
         for n in 0..500 {
-            put(&engine, &key(n % 100), &value(n, 700)).await;
+            put(&env, &engine, &key(n % 100), &value(n, 700)).await;
         }
         engine.flush().await.unwrap();
         let stats = engine.stats();
@@ -173,9 +190,9 @@ fn compaction_pays_its_debt_and_keeps_the_newest_versions() {
         for n in 0..3_000u64 {
             let k = key(n * 7919 % 1000);
             if n % 10 == 9 {
-                delete(&engine, &k).await
+                delete(&env, &engine, &k).await
             } else {
-                put(&engine, &k, &value(n, 300)).await
+                put(&env, &engine, &k, &value(n, 300)).await
             }
         }
         engine.flush().await.unwrap();
@@ -214,19 +231,19 @@ fn deletes_vanish_at_the_last_level() {
     sim.block_on(async {
         let engine = open(&env, Options::tiny()).await;
         for n in 0..400 {
-            put(&engine, &key(n), &value(n, 500)).await;
+            put(&env, &engine, &key(n), &value(n, 500)).await;
         }
         for n in 0..400 {
-            delete(&engine, &key(n)).await;
+            delete(&env, &engine, &key(n)).await;
         }
         for n in 0..400 {
-            put(&engine, &key(1000 + n), &value(n, 500)).await;
-            delete(&engine, &key(1000 + n)).await;
+            put(&env, &engine, &key(1000 + n), &value(n, 500)).await;
+            delete(&env, &engine, &key(1000 + n)).await;
         }
         engine.flush().await.unwrap();
         // Enough overwrites of the ends of the range to push everything through the levels.
         for n in 0..600u64 {
-            put(&engine, &key(n % 2 * 2000), &value(n, 500)).await;
+            put(&env, &engine, &key(n % 2 * 2000), &value(n, 500)).await;
             if n % 50 == 0 {
                 engine.flush().await.unwrap();
             }
@@ -252,11 +269,11 @@ fn the_filter_drops_entries_at_the_last_level_only() {
             Engine::open_with(env.clone(), Path::new(DIR), options, Some(filter)).await.unwrap();
         for n in 0..600u64 {
             let v = if n % 2 == 0 { b"dead".to_vec() } else { value(n, 400) };
-            put(&engine, &key(n), &v).await;
+            put(&env, &engine, &key(n), &v).await;
         }
         for round in 0..8u64 {
-            put(&engine, &key(0), &value(round, 100)).await;
-            put(&engine, &key(599), &value(round, 100)).await;
+            put(&env, &engine, &key(0), &value(round, 100)).await;
+            put(&env, &engine, &key(599), &value(round, 100)).await;
             engine.flush().await.unwrap();
         }
         engine.compact().await.unwrap();
@@ -273,13 +290,13 @@ fn a_scan_keeps_its_moment_while_everything_changes() {
     sim.block_on(async {
         let engine = open(&env, Options::tiny()).await;
         for n in 0..300 {
-            put(&engine, &key(n), &value(n, 300)).await;
+            put(&env, &engine, &key(n), &value(n, 300)).await;
         }
         let mut scan = engine.scan(ScanRange::default()).await.unwrap();
         for n in 0..900 {
-            put(&engine, &key(n % 450), &value(n + 10_000, 300)).await;
+            put(&env, &engine, &key(n % 450), &value(n + 10_000, 300)).await;
         }
-        delete(&engine, &key(5)).await;
+        delete(&env, &engine, &key(5)).await;
         engine.flush().await.unwrap();
         engine.compact().await.unwrap();
         for n in 0..300 {
@@ -323,7 +340,7 @@ fn a_batch_larger_than_a_segment_gets_a_segment_of_its_own() {
             batch.put(&key(n), &value(n, 15_000));
         }
         engine.write(&batch, Durability::Durable).unwrap().await.unwrap();
-        put(&engine, b"after", b"it").await;
+        put(&env, &engine, b"after", b"it").await;
     });
     let env = sim.crash(&env);
     sim.block_on(async {
@@ -342,7 +359,7 @@ fn a_full_disk_refuses_writes_loses_nothing_and_heals() {
     let options = Options { full_probe_interval: Duration::from_millis(100), ..Options::tiny() };
     sim.block_on(async {
         let engine = open(&env, options.clone()).await;
-        put(&engine, b"before", b"v").await;
+        put(&env, &engine, b"before", b"v").await;
         let used = env.disk().used();
         env.disk().set_faults(Faults { capacity: Some(used + 100_000), ..Faults::none() });
         let mut accepted = Vec::new();
@@ -359,17 +376,17 @@ fn a_full_disk_refuses_writes_loses_nothing_and_heals() {
                 Err(other) => panic!("{other}"),
             }
             if n % 20 == 19 {
-                coronet_lsm::env::Env::sleep(&env, Duration::from_millis(5)).await;
+                env.sleep(Duration::from_millis(5)).await;
             }
         }
         assert!(refused, "the disk never filled");
         assert_eq!(engine.get(b"before").await.unwrap(), Some(b"v".to_vec()));
         env.disk().set_faults(Faults::none());
-        coronet_lsm::env::Env::sleep(&env, Duration::from_secs(2)).await;
+        env.sleep(Duration::from_secs(2)).await;
         for (_, commit) in &mut accepted {
             commit.await.unwrap();
         }
-        put(&engine, b"after", b"v").await;
+        put(&env, &engine, b"after", b"v").await;
         for (n, _) in &accepted {
             assert_eq!(engine.get(&key(*n)).await.unwrap(), Some(value(*n, 500)));
         }
@@ -385,7 +402,7 @@ fn a_failed_log_sync_is_never_acknowledged_and_ends_writing() {
     let only = Some(".log".to_owned());
     sim.block_on(async {
         let engine = open(&env, Options::tiny()).await;
-        put(&engine, b"a", b"1").await;
+        put(&env, &engine, b"a", b"1").await;
         env.disk().set_faults(Faults { sync_error: 1_000_000, only, ..Faults::none() });
         let mut batch = WriteBatch::new();
         batch.put(b"a", b"2");
@@ -401,7 +418,7 @@ fn a_failed_log_sync_is_never_acknowledged_and_ends_writing() {
         let engine = open(&env, Options::tiny()).await;
         let found = engine.get(b"a").await.unwrap();
         assert!(found == Some(b"1".to_vec()) || found == Some(b"2".to_vec()));
-        put(&engine, b"a", b"3").await;
+        put(&env, &engine, b"a", b"3").await;
     });
 }
 
@@ -421,7 +438,7 @@ fn writers_that_do_not_wait_are_slowed_and_none_is_lost() {
                     Ok(commit) => break commits.push(commit),
                     Err(Error::Busy { retry_after_ms }) => {
                         let pause = Duration::from_millis(retry_after_ms.into());
-                        coronet_lsm::env::Env::sleep(&env, pause).await;
+                        env.sleep(pause).await;
                     }
                     Err(other) => panic!("{other}"),
                 }
@@ -472,7 +489,7 @@ fn random_history(seed: u64) {
             let found = collect(&engine, ScanRange::default()).await;
             assert_eq!(found, model.clone().into_iter().collect::<Vec<_>>(), "life {life}");
             for _ in 0..steps {
-                step(&engine, &mut rng, &mut model).await;
+                step(&env, &engine, &mut rng, &mut model).await;
             }
             if rng.below(2) == 0 {
                 engine.close().await.unwrap();
@@ -482,7 +499,12 @@ fn random_history(seed: u64) {
     }
 }
 
-async fn step(engine: &TestEngine, rng: &mut Rng, model: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
+async fn step(
+    env: &SimEnv,
+    engine: &TestEngine,
+    rng: &mut Rng,
+    model: &mut BTreeMap<Vec<u8>, Vec<u8>>,
+) {
     match rng.below(100) {
         0..60 => {
             let mut batch = WriteBatch::new();
@@ -497,7 +519,7 @@ async fn step(engine: &TestEngine, rng: &mut Rng, model: &mut BTreeMap<Vec<u8>, 
                     model.insert(k, v);
                 }
             }
-            engine.write(&batch, Durability::Durable).unwrap().await.unwrap();
+            write(env, engine, &batch).await;
         }
         60..80 => {
             let k = key(rng.below(300));

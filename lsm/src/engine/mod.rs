@@ -81,7 +81,7 @@ impl<E: Env> Engine<E> {
     pub fn write(&self, batch: &WriteBatch, durability: Durability) -> Result<Commit> {
         let shared = &*self.shared;
         batch.check(&shared.options)?;
-        shared.admit()?;
+        shared.admit(batch.bytes())?;
         if batch.is_empty() {
             let done = Rc::new(Completion::default());
             done.complete(Ok(()));

@@ -65,7 +65,8 @@ pub(crate) async fn open<E: Env>(
         stats.clone(),
         replayed,
         last,
-    );
+    )
+    .await?;
     let shared = Rc::new(Shared {
         dir: dir.to_owned(),
         cache: Rc::new(BlockCache::new(options.cache_bytes)),

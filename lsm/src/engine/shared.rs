@@ -79,9 +79,9 @@ pub(crate) struct Shared<E: Env> {
 }
 
 impl<E: Env> Shared<E> {
-    /// Whether a write may be applied now.
-    pub fn admit(&self) -> Result<()> {
-        let admitted = self.try_admit();
+    /// Whether a batch of `bytes` may be applied now.
+    pub fn admit(&self, bytes: usize) -> Result<()> {
+        let admitted = self.try_admit(bytes);
         match &admitted {
             Err(Error::Busy { .. }) => self.stats.update(|stats| stats.writes_busy += 1),
             Err(Error::DiskFull) => self.stats.update(|stats| stats.writes_disk_full += 1),
@@ -90,11 +90,11 @@ impl<E: Env> Shared<E> {
         admitted
     }
 
-    fn try_admit(&self) -> Result<()> {
+    fn try_admit(&self, bytes: usize) -> Result<()> {
         if self.closing.get() {
             return Err(Error::Closed);
         }
-        self.log.check()?;
+        self.log.check(bytes)?;
         if self.flush_health.is_disk_full() || self.compaction_health.is_disk_full() {
             return Err(Error::DiskFull);
         }

@@ -8,8 +8,11 @@ use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
 use crate::{Error, Result, Seq};
 use std::path::{Path, PathBuf};
 
+/// Spare segments kept ready. Two: when the disk turns out to be full while the second is made,
+/// the first still takes what was accepted until then.
+pub const WANTED_SPARE: usize = 2;
 /// Spare segments kept for reuse; more than that goes back to the disk.
-pub const MAX_SPARE: usize = 3;
+pub const MAX_SPARE: usize = 4;
 /// Bytes zeroed per write while a segment is prepared.
 const PREPARE_CHUNK: usize = 1 << 20;
 

@@ -8,7 +8,7 @@
 use super::Throttle;
 use super::format::{BATCH_HEADER, BatchHeader, SegmentHeader};
 use super::replay::Replayed;
-use super::segments::{Active, Full, MAX_SPARE, Segment, prepare};
+use super::segments::{Active, Full, MAX_SPARE, Segment, WANTED_SPARE, prepare};
 use crate::env::{AlignedBuf, Env, File, Nanos, PAGE, TaskClass};
 use crate::signal::{Commit, Completion, Signal, log_failed};
 use crate::stats::Counters;
@@ -49,6 +49,8 @@ struct State<F> {
     pending_bytes: usize,
     buffers: Vec<AlignedBuf>,
     active_generation: Option<u64>,
+    /// Bytes that still fit the active segment.
+    active_room: u64,
     next_generation: u64,
     next_id: u64,
     full: Vec<Full<F>>,
@@ -91,7 +93,7 @@ impl<E: Env> Clone for Log<E> {
 impl<E: Env> Log<E> {
     /// Takes over what the replay found and starts the log's tasks. `last` is the newest
     /// sequence number anything may carry; new writes follow it.
-    pub fn start(
+    pub async fn start(
         env: E,
         dir: PathBuf,
         options: Rc<Options>,
@@ -99,7 +101,7 @@ impl<E: Env> Log<E> {
         stats: Rc<Counters>,
         replayed: Replayed<E::File>,
         last: Seq,
-    ) -> Self {
+    ) -> Result<Self> {
         let state = State {
             next_seq: last.0 + 1,
             open: None,
@@ -107,6 +109,7 @@ impl<E: Env> Log<E> {
             pending_bytes: 0,
             buffers: Vec::new(),
             active_generation: None,
+            active_room: 0,
             next_generation: replayed.next_generation,
             next_id: replayed.next_id,
             full: replayed.full,
@@ -130,6 +133,9 @@ impl<E: Env> Log<E> {
             committed: Signal::default(),
             segments: Signal::default(),
         });
+        if inner.state.borrow().spare.is_empty() {
+            inner.add_spare(inner.options.log_segment_bytes).await.or_else(ignore_full_disk)?;
+        }
         let writer = Writer {
             inner: inner.clone(),
             active: None,
@@ -138,19 +144,17 @@ impl<E: Env> Log<E> {
         };
         env.spawn(TaskClass::Foreground, writer.run());
         env.spawn(TaskClass::Background, inner.clone().keep_spare());
-        Log { inner }
+        Ok(Log { inner })
     }
 
-    /// Whether a write would be taken now.
-    pub fn check(&self) -> Result<()> {
+    /// Whether a batch of `bytes` would be taken now.
+    pub fn check(&self, bytes: usize) -> Result<()> {
         let state = self.inner.state.borrow();
         match &state.failed {
             Some(error) => Err(error.clone()),
             None if state.closing || state.abandoned => Err(Error::Closed),
             None if state.disk_full => Err(Error::DiskFull),
-            None if state.pending_bytes > self.inner.pending_limit() => {
-                Err(Error::Busy { retry_after_ms: 20 })
-            }
+            None if !self.inner.has_room(&state, bytes) => Err(Error::Busy { retry_after_ms: 5 }),
             None => Ok(()),
         }
     }
@@ -222,7 +226,7 @@ impl<E: Env> Log<E> {
                 && state.spare.len() < MAX_SPARE
             {
                 state.spare.push(full.segment);
-                state.disk_full = false;
+                state.disk_full &= state.spare.len() < WANTED_SPARE;
             } else {
                 removable.push(full.segment.path);
             }
@@ -273,6 +277,11 @@ impl<E: Env> Log<E> {
     }
 }
 
+/// An engine on a full disk opens for reading; its log goes on probing.
+fn ignore_full_disk(error: Error) -> Result<()> {
+    if error.is_disk_full() { Ok(()) } else { Err(error) }
+}
+
 fn new_group(buffer: Option<AlignedBuf>, first: Seq) -> Group {
     let mut buf = buffer.unwrap_or_default();
     buf.clear();
@@ -289,6 +298,20 @@ impl<E: Env> Inner<E> {
     /// Bytes that may wait for the writer before further writes are refused.
     fn pending_limit(&self) -> usize {
         (self.options.max_batch_bytes() * 2).max(32 << 20)
+    }
+
+    /// Whether `bytes` more may wait for the writer. While fewer segments are ready than wanted,
+    /// the disk may prove full any moment: then only what surely fits is taken, because a write
+    /// that was taken cannot be refused any more.
+    fn has_room(&self, state: &State<E::File>, bytes: usize) -> bool {
+        let padding = 2 * PAGE * (state.sealed.len() + 2);
+        let need = (state.pending_bytes + bytes + padding) as u64;
+        let spare = state.spare.iter().map(|spare| spare.len).max().unwrap_or(0);
+        let ready = spare.max(state.active_room);
+        // A batch beyond the size of segments gets one of its own, on trust.
+        let oversized = state.pending_bytes == 0 && need > self.options.log_segment_bytes;
+        state.pending_bytes <= self.pending_limit()
+            && (state.spare.len() >= WANTED_SPARE || need <= ready || oversized)
     }
 
     /// Ends the log: everything pending and everything later fails.
@@ -317,7 +340,7 @@ impl<E: Env> Inner<E> {
                 if state.failed.is_some() || state.closing || state.stopped {
                     return;
                 }
-                state.spare.is_empty()
+                state.spare.len() < WANTED_SPARE
             };
             if !wanted {
                 self.segments.changed(epoch).await;
@@ -343,15 +366,15 @@ impl<E: Env> Inner<E> {
         let mut state = self.state.borrow_mut();
         match prepared {
             Ok(segment) => {
-                state.disk_full = false;
                 state.spare.push(segment);
+                state.disk_full &= state.spare.len() < WANTED_SPARE;
                 drop(state);
                 self.segments.notify();
                 Ok(())
             }
             Err(error) => {
                 // A segment may have come back meanwhile; then there is room after all.
-                state.disk_full = error.is_disk_full() && state.spare.is_empty();
+                state.disk_full = error.is_disk_full() && state.spare.len() < WANTED_SPARE;
                 Err(error)
             }
         }
@@ -429,10 +452,7 @@ impl<E: Env> Writer<E> {
             return Step::Pause(pause);
         }
         match state.sealed.pop_front().or_else(|| state.open.take()) {
-            Some(group) => {
-                state.pending_bytes -= group.buf.len() - BATCH_HEADER;
-                Step::Write(group)
-            }
+            Some(group) => Step::Write(group),
             None => Step::Wait(sync_in),
         }
     }
@@ -441,7 +461,9 @@ impl<E: Env> Writer<E> {
     async fn commit(&mut self, group: Group) -> Result<()> {
         let completion = group.completion.clone();
         let last = group.last();
+        let bytes = group.buf.len() - BATCH_HEADER;
         let outcome = self.write_group(group).await;
+        self.inner.written(bytes);
         if let Err(error) = &outcome {
             completion.complete(Err(log_failed(error)));
             return outcome;
@@ -474,7 +496,7 @@ impl<E: Env> Writer<E> {
         written.map_err(|e| Error::io("write", &active.segment.path, &e))?;
         active.offset += len;
         active.last = last;
-        inner.after_write(len, buf);
+        inner.after_write(len, buf, active.segment.len - active.offset);
         self.unsynced_since.get_or_insert_with(|| inner.env.now());
         if durable { self.sync().await } else { Ok(()) }
     }
@@ -566,25 +588,32 @@ impl<E: Env> Inner<E> {
         if state.closing || self.throttle.is_exempt(first) {
             return None;
         }
-        if self.throttle.stalls(first) {
-            self.stats.update(|stats| stats.stalled_micros += micros(THROTTLE_STEP));
-            return Some(THROTTLE_STEP);
-        }
         let pause = state.not_before.since(now).min(THROTTLE_STEP);
         if pause.is_zero() {
             return None;
         }
-        self.stats.update(|stats| stats.delayed_micros += micros(pause));
+        let full = self.throttle.is_full();
+        self.stats.update(|stats| {
+            let counter = if full { &mut stats.stalled_micros } else { &mut stats.delayed_micros };
+            *counter += micros(pause);
+        });
         Some(pause)
     }
 
+    /// These bytes do not wait any more, whatever became of them.
+    fn written(&self, bytes: usize) {
+        let mut state = self.state.borrow_mut();
+        state.pending_bytes = state.pending_bytes.saturating_sub(bytes);
+    }
+
     /// Counts a written batch, sets its price in time, keeps its buffer.
-    fn after_write(&self, len: u64, buf: AlignedBuf) {
+    fn after_write(&self, len: u64, buf: AlignedBuf, room: u64) {
         self.stats.update(|stats| {
             stats.log_batches += 1;
             stats.log_bytes += len;
         });
         let mut state = self.state.borrow_mut();
+        state.active_room = room;
         state.not_before = self.env.now().after(self.throttle.pause_after(buf.len()));
         if state.buffers.len() < SPARE_BUFFERS && buf.capacity() <= 2 * GROUP_BYTES {
             state.buffers.push(buf);
