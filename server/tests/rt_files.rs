@@ -13,11 +13,16 @@ use coronet_server::rt::{self, CoresConfig, RtEnv};
 /// Runs `test` on one core and returns what it returns.
 fn on_core<F, Fut, T>(test: F) -> T
 where
-    F: FnOnce(RtEnv) -> Fut + Clone + Send + 'static,
+    F: FnOnce(RtEnv) -> Fut + Send + 'static,
     Fut: Future<Output = T> + 'static,
     T: Send + 'static,
 {
-    let cores = rt::executor::start(&CoresConfig::first(1), |context| test(context.env)).unwrap();
+    let mut test = Some(test);
+    let cores = rt::executor::start(&CoresConfig::first(1), |_| {
+        let test = test.take().unwrap();
+        |context| test(context.env)
+    })
+    .unwrap();
     cores.join().pop().unwrap().unwrap()
 }
 

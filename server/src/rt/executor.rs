@@ -146,14 +146,18 @@ impl<T: Send + 'static> Cores<T> {
     }
 }
 
-/// Starts one executor per CPU and runs `main` on each. A core ends when its `main` is done.
+/// Starts one executor per CPU. `main` is asked, on the calling thread, for each core's main
+/// function, which then runs on the core. A core ends when its main future is done.
 ///
 /// # Errors
 /// When there are no CPUs, or threads or eventfds are refused. What fails on a core's own thread
 /// shows in [`Cores::join`].
-pub fn start<F, Fut, T>(config: &CoresConfig, main: F) -> Result<Cores<T>, RtError>
+pub fn start<F, Fut, T>(
+    config: &CoresConfig,
+    mut main: impl FnMut(CoreId) -> F,
+) -> Result<Cores<T>, RtError>
 where
-    F: FnOnce(CoreContext) -> Fut + Clone + Send + 'static,
+    F: FnOnce(CoreContext) -> Fut + Send + 'static,
     Fut: Future<Output = T> + 'static,
     T: Send + 'static,
 {
@@ -173,7 +177,7 @@ where
     for ((id, end), beat) in ends.into_iter().enumerate().zip(beats) {
         let seat =
             Seat { id: CoreId(id as u16), cpu: config.cpus[id], shared: Arc::clone(&shared) };
-        let (cpu, main) = (seat.cpu, main.clone());
+        let (cpu, main) = (seat.cpu, main(seat.id));
         let thread = LocalExecutorBuilder::new(Placement::Fixed(cpu))
             .name(&format!("core-{id}"))
             .preempt_timer(SLICE)
