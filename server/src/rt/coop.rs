@@ -1,45 +1,36 @@
 //! Tasks that are counted while they can run, and the cooperative yield.
 //!
-//! The driver must know whether anybody else wants the core: if not, it may wait inside its own
-//! ring, which is several times cheaper than the executor's sleep. Every task of the environment
-//! therefore carries a waker of ours, which counts it as runnable from wake-up to poll. It also
-//! keeps glommio's own 16-bit waker count at one per task, whatever the node does with wakers.
+//! The driver must know whether anybody else wants the core: if not, it waits inside its own ring,
+//! which is several times cheaper than the executor's sleep. Every task therefore carries a waker
+//! of ours, which counts it as runnable from wake-up to poll. It also keeps glommio's own 16-bit
+//! waker count at one per task, whatever the node does with wakers.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Wake, Waker};
 
 use super::core::Core;
-use super::heartbeat::Beat;
 
-/// How many of a core's tasks could run now.
-pub(super) struct Runnable {
-    count: AtomicUsize,
-    beat: Arc<Beat>,
-}
+/// How many of a core's tasks could run now. Atomic only because the type of wakers demands it:
+/// wakers of a core are used on its own thread.
+#[derive(Default)]
+pub(super) struct Runnable(AtomicUsize);
 
 impl Runnable {
-    pub(super) fn new(beat: Arc<Beat>) -> Arc<Self> {
-        Arc::new(Self { count: AtomicUsize::new(0), beat })
-    }
-
     /// Whether any task could run now.
     pub(super) fn any(&self) -> bool {
-        self.count.load(Ordering::Relaxed) > 0
+        self.0.load(Ordering::Relaxed) > 0
     }
 
     fn add(&self) {
-        // Wakers of a core are used on its own thread; the counter is atomic only because the
-        // type of wakers demands it.
-        if self.count.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.beat.busy();
-        }
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     fn remove(&self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -58,9 +49,9 @@ impl Wake for TaskWake {
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.queued.swap(true, Ordering::Relaxed) {
             self.runnable.add();
-        }
-        if let Some(inner) = self.inner.get() {
-            inner.wake_by_ref();
+            if let Some(inner) = self.inner.get() {
+                inner.wake_by_ref();
+            }
         }
     }
 }
@@ -77,21 +68,21 @@ impl Drop for Counted {
 }
 
 /// Runs `task` and counts it while it could run.
-pub(super) fn counted<T, F>(
-    runnable: &Arc<Runnable>,
-    task: F,
-) -> impl Future<Output = T> + use<T, F>
+pub(super) fn counted<T, F>(core: &Rc<Core>, task: F) -> impl Future<Output = T> + use<T, F>
 where
     F: Future<Output = T>,
 {
-    runnable.add();
-    let wake = Arc::new(TaskWake {
+    let core = Rc::clone(core);
+    core.runnable.add();
+    let counted = Counted(Arc::new(TaskWake {
         queued: AtomicBool::new(true),
         inner: OnceLock::new(),
-        runnable: Arc::clone(runnable),
-    });
-    let counted = Counted(wake);
+        runnable: Arc::clone(&core.runnable),
+    }));
     async move {
+        // Outlives the count: a driver that parked for this task runs again when it is gone.
+        let _last = LetDriverRun(Rc::clone(&core));
+        let counted = counted;
         let mut task = pin!(task);
         let waker = Waker::from(Arc::clone(&counted.0));
         poll_fn(|cx| {
@@ -100,18 +91,36 @@ where
             if wake.queued.swap(false, Ordering::Relaxed) {
                 wake.runnable.remove();
             }
-            task.as_mut().poll(&mut Context::from_waker(&waker))
+            let polled = task.as_mut().poll(&mut Context::from_waker(&waker));
+            after_poll(&core);
+            polled
         })
         .await
     }
 }
 
+struct LetDriverRun(Rc<Core>);
+
+impl Drop for LetDriverRun {
+    fn drop(&mut self) {
+        after_poll(&self.0);
+    }
+}
+
+/// Gets a parked driver up when it has something to do, and always when it is the last that could
+/// run: a core sleeps only in its driver.
+fn after_poll(core: &Core) {
+    if core.signal.is_parked() && (!core.runnable.any() || core.has_driver_work()) {
+        core.signal.wake();
+    }
+}
+
 /// The cooperative yield of [`coronet_lsm::env::Env::coop`].
 ///
-/// The executor notices completions of our ring only between time slices, so long work looks for
-/// itself: a driver that could do something gets the core at once.
+/// The executor knows nothing of our ring, so long work looks for itself: a driver that could do
+/// something gets the core at once.
 pub(super) async fn coop(core: &Core) {
-    if core.driver_wants_core() {
+    if !core.signal.is_parked() || core.has_driver_work() {
         core.signal.wake();
         glommio::executor().yield_task_queue_now().await;
     } else {

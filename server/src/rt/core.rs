@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use coronet_lsm::env::TaskClass;
+use coronet_lsm::env::{Nanos, TaskClass};
 use glommio::TaskQueueHandle;
 
 use super::coop::Runnable;
@@ -17,6 +17,7 @@ use super::ring::Ring;
 use super::serve::NetStats;
 use super::signal::Signal;
 use super::socket::Net;
+use super::timers::Timers;
 use super::xcore::{Bell, MeshEnd};
 use crate::node::{CoreId, CoreMessage};
 
@@ -84,8 +85,7 @@ pub(super) struct Core {
     pub(super) mesh: RefCell<MeshEnd<Envelope>>,
     pub(super) net: RefCell<Net>,
     pub(super) shared: Arc<Shared>,
-    /// The housekeeping timer fired.
-    pub(super) tick: Cell<bool>,
+    pub(super) timers: Timers,
     /// The core's main future is done: the driver drains the ring and ends.
     pub(super) ending: Cell<bool>,
     /// Socket figures as of the last turn.
@@ -95,9 +95,16 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// Whether the driver would do something if it had the core now.
-    pub(super) fn driver_wants_core(&self) -> bool {
-        !self.signal.is_parked() || self.ring.has_events()
+    /// Time since the process's cores were started.
+    pub(super) fn now(&self) -> Nanos {
+        let elapsed = self.shared.origin.elapsed();
+        Nanos(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// Whether a parked driver would do something if it had the core: completions wait, or a time
+    /// slice has passed since it last looked at its timers.
+    pub(super) fn has_driver_work(&self) -> bool {
+        self.ring.has_events() || glommio::executor().need_preempt()
     }
 
     /// Sends to a core of this process.

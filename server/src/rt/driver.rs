@@ -1,30 +1,29 @@
 //! The loop of a core: completions in, one send per connection with output, one `enter`.
 //!
-//! Decides when the core works, yields to other tasks and sleeps. While nobody else wants the core
-//! it waits inside its own ring, which costs no more than a bare ring does; after about a
-//! millisecond without work it sleeps in the executor, which the ring's eventfd (read through
-//! glommio's ring) ends.
+//! Decides when the core works, leaves the core to other tasks and sleeps. The core sleeps only
+//! here, inside the `enter` of its own ring, until a completion, another core's bell or the next
+//! timer: that costs no more than a bare ring does, and several times less than the executor's own
+//! sleep. While other tasks can run and the sockets are quiet the driver parks; the tasks' own
+//! bookkeeping ([`super::coop`]) gets it up as soon as completions arrive or nobody else can run.
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use glommio::io::BufferedFile;
+use coronet_lsm::env::Nanos;
 use io_uring::{opcode, types};
 
 use super::core::{Core, Envelope};
 use super::ring::{Completion, Kind, tag};
 
-/// The longest wait inside our own ring: how late the executor may notice its timers.
-const WAIT: Duration = Duration::from_micros(200);
+/// Without work for this long, the core counts as idle.
+const SHORT_WAIT: Duration = Duration::from_millis(2);
 /// The wait while messages to another core wait for room there.
 const WAIT_FOR_ROOM: Duration = Duration::from_micros(20);
-/// Waits without work before the core sleeps in the executor.
-const IDLE_ROUNDS: u32 = 5;
-/// The housekeeping interval.
+/// The housekeeping interval; also the longest wait.
 const TICK: Duration = Duration::from_millis(50);
 
 /// The loop's own memory.
@@ -32,14 +31,17 @@ pub(super) struct Driver {
     core: Rc<Core>,
     batch: Vec<Completion>,
     inbox: Vec<Envelope>,
+    /// The next housekeeping.
+    tick: Nanos,
     /// Turns without work in a row.
     idle: u32,
 }
 
 impl Driver {
     pub(super) fn new(core: Rc<Core>) -> Self {
-        let driver = Self { core, batch: Vec::new(), inbox: Vec::new(), idle: 0 };
-        driver.listen_to_bell();
+        let tick = core.now().after(TICK);
+        let driver = Self { core, batch: Vec::new(), inbox: Vec::new(), tick, idle: 0 };
+        listen_to_bell(&driver.core);
         driver
     }
 
@@ -56,19 +58,17 @@ impl Driver {
                 self.core.net.borrow_mut().release(&self.core.ring);
                 return Ok(());
             }
-            let others = self.core.runnable.any();
-            if others || glommio::executor().need_preempt() {
-                self.enter()?;
-                if others && self.idle > 0 && !self.has_work() {
-                    self.park().await;
-                } else {
-                    glommio::executor().yield_task_queue_now().await;
-                }
-            } else if self.idle < IDLE_ROUNDS {
+            if !self.core.runnable.any() && !self.core.beat.is_pending() {
                 self.wait()?;
-            } else {
-                self.enter()?;
+                continue;
+            }
+            // From here on the executor decides, which only the heartbeat keeps honest.
+            self.core.beat.busy();
+            self.enter()?;
+            if self.idle > 0 && !self.has_work() {
                 self.park().await;
+            } else {
+                glommio::executor().yield_task_queue_now().await;
             }
         }
     }
@@ -105,7 +105,10 @@ impl Driver {
                 net.deliver(core, envelope);
             }
         }
-        if core.tick.take() {
+        let now = core.now();
+        core.timers.fire(now);
+        if now >= self.tick {
+            self.tick = now.after(TICK);
             net.tick(core);
         }
         if core.shared.stopping() {
@@ -131,20 +134,28 @@ impl Driver {
         if self.core.ring.needs_enter() { self.core.ring.submit() } else { Ok(()) }
     }
 
-    /// Waits inside our own ring, a bounded time.
+    /// Sleeps inside our own ring.
     fn wait(&self) -> io::Result<()> {
-        let mesh = self.core.mesh.borrow();
+        let core = &self.core;
+        let mesh = core.mesh.borrow();
         let alone = mesh.cores() == 1;
         if !alone {
             mesh.bell().announce_sleep();
         }
-        let work = self.core.signal.is_kicked()
-            || (mesh.has_inbound() && self.core.net.borrow().takes_messages());
-        let result = if work {
-            self.core.ring.submit()
+        let inbound = mesh.has_inbound() && core.net.borrow().takes_messages();
+        let result = if core.signal.is_kicked() || inbound {
+            core.ring.submit()
+        } else if mesh.has_outbound() {
+            core.ring.submit_and_wait(WAIT_FOR_ROOM)
         } else {
-            let wait = if mesh.has_outbound() { WAIT_FOR_ROOM } else { WAIT };
-            self.core.ring.submit_and_wait(wait)
+            let deadline = core.timers.next().map_or(self.tick, |next| next.min(self.tick));
+            let mut wait = deadline.since(core.now());
+            if self.idle < 2 {
+                wait = wait.min(SHORT_WAIT);
+            } else {
+                core.beat.idle();
+            }
+            core.ring.submit_and_wait(wait)
         };
         if !alone {
             mesh.bell().awake();
@@ -152,43 +163,33 @@ impl Driver {
         result
     }
 
-    /// Sleeps in the executor until the signal, a completion or another core wakes the driver.
+    /// Leaves the core to other tasks until something wakes the driver.
     async fn park(&mut self) {
-        let mut slept = false;
+        let mut parked = false;
         poll_fn(|cx| {
-            let core = &self.core;
-            if slept && !core.signal.is_parked() {
+            if parked && !self.core.signal.is_parked() {
                 return Poll::Ready(());
             }
-            slept = true;
-            core.ring.arm_doorbell();
-            core.mesh.borrow().bell().announce_sleep();
-            if self.has_work() {
-                return Poll::Ready(());
-            }
-            core.signal.park(cx.waker().clone());
-            if !core.runnable.any() {
-                core.beat.idle();
-            }
+            parked = true;
+            self.core.signal.park(cx.waker());
             Poll::Pending
         })
         .await;
-        self.core.ring.disarm_doorbell();
-        self.core.mesh.borrow().bell().awake();
     }
 
     /// Whether the kernel holds nothing of this core any more.
     fn is_drained(&self) -> bool {
         self.core.ring.ops.borrow().in_flight() == 0 && self.core.net.borrow().is_empty()
     }
+}
 
-    #[allow(unsafe_code)]
-    fn listen_to_bell(&self) {
-        let bell = self.core.mesh.borrow().bell().as_raw_fd();
-        let entry = opcode::PollAdd::new(types::Fd(bell), libc::POLLIN as u32).build();
-        // SAFETY: the operation has no pointers.
-        unsafe { self.core.ring.push(entry.user_data(tag(Kind::Bell, 0))) };
-    }
+/// Has other cores' ringing end a wait.
+#[allow(unsafe_code)]
+fn listen_to_bell(core: &Core) {
+    let bell = core.mesh.borrow().bell().as_raw_fd();
+    let entry = opcode::PollAdd::new(types::Fd(bell), libc::POLLIN as u32).build();
+    // SAFETY: the operation has no pointers.
+    unsafe { core.ring.push(entry.user_data(tag(Kind::Bell, 0))) };
 }
 
 /// Resets the bell and listens to it again.
@@ -199,32 +200,5 @@ fn answer_bell(core: &Core) {
     // SAFETY: eight writable bytes. The poll said that the counter is not zero and nobody else
     // reads it, so this does not block.
     unsafe { libc::read(bell, count.as_mut_ptr().cast(), count.len()) };
-    let entry = opcode::PollAdd::new(types::Fd(bell), libc::POLLIN as u32).build();
-    // SAFETY: the operation has no pointers.
-    unsafe { core.ring.push(entry.user_data(tag(Kind::Bell, 0))) };
-}
-
-/// Wakes the driver when the kernel writes the doorbell: the bridge from our ring to glommio's.
-#[allow(unsafe_code)]
-pub(super) async fn bridge(core: Rc<Core>, doorbell: OwnedFd) {
-    // SAFETY: the descriptor is ours and now the file's.
-    let doorbell = unsafe { BufferedFile::from_raw_fd(doorbell.into_raw_fd()) };
-    while !core.ending.get() {
-        if doorbell.read_at(0, 8).await.is_err() {
-            // Cannot happen for an eventfd; the tick still gets the driver up.
-            glommio::timer::sleep(TICK).await;
-        }
-        core.signal.wake();
-    }
-    // A failed close of an eventfd means nothing.
-    let _ = doorbell.close().await;
-}
-
-/// Wakes the driver every [`TICK`] for deadlines.
-pub(super) async fn ticker(core: Rc<Core>) {
-    while !core.ending.get() {
-        glommio::timer::sleep(TICK).await;
-        core.tick.set(true);
-        core.signal.wake();
-    }
+    listen_to_bell(core);
 }

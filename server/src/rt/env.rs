@@ -17,6 +17,7 @@ use super::coop::{coop, counted};
 use super::core::{Core, Envelope};
 use super::file::RtFile;
 use super::op::{Op, Owned};
+use super::timers::Sleep;
 use crate::node::{CoreId, CoreMessage, NodeEnv};
 
 /// Paths are absolute or relative to the working folder.
@@ -87,8 +88,7 @@ impl Env for RtEnv {
     type File = RtFile;
 
     fn now(&self) -> Nanos {
-        let elapsed = self.core.shared.origin.elapsed();
-        Nanos(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+        self.core.now()
     }
 
     fn wall_micros(&self) -> u64 {
@@ -101,7 +101,7 @@ impl Env for RtEnv {
     }
 
     fn spawn(&self, class: TaskClass, task: impl Future<Output = ()> + 'static) {
-        let task = counted(&self.core.runnable, task);
+        let task = counted(&self.core, task);
         let queue = self.core.queues.of(class);
         match glommio::spawn_local_into(task, queue) {
             Ok(task) => drop(task.detach()),
@@ -111,7 +111,7 @@ impl Env for RtEnv {
     }
 
     async fn sleep(&self, duration: Duration) {
-        glommio::timer::sleep(duration).await;
+        Sleep::new(&self.core, duration).await;
     }
 
     async fn coop(&self) {

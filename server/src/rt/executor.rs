@@ -3,23 +3,23 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
-use glommio::{ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares};
+use glommio::{ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares, Task};
 
 use super::coop::{Runnable, counted};
 use super::core::{Core, Envelope, Queues, Shared, random_seed};
-use super::driver::{Driver, bridge, ticker};
+use super::driver::Driver;
 use super::env::RtEnv;
 use super::heartbeat::{Beat, Heartbeat};
-use super::ring::{Ring, eventfd};
+use super::ring::Ring;
 use super::signal::Signal;
 use super::socket::Net;
+use super::timers::{Sleep, Timers};
 use super::xcore::{MeshEnd, mesh};
 use crate::node::CoreId;
 
@@ -28,7 +28,7 @@ use crate::node::CoreId;
 const SLICE: Duration = Duration::from_micros(200);
 /// Registered I/O buffers of an executor; the least it accepts, as file I/O runs on our ring.
 const IO_MEMORY: usize = 64 * 1024;
-/// Depth of glommio's own rings: a pending read of the doorbell and timers.
+/// Depth of glommio's own rings, which carry nothing but its timers.
 const EXECUTOR_RING: usize = 32;
 
 /// Why the cores could not start, or ended early.
@@ -211,60 +211,66 @@ where
     let cpu = seat.cpu;
     let ring_error = move |source| RtError::Ring { cpu, source };
     let queues = queues();
-    let doorbell = eventfd()?;
-    let bridged = doorbell.try_clone()?;
     let signal = Rc::new(Signal::default());
-    let ring = Rc::new(Ring::new(cpu, doorbell, Rc::clone(&signal)).map_err(ring_error)?);
+    let ring = Rc::new(Ring::new(cpu, Rc::clone(&signal)).map_err(ring_error)?);
     let net = Net::new(&ring).map_err(ring_error)?;
     let core = Rc::new(Core {
         id: seat.id,
         ring,
         signal,
         queues,
-        runnable: Runnable::new(Arc::clone(&beat)),
+        runnable: Arc::new(Runnable::default()),
         beat: Arc::clone(&beat),
         mesh: RefCell::new(mesh),
         net: RefCell::new(net),
         shared: seat.shared,
-        tick: Cell::new(false),
+        timers: Timers::default(),
         ending: Cell::new(false),
         random: Cell::new(random_seed()?),
         last_stats: Cell::default(),
     });
 
-    let foreground = queues.foreground;
-    let gone = |error: glommio::GlommioError<()>| RtError::Start { cpu, cause: error.to_string() };
-    let pulse = glommio::spawn_local_into(Arc::clone(&beat).pulse(), foreground).map_err(gone)?;
-    let bridge =
-        glommio::spawn_local_into(bridge(Rc::clone(&core), bridged), foreground).map_err(gone)?;
-    let ticker = glommio::spawn_local_into(ticker(Rc::clone(&core)), foreground).map_err(gone)?;
-    let driver = Driver::new(Rc::clone(&core)).run();
-    let driver = glommio::spawn_local_into(driver, foreground).map_err(gone)?;
+    // The pulse is not counted as runnable: it serves the executor, not the core. It is never
+    // ended either, as the executor must be kept from oversleeping up to its very last step.
+    let woken = Rc::downgrade(&core);
+    let pulse = Arc::clone(&beat).pulse(move || {
+        if let Some(core) = woken.upgrade() {
+            core.signal.wake();
+        }
+    });
+    spawn_foreground(&core, pulse).detach();
     let context = CoreContext { env: RtEnv { core: Rc::clone(&core) }, cpu };
-    let main = counted(&core.runnable, main(context));
-    let main = glommio::spawn_local_into(main, foreground).map_err(gone)?;
+    let main = spawn_foreground(&core, counted(&core, main(context)));
+    let result = counted(&core, drive(&core, main)).await;
+    beat.end();
+    result.map_err(ring_error)
+}
 
-    let result = match select(main, driver).await {
+/// Runs the driver until `main` is done and the kernel has let go of everything.
+async fn drive<T: 'static>(core: &Rc<Core>, main: Task<T>) -> io::Result<T> {
+    let driver = spawn_foreground(core, Driver::new(Rc::clone(core)).run());
+    match select(main, driver).await {
         Either::Left((result, driver)) => {
             core.ending.set(true);
             core.signal.kick();
-            match select(driver, pin!(glommio::timer::sleep(DRAIN_LIMIT))).await {
-                Either::Left((Err(source), _)) => Err(ring_error(source)),
+            match select(driver, Sleep::new(core, DRAIN_LIMIT)).await {
+                Either::Left((ended, _)) => ended.map(|()| result),
                 // What the kernel still holds after the limit is leaked, not freed.
-                _ => Ok(result),
+                Either::Right(_) => Ok(result),
             }
         }
-        Either::Right((Err(source), _)) => Err(ring_error(source)),
+        Either::Right((Err(broken), _)) => Err(broken),
         // The driver ends by itself only after `ending` was set.
         Either::Right((Ok(()), main)) => Ok(main.await),
-    };
-    core.ending.set(true);
-    core.ring.ring_doorbell();
-    bridge.await;
-    ticker.cancel().await;
-    beat.stop();
-    pulse.cancel().await;
-    result
+    }
+}
+
+fn spawn_foreground<T: 'static>(core: &Core, task: impl Future<Output = T> + 'static) -> Task<T> {
+    match glommio::spawn_local_into(task, core.queues.foreground) {
+        Ok(task) => task,
+        // Queues live as long as the executor; without them there is nothing to run on.
+        Err(error) => unreachable!("a task queue of this executor is gone: {error}"),
+    }
 }
 
 /// How long operations that nobody waits for may take to end with their core.

@@ -1,15 +1,15 @@
 //! The thread outside all executors that keeps each of them from oversleeping.
 //!
-//! glommio 0.9.0 can park an executor that still has runnable tasks (the scheduler says "nothing
-//! ran" both when there was nothing to run and when it was preempted before it ran anything). A
-//! wake-up from another thread gets it out. While a core is active and made no turn since the
-//! last look, its pulse task is woken, about every millisecond; when all cores are idle the
-//! thread sleeps until one of them becomes busy.
+//! glommio 0.9.0 can park an executor that still has runnable tasks: the scheduler says "nothing
+//! ran" both when there was nothing to run and when it was preempted before it ran anything. A
+//! wake-up from another thread gets it out. While a core is active and made no turn since the last
+//! look, its pulse task is woken, about every millisecond. A core that waits in its own ring is
+//! not in the executor's hands and says so; when all do, this thread sleeps too.
 
 use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
@@ -18,27 +18,42 @@ use crossbeam_utils::CachePadded;
 
 /// How often active executors are looked at.
 const BEAT: Duration = Duration::from_millis(1);
-/// How often idle ones are: a safety net, cheap enough not to show.
-const IDLE_BEAT: Duration = Duration::from_millis(250);
+/// How often the thread looks when nobody is active, should an unpark ever get lost.
+const IDLE_BEAT: Duration = Duration::from_secs(1);
+/// Beats after a core's last step; its executor needs them to end.
+const LAST_BEATS: u32 = 5_000;
 
-/// What a core tells the heartbeat, written by the core alone.
-#[derive(Default)]
+/// What a core tells the heartbeat.
 pub(super) struct Beat {
     active: CachePadded<AtomicBool>,
     turns: CachePadded<AtomicU64>,
-    rescues: AtomicU64,
-    pulse: Mutex<Option<Waker>>,
+    /// A beat waits to be noticed by the executor.
+    pending: CachePadded<AtomicBool>,
+    ended: AtomicBool,
+    waker: Mutex<Option<Waker>>,
     thread: Arc<OnceLock<Thread>>,
 }
 
 impl Beat {
+    fn new(thread: Arc<OnceLock<Thread>>) -> Self {
+        Self {
+            // An executor needs the beats from its first step.
+            active: CachePadded::new(AtomicBool::new(true)),
+            turns: CachePadded::default(),
+            pending: CachePadded::default(),
+            ended: AtomicBool::new(false),
+            waker: Mutex::new(None),
+            thread,
+        }
+    }
+
     /// The core's driver made a turn.
     pub(super) fn turn(&self) {
         // The only writer: no read-modify-write needed.
         self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// The core has something to do.
+    /// The core works, or leaves itself to the executor.
     pub(super) fn busy(&self) {
         if !self.active.load(Ordering::Relaxed) {
             self.active.store(true, Ordering::Release);
@@ -48,34 +63,45 @@ impl Beat {
         }
     }
 
-    /// The core sleeps and no task of it can run.
+    /// The core waits in its own ring and no task of it can run.
     pub(super) fn idle(&self) {
-        self.active.store(false, Ordering::Release);
+        if self.active.load(Ordering::Relaxed) {
+            self.active.store(false, Ordering::Release);
+        }
     }
 
-    /// Leaves the calling task's waker with the heartbeat, for ever. Run as a task of its own.
-    pub(super) async fn pulse(self: Arc<Self>) {
+    /// Whether the executor must run for a moment, so that beats do not pile up in it.
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// The core's last step is being made.
+    pub(super) fn end(&self) {
+        self.busy();
+        self.ended.store(true, Ordering::Release);
+    }
+
+    /// Runs `pulse` whenever the heartbeat beats for this core. Never completes; a task of its own.
+    pub(super) async fn pulse(self: Arc<Self>, pulse: impl Fn()) {
         poll_fn(|cx| {
-            *lock(&self.pulse) = Some(cx.waker().clone());
+            self.pending.store(false, Ordering::Relaxed);
+            *lock(&self.waker) = Some(cx.waker().clone());
+            pulse();
             Poll::<()>::Pending
         })
         .await;
     }
 
-    /// Takes the waker back, on the executor's own thread and before it ends.
-    pub(super) fn stop(&self) {
-        *lock(&self.pulse) = None;
-    }
-
     fn wake(&self) {
-        if let Some(waker) = lock(&self.pulse).as_ref() {
+        self.pending.store(true, Ordering::Relaxed);
+        if let Some(waker) = lock(&self.waker).as_ref() {
             waker.wake_by_ref();
         }
     }
 }
 
-fn lock(pulse: &Mutex<Option<Waker>>) -> std::sync::MutexGuard<'_, Option<Waker>> {
-    pulse.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(waker: &Mutex<Option<Waker>>) -> MutexGuard<'_, Option<Waker>> {
+    waker.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The running heartbeat; stops when dropped.
@@ -88,9 +114,7 @@ impl Heartbeat {
     /// Makes the beats of `cores` cores and starts the thread.
     pub(super) fn start(cores: usize) -> io::Result<(Self, Vec<Arc<Beat>>)> {
         let slot = Arc::new(OnceLock::new());
-        let beats: Vec<_> = (0..cores)
-            .map(|_| Arc::new(Beat { thread: Arc::clone(&slot), ..Beat::default() }))
-            .collect();
+        let beats: Vec<_> = (0..cores).map(|_| Arc::new(Beat::new(Arc::clone(&slot)))).collect();
         let stop = Arc::new(AtomicBool::new(false));
         let (watched, stopped) = (beats.clone(), Arc::clone(&stop));
         let thread = thread::Builder::new().name("heartbeat".into()).spawn(move || {
@@ -112,18 +136,20 @@ impl Drop for Heartbeat {
 }
 
 fn watch(beats: &[Arc<Beat>], stop: &AtomicBool) {
-    let mut seen = vec![0; beats.len()];
+    let mut seen = vec![(u64::MAX, 0u32); beats.len()];
     while !stop.load(Ordering::Acquire) {
         let mut any = false;
-        for (beat, seen) in beats.iter().zip(&mut seen) {
-            let active = beat.active.load(Ordering::Acquire);
-            any |= active;
-            let turns = beat.turns.load(Ordering::Relaxed);
-            if turns == std::mem::replace(seen, turns) {
+        for (beat, (turns, last_beats)) in beats.iter().zip(&mut seen) {
+            if beat.ended.load(Ordering::Acquire) {
+                *last_beats += 1;
+            }
+            if !beat.active.load(Ordering::Acquire) || *last_beats > LAST_BEATS {
+                continue;
+            }
+            any = true;
+            let now = beat.turns.load(Ordering::Relaxed);
+            if std::mem::replace(turns, now) == now {
                 beat.wake();
-                if active {
-                    beat.rescues.fetch_add(1, Ordering::Relaxed);
-                }
             }
         }
         thread::park_timeout(if any { BEAT } else { IDLE_BEAT });

@@ -26,6 +26,7 @@ mod ring;
 mod serve;
 mod signal;
 mod socket;
+mod timers;
 
 pub use env::RtEnv;
 pub use executor::{CoreContext, Cores, CoresConfig, RtError, Stopper};

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -98,14 +98,11 @@ pub(super) struct Ring {
     backlog: RefCell<VecDeque<squeue::Entry>>,
     pub(super) ops: RefCell<OpSlab>,
     signal: Rc<Signal>,
-    /// Written by the kernel while the ring lives.
-    doorbell: OwnedFd,
 }
 
 impl Ring {
-    /// Sets up the ring of the calling thread, which must be pinned to `cpu`. The kernel writes
-    /// `doorbell` (an eventfd) when completions arrive while the driver sleeps.
-    pub(super) fn new(cpu: usize, doorbell: OwnedFd, signal: Rc<Signal>) -> io::Result<Self> {
+    /// Sets up the ring of the calling thread, which must be pinned to `cpu`.
+    pub(super) fn new(cpu: usize, signal: Rc<Signal>) -> io::Result<Self> {
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -114,21 +111,17 @@ impl Ring {
             .setup_submit_all()
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
-        uring.submitter().register_eventfd(doorbell.as_raw_fd())?;
         let mut workers = WORKERS;
         uring.submitter().register_iowq_max_workers(&mut workers)?;
         // Workers on other cores would steal those cores' time; refused in some containers,
         // where the scheduler places them.
         let _ = uring.submitter().register_iowq_aff(&cpu_set(cpu));
-        let ring = Self {
+        Ok(Self {
             uring: RefCell::new(uring),
             backlog: RefCell::new(VecDeque::new()),
             ops: RefCell::new(OpSlab::default()),
             signal,
-            doorbell,
-        };
-        ring.disarm_doorbell();
-        Ok(ring)
+        })
     }
 
     /// The ring's descriptor-level interface for registrations (buffer rings).
@@ -205,23 +198,6 @@ impl Ring {
             result: entry.result(),
             flags: entry.flags(),
         }));
-    }
-
-    /// Asks the kernel to write the doorbell when completions arrive.
-    pub(super) fn arm_doorbell(&self) {
-        self.uring.borrow_mut().completion().enable_eventfd();
-        // The caller looks at the queues next; the store must not pass that look.
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-    }
-
-    /// Writes the doorbell in the kernel's place.
-    pub(super) fn ring_doorbell(&self) {
-        write_eventfd(self.doorbell.as_raw_fd());
-    }
-
-    /// Spares the kernel the doorbell while the driver is awake.
-    pub(super) fn disarm_doorbell(&self) {
-        self.uring.borrow_mut().completion().disable_eventfd();
     }
 
     /// Moves the backlog into the submission queue as far as it goes.

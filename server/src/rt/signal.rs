@@ -1,7 +1,7 @@
-//! The one bit that keeps the driver awake, and the waker that gets it out of its sleep.
+//! The bit that keeps the driver awake, and the waker that gets it out of its sleep.
 //!
 //! Everything that hands work to the driver from the same core (a queued operation, output of a
-//! connection, a timer) kicks; the driver looks at the bit before it waits.
+//! connection, a message) kicks; the driver looks at the bit before it waits.
 
 use std::cell::{Cell, RefCell};
 use std::task::Waker;
@@ -10,9 +10,8 @@ use std::task::Waker;
 #[derive(Default)]
 pub(super) struct Signal {
     kicked: Cell<bool>,
-    /// Set while the driver sleeps in the executor (not while it waits in its own ring: nothing
-    /// else runs on the core then).
-    parked: RefCell<Option<Waker>>,
+    parked: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
 }
 
 impl Signal {
@@ -22,10 +21,12 @@ impl Signal {
         self.wake();
     }
 
-    /// Lets a sleeping driver run without claiming that there is work of ours.
+    /// Lets a parked driver run without claiming that there is work of ours.
     pub(super) fn wake(&self) {
-        if let Some(waker) = self.parked.borrow_mut().take() {
-            waker.wake();
+        if self.parked.replace(false)
+            && let Some(waker) = self.waker.borrow().as_ref()
+        {
+            waker.wake_by_ref();
         }
     }
 
@@ -39,13 +40,18 @@ impl Signal {
         self.kicked.replace(false)
     }
 
-    /// Whether the driver sleeps in the executor.
+    /// Whether the driver leaves the core to other tasks until it is woken.
     pub(super) fn is_parked(&self) -> bool {
-        self.parked.borrow().is_some()
+        self.parked.get()
     }
 
-    /// The driver goes to sleep; `waker` gets it back.
-    pub(super) fn park(&self, waker: Waker) {
-        *self.parked.borrow_mut() = Some(waker);
+    /// The driver parks; `waker` gets it back.
+    pub(super) fn park(&self, waker: &Waker) {
+        self.parked.set(true);
+        let mut known = self.waker.borrow_mut();
+        match known.as_mut() {
+            Some(known) => known.clone_from(waker),
+            None => *known = Some(waker.clone()),
+        }
     }
 }
