@@ -8,7 +8,6 @@ use coronet_net::{ErrorCode, Quorum};
 
 use super::exit::{CliError, Exit};
 use super::options::{Durability, RequestArgs, WriteArgs};
-use super::render::parse_token;
 use crate::transfer::Store;
 
 /// Connects to the server.
@@ -57,13 +56,12 @@ impl RequestArgs {
 
 impl WriteArgs {
     /// The options of a write.
-    pub fn options(&self) -> Result<RequestOptions, CliError> {
-        let mut options =
-            self.request.options().w(Quorum(self.w)).durability(self.durability.into());
-        if let Some(context) = &self.context {
-            options = options.context(parse_token("the context", context)?);
+    pub fn options(&self) -> RequestOptions {
+        let options = self.request.options().w(Quorum(self.w)).durability(self.durability.into());
+        match &self.context {
+            Some(context) => options.context(context.0.clone()),
+            None => options,
         }
-        Ok(options)
     }
 }
 

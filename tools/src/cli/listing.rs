@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::exit::{CliError, Exit};
 use super::options::LsArgs;
 use super::print_json;
-use super::render::{Encoded, parse_token, token};
+use super::render::{Encoded, token};
 
 #[derive(Serialize)]
 struct KeyJson {
@@ -30,8 +30,7 @@ pub async fn ls(client: &Client, args: &LsArgs) -> Result<Exit, CliError> {
     let prefix = std::os::unix::ffi::OsStrExt::as_bytes(args.prefix.as_os_str());
     let mut options = ListOptions::new().request(args.request.options());
     if let Some(cursor) = &args.cursor {
-        let bytes = parse_token("the cursor", cursor)?;
-        let position = Position::from_bytes(&bytes)
+        let position = Position::from_bytes(&cursor.0)
             .ok_or_else(|| CliError::new(Exit::Usage, "the cursor is cut off"))?;
         options = options.start(position);
     }
@@ -73,7 +72,10 @@ fn more(
             token(&bytes)
         }
         // Nothing was shown: a later listing begins where this one did.
-        None => args.cursor.clone().unwrap_or_else(|| token(&Position::default().to_bytes())),
+        None => match &args.cursor {
+            Some(cursor) => token(&cursor.0),
+            None => token(&Position::default().to_bytes()),
+        },
     };
     if args.json {
         print_json(&CursorJson { cursor })?;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::exit;
+use super::render::Token;
 use crate::bench::BenchArgs;
 use crate::transfer::load::LoadArgs;
 use crate::transfer::verify::VerifyArgs;
@@ -82,7 +83,7 @@ pub struct WriteArgs {
     pub w: u8,
     /// The context of the versions this one replaces, as printed by `get --json`.
     #[arg(long, value_name = "BASE64URL")]
-    pub context: Option<String>,
+    pub context: Option<Token>,
     /// When the write counts as done.
     #[arg(long, value_enum, default_value_t = Durability::Durable)]
     pub durability: Durability,
@@ -149,7 +150,7 @@ pub struct LsArgs {
     pub limit: Option<u64>,
     /// Go on where a former listing with --limit ended.
     #[arg(long, value_name = "BASE64URL")]
-    pub cursor: Option<String>,
+    pub cursor: Option<Token>,
     /// Print a JSON object for each key and one with the cursor at the end.
     #[arg(long)]
     pub json: bool,

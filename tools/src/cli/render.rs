@@ -4,8 +4,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::Serialize;
 
-use super::exit::{CliError, Exit};
-
 /// Bytes in JSON: text where they are UTF-8, base64 where they are not.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Encoded {
@@ -30,11 +28,17 @@ pub fn token(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The bytes of a token; `what` names it in the error.
-pub fn parse_token(what: &str, text: &str) -> Result<Vec<u8>, CliError> {
-    URL_SAFE_NO_PAD
-        .decode(text.trim_end_matches('='))
-        .map_err(|e| CliError::new(Exit::Usage, format!("{what} is not base64url: {e}")))
+/// An opaque token given as an argument: base64url, with or without padding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token(pub Vec<u8>);
+
+impl std::str::FromStr for Token {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Token, String> {
+        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('='));
+        bytes.map(Token).map_err(|e| format!("not base64url: {e}"))
+    }
 }
 
 #[cfg(test)]
@@ -51,9 +55,9 @@ mod tests {
     #[test]
     fn tokens_survive() {
         for bytes in [&b""[..], b"\xff\xfe\xfd", b"a"] {
-            assert_eq!(parse_token("context", &token(bytes)).unwrap(), bytes);
+            assert_eq!(token(bytes).parse(), Ok(Token(bytes.to_vec())));
         }
-        assert_eq!(parse_token("context", "**").unwrap_err().exit, Exit::Usage);
-        assert_eq!(parse_token("context", "YQ==").unwrap(), b"a");
+        assert!("**".parse::<Token>().is_err());
+        assert_eq!("YQ==".parse(), Ok(Token(b"a".to_vec())));
     }
 }

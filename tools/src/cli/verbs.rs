@@ -19,7 +19,7 @@ use super::{print, print_json};
 
 /// `put`.
 pub async fn put(client: &Client, args: &PutArgs) -> Result<Exit, CliError> {
-    let options = args.write.options()?;
+    let options = args.write.options();
     let value = match &args.value {
         Some(value) => value.as_bytes().to_vec(),
         None => standard_input(u64::from(client.layout().limits().max_value))?,
@@ -42,7 +42,7 @@ fn standard_input(limit: u64) -> Result<Vec<u8>, CliError> {
 
 /// `delete`.
 pub async fn delete(client: &Client, args: &DeleteArgs) -> Result<Exit, CliError> {
-    let stored = client.delete_with(args.key.as_bytes(), &args.write.options()?).await?;
+    let stored = client.delete_with(args.key.as_bytes(), &args.write.options()).await?;
     written(&args.key, &stored, args.json)
 }
 
@@ -109,7 +109,7 @@ pub async fn get(client: &Client, args: &GetArgs) -> Result<Exit, CliError> {
 
 /// `stats`: any core answers for the whole node.
 pub async fn stats(client: &Client, args: &StatsArgs) -> Result<Exit, CliError> {
-    let stats = client.stats_of(CoreId(0)).await?;
+    let stats = client.stats().await?;
     if args.json {
         let counters: BTreeMap<_, _> =
             stats.counters.iter().map(|(name, value)| (name, value)).collect();
