@@ -77,12 +77,11 @@ impl<E: Env> Shared<E> {
         self.readable()?;
         self.stats.update(|stats| stats.scans += 1);
         let version = self.versions.current();
-        let memory = self.memory.borrow();
-        let mut sources: Vec<_> = memory
-            .newest_first()
-            .map(|memtable| Source::Memtable(MemtableCursor::new(memtable.clone())))
-            .collect();
-        drop(memory);
+        let mut sources: Vec<_> = {
+            let memory = self.memory.borrow();
+            let cursors = memory.newest_first().map(|table| MemtableCursor::new(table.clone()));
+            cursors.map(Source::Memtable).collect()
+        };
         let options = CursorOptions::scan(self.cache.clone());
         sources.extend(table_sources(&version, &options));
         let cursor = Visible::new(self.env.clone(), MergeCursor::new(sources), at);
