@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = u16::try_from(argument(1, 4792))?;
     let answers = Answers::of(argument(2, 0), argument(3, 1126));
     let mut listener = Some(TcpListener::bind(("127.0.0.1", port))?);
-    let cores = executor::start(&CoresConfig::first(1), move |_| {
+    let cores = executor::start_each(&CoresConfig::first(1), move |_| {
         let options = ServeOptions { listener: listener.take(), ..ServeOptions::default() };
         let handler = answers.clone();
         move |context| async move {

@@ -18,7 +18,7 @@ where
     T: Send + 'static,
 {
     let mut test = Some(test);
-    let cores = rt::executor::start(&CoresConfig::first(1), |_| {
+    let cores = rt::executor::start_each(&CoresConfig::first(1), |_| {
         let test = test.take().unwrap();
         |context| test(context.env)
     })

@@ -146,13 +146,26 @@ impl<T: Send + 'static> Cores<T> {
     }
 }
 
+/// Starts one executor per CPU and runs `main` on each. A core ends when its main future is done.
+///
+/// # Errors
+/// As [`start_each`].
+pub fn start<F, Fut, T>(config: &CoresConfig, main: F) -> Result<Cores<T>, RtError>
+where
+    F: FnOnce(CoreContext) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = T> + 'static,
+    T: Send + 'static,
+{
+    start_each(config, |_| main.clone())
+}
+
 /// Starts one executor per CPU. `main` is asked, on the calling thread, for each core's main
 /// function, which then runs on the core. A core ends when its main future is done.
 ///
 /// # Errors
 /// When there are no CPUs, or threads or eventfds are refused. What fails on a core's own thread
 /// shows in [`Cores::join`].
-pub fn start<F, Fut, T>(
+pub fn start_each<F, Fut, T>(
     config: &CoresConfig,
     mut main: impl FnMut(CoreId) -> F,
 ) -> Result<Cores<T>, RtError>
