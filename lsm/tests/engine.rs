@@ -1,5 +1,6 @@
 //! What the engine promises, exercised on the simulated disk: commits, reads, scans, flushes,
 //! compactions, reopening, limits, a full disk.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use coronet_lsm::env::Env;
 use coronet_lsm::{

@@ -60,12 +60,13 @@ pub async fn replay<E: Env>(
     found.sort_by_key(|(_, header)| header.map(|h| h.generation));
     let segments: Vec<_> = found.into_iter().filter_map(|(s, h)| h.map(|h| (s, h))).collect();
     let count = segments.len();
-    let mut expected = None::<Seq>;
+    let mut before = None::<(PathBuf, End)>;
     for (at, (segment, header)) in segments.into_iter().enumerate() {
-        check_order(&segment, &header, floor + at as u64, expected)?;
+        check_order(&segment, &header, floor + at as u64, before.as_ref())?;
         let mut reader = Reader::new(&segment, at + 1 == count);
-        let last = reader.replay(env, &header, flushed, stats, &mut apply).await?;
-        expected = Some(last);
+        let end = reader.replay(env, &header, flushed, stats, &mut apply).await?;
+        let last = end.last;
+        before = Some((segment.path.clone(), end));
         // A killed process may have left batches that were written and not synced. From now on
         // readers see them and the next segment counts on them.
         segment.file.sync().await.map_err(|e| Error::io("sync", &segment.path, &e))?;
@@ -151,22 +152,28 @@ fn check_order<F>(
     segment: &Segment<F>,
     header: &SegmentHeader,
     generation: u64,
-    expected: Option<Seq>,
+    before: Option<&(PathBuf, End)>,
 ) -> Result<()> {
     if header.generation != generation {
         let what = format!("log generation {generation} is missing, found {}", header.generation);
         return Err(Error::corruption(&segment.path, 0, what));
     }
-    match expected {
-        Some(last) if last != header.before => {
+    match before {
+        Some((path, end)) if end.last != header.before => {
             let what = format!(
-                "the log before this segment ends at entry {}, it should end at {}",
-                last.0, header.before.0
+                "log segment ends with entry {}, its successor follows entry {}",
+                end.last.0, header.before.0
             );
-            Err(Error::corruption(&segment.path, 0, what))
+            Err(Error::corruption(path, end.offset, what))
         }
         _ => Ok(()),
     }
+}
+
+/// Where the whole batches of a segment end.
+struct End {
+    last: Seq,
+    offset: u64,
 }
 
 /// Reads one segment through a window.
@@ -198,7 +205,7 @@ impl<'a, F: File> Reader<'a, F> {
         })
     }
 
-    /// Applies every batch up to the end and returns the last sequence number.
+    /// Applies every batch up to the end.
     async fn replay<E: Env>(
         &mut self,
         env: &E,
@@ -206,7 +213,7 @@ impl<'a, F: File> Reader<'a, F> {
         flushed: Seq,
         stats: &Counters,
         apply: &mut impl FnMut(Seq, Record<'_>),
-    ) -> Result<Seq> {
+    ) -> Result<End> {
         let (mut at, mut chain, mut last) = (PAGE as u64, header.chain_seed(), header.before);
         while let Some(batch) = self.batch_at(at, header).await? {
             let follows = if last == header.before {
@@ -229,7 +236,7 @@ impl<'a, F: File> Reader<'a, F> {
             let expected = BatchHeader::following(header, chain, last);
             self.check_tail(env, header, at, &expected, stats).await?;
         }
-        Ok(last)
+        Ok(End { last, offset: at })
     }
 
     /// The whole and valid batch at `at`, if there is one.

@@ -77,17 +77,21 @@ impl<E: Env> Shared<E> {
         self.readable()?;
         self.stats.update(|stats| stats.scans += 1);
         let version = self.versions.current();
-        let mut sources: Vec<_> = {
-            let memory = self.memory.borrow();
-            let cursors = memory.newest_first().map(|table| MemtableCursor::new(table.clone()));
-            cursors.map(Source::Memtable).collect()
-        };
-        let options = CursorOptions::scan(self.cache.clone());
-        sources.extend(table_sources(&version, &options));
+        let sources = self.sources(&version);
         let cursor = Visible::new(self.env.clone(), MergeCursor::new(sources), at);
         let mut scan = Scan { cursor, range, _version: version };
         scan.seek(&[]).await?;
         Ok(scan)
+    }
+
+    /// Everything a scan of this moment reads.
+    fn sources(&self, version: &Version<E>) -> Vec<Source<E>> {
+        let memory = self.memory.borrow();
+        let memtables = memory
+            .newest_first()
+            .map(|memtable| Source::Memtable(MemtableCursor::new(memtable.clone())));
+        let options = CursorOptions::scan(self.cache.clone());
+        memtables.chain(table_sources(version, &options)).collect()
     }
 }
 

@@ -80,6 +80,9 @@ impl Edit {
         let mut complete = false;
         while reader.at < bytes.len() {
             let start = reader.at;
+            if complete {
+                return Err(start);
+            }
             reader.item(&mut edit, &mut complete).ok_or(start)?;
         }
         if complete { Ok(edit) } else { Err(bytes.len()) }

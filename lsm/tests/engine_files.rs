@@ -1,0 +1,261 @@
+//! The engine and its files: damage is reported with file and offset, unknown versions are
+//! refused, folders are rebuilt for another number of cores.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use coronet_lsm::env::Env;
+use coronet_lsm::reshard::link_into;
+use coronet_lsm::{Durability, Engine, Error, Options, ScanRange, WriteBatch};
+use coronet_sim::{Sim, SimEnv, for_each_seed};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
+
+const DIR: &str = "/data/core-000";
+
+async fn write(env: &SimEnv, engine: &Engine<SimEnv>, batch: &WriteBatch) {
+    loop {
+        match engine.write(batch, Durability::Durable) {
+            Ok(commit) => {
+                commit.await.unwrap();
+                return;
+            }
+            Err(Error::Busy { retry_after_ms }) => {
+                env.sleep(std::time::Duration::from_millis(retry_after_ms.into())).await;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+async fn put(env: &SimEnv, engine: &Engine<SimEnv>, key: &[u8], value: &[u8]) {
+    let mut batch = WriteBatch::new();
+    batch.put(key, value);
+    write(env, engine, &batch).await;
+}
+
+async fn contents(engine: &Engine<SimEnv>, range: ScanRange) -> Contents {
+    let mut scan = engine.scan(range).await.unwrap();
+    let mut all = Contents::new();
+    while let Some((key, value)) = scan.next().await.unwrap() {
+        all.insert(key, value);
+    }
+    all
+}
+
+fn files(env: &SimEnv, ending: &str) -> Vec<PathBuf> {
+    let files = env.disk().files().into_iter();
+    files.filter(|path| path.to_string_lossy().contains(ending)).collect()
+}
+
+/// A folder with a table, a manifest and twenty batches in one log segment.
+fn folder(seed: u64) -> (Sim, SimEnv) {
+    let sim = Sim::new(seed);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let engine = Engine::open(env.clone(), Path::new(DIR), Options::tiny()).await.unwrap();
+        put(&env, &engine, b"in-table", &[7; 300]).await;
+        engine.flush().await.unwrap();
+        for n in 0..20u8 {
+            put(&env, &engine, &[b'k', n], &[n; 100]).await;
+        }
+    });
+    let env = sim.kill(&env);
+    (sim, env)
+}
+
+fn open_error(sim: &Sim, env: &SimEnv) -> Error {
+    let opened = sim.block_on(Engine::open(env.clone(), Path::new(DIR), Options::tiny()));
+    opened.err().expect("the folder is damaged")
+}
+
+/// The offset of the batch that holds key `n` in the raw log.
+fn batch_of(raw: &[u8], n: u8) -> Option<usize> {
+    let record = [1, 2, 100, b'k', n, n, n, n];
+    let at = raw.windows(record.len()).position(|window| window == record)?;
+    Some(at / 4096 * 4096)
+}
+
+/// The segment in use that holds key `n`, and the offset of the batch.
+fn find_batch(env: &SimEnv, n: u8) -> (PathBuf, u64) {
+    let found = files(env, ".log").into_iter().find_map(|path| {
+        let at = batch_of(&env.disk().read_raw(&path).unwrap(), n)?;
+        Some((path, at as u64))
+    });
+    found.unwrap()
+}
+
+#[test]
+fn damage_in_the_middle_of_the_log_is_reported_with_its_place() {
+    // Key 3 lies in a full segment, key 17 in the last one.
+    for n in [3, 17] {
+        let (sim, env) = folder(1);
+        let (log, at) = find_batch(&env, n);
+        env.disk().flip(&log, at + 80, 0x10).unwrap();
+        match open_error(&sim, &env) {
+            Error::Corruption { path, offset, .. } => assert_eq!((path, offset), (log, at)),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn a_torn_last_batch_is_dropped_and_counted() {
+    let (sim, env) = folder(2);
+    let (log, at) = find_batch(&env, 19);
+    env.disk().flip(&log, at + 80, 0x10).unwrap();
+    sim.block_on(async {
+        let engine = Engine::open(env.clone(), Path::new(DIR), Options::tiny()).await.unwrap();
+        assert_eq!(engine.stats().torn_tails, 1);
+        assert_eq!(engine.stats().torn_tail_bytes, 4096 * 2);
+        assert_eq!(engine.get(&[b'k', 19]).await.unwrap(), None);
+        assert_eq!(engine.get(&[b'k', 18]).await.unwrap(), Some(vec![18; 100]));
+        put(&env, &engine, b"next", b"life").await;
+    });
+    let env = sim.crash(&env);
+    sim.block_on(async {
+        let engine = Engine::open(env.clone(), Path::new(DIR), Options::tiny()).await.unwrap();
+        assert_eq!(contents(&engine, ScanRange::default()).await.len(), 21);
+    });
+}
+
+#[test]
+fn a_damaged_manifest_and_a_missing_table_are_reported() {
+    let (sim, env) = folder(3);
+    let image = env.disk().image();
+    let manifest = files(&env, "MANIFEST").remove(0);
+    env.disk().flip(&manifest, 4096 + 40, 1).unwrap();
+    assert!(matches!(open_error(&sim, &env), Error::Corruption { path, .. } if path == manifest));
+    env.disk().restore(&image);
+    let table = files(&env, ".sst").remove(0);
+    sim.block_on(env.remove(&table)).unwrap();
+    assert!(matches!(open_error(&sim, &env), Error::Io { path, .. } if path == table));
+}
+
+#[test]
+fn files_of_a_newer_release_are_refused_by_name() {
+    let (sim, env) = folder(4);
+    let image = env.disk().image();
+    for (ending, magic) in [("MANIFEST", &b"CRNTMAN\0"[..]), (".log", b"CRNTLOG\0")] {
+        env.disk().restore(&image);
+        let in_use = |path: &PathBuf| env.disk().read_raw(path).unwrap().starts_with(magic);
+        let file = files(&env, ending).into_iter().find(in_use).unwrap();
+        env.disk().flip(&file, 8, 0b11).unwrap();
+        match open_error(&sim, &env) {
+            Error::UnknownVersion { path, found: 2, supported: 1 } => assert_eq!(path, file),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn a_missing_log_segment_is_reported() {
+    let sim = Sim::new(5);
+    let env = sim.node_env("a");
+    let options = Options { memtable_bytes: 1 << 20, ..Options::tiny() };
+    sim.block_on(async {
+        let engine = Engine::open(env.clone(), Path::new(DIR), options.clone()).await.unwrap();
+        for n in 0..60u8 {
+            put(&env, &engine, &[n], &[n; 3000]).await;
+        }
+        assert!(engine.stats().log_segments >= 3);
+    });
+    let env = sim.kill(&env);
+    let in_use = |path: &PathBuf| env.disk().read_raw(path).unwrap().starts_with(b"CRNTLOG\0");
+    let first = files(&env, ".log").into_iter().find(in_use).unwrap();
+    sim.block_on(env.remove(&first)).unwrap();
+    assert!(matches!(open_error(&sim, &env), Error::Corruption { .. }));
+}
+
+/// Keys of engine `n` of `count`: those whose first byte is in its part of 0..240.
+fn part(n: u8, count: u8) -> ScanRange {
+    let width = 240 / count;
+    ScanRange { start: vec![n * width], end: Some(vec![(n + 1) * width]) }
+}
+
+fn core_dir(generation: u32, n: u8) -> PathBuf {
+    PathBuf::from(format!("/data/gen-{generation:06}/core-{n:03}"))
+}
+
+/// Fills `count` engines over their parts; returns everything they hold.
+async fn fill(env: &SimEnv, generation: u32, count: u8, rng: &mut coronet_sim::Rng) -> Contents {
+    let mut model = Contents::new();
+    for n in 0..count {
+        let dir = core_dir(generation, n);
+        let engine = Engine::open(env.clone(), &dir, Options::tiny()).await.unwrap();
+        let range = part(n, count);
+        model.extend(contents(&engine, range.clone()).await);
+        let (low, high) = (u64::from(range.start[0]), u64::from(range.end.unwrap()[0]));
+        for _ in 0..rng.range(0, 400) {
+            let mut key = vec![rng.range(low, high - 1) as u8];
+            key.extend_from_slice(format!("{:03}", rng.below(50)).as_bytes());
+            let mut batch = WriteBatch::new();
+            if rng.below(5) == 0 {
+                batch.delete(&key);
+                model.remove(&key);
+            } else {
+                let value = vec![rng.below(256) as u8; rng.below(600) as usize];
+                batch.put(&key, &value);
+                model.insert(key, value);
+            }
+            write(env, &engine, &batch).await;
+        }
+        engine.flush().await.unwrap();
+        engine.close().await.unwrap();
+    }
+    model
+}
+
+fn change_of_cores(seed: u64) {
+    let sim = Sim::new(seed);
+    let mut env = sim.node_env("a");
+    let mut rng = sim.rng();
+    let mut count = rng.range(1, 4) as u8;
+    for generation in 1..4 {
+        let model = sim.block_on(fill(&env, generation, count, &mut rng));
+        let before = count;
+        count = rng.range(1, 4) as u8;
+        let sources: Vec<PathBuf> = (0..before).map(|n| core_dir(generation, n)).collect();
+        sim.block_on(async {
+            for n in 0..count {
+                let dest = core_dir(generation + 1, n);
+                let range = part(n, count);
+                link_into(&env, &sources, &dest, &range, &Options::tiny()).await.unwrap();
+            }
+        });
+        env = sim.crash(&env);
+        sim.block_on(async {
+            let mut found = Contents::new();
+            for n in 0..count {
+                let dir = core_dir(generation + 1, n);
+                let engine = Engine::open(env.clone(), &dir, Options::tiny()).await.unwrap();
+                let all = contents(&engine, ScanRange::default()).await;
+                assert_eq!(all, contents(&engine, part(n, count)).await, "foreign keys show");
+                for (key, value) in &all {
+                    assert_eq!(engine.get(key).await.unwrap().as_ref(), Some(value));
+                }
+                engine.compact().await.unwrap();
+                found.extend(all);
+                engine.close().await.unwrap();
+            }
+            assert!(found == model, "{before} to {count} cores changed the contents");
+        });
+    }
+}
+
+#[test]
+fn a_change_of_cores_keeps_every_entry_and_shows_no_foreign_one() {
+    for_each_seed(0..40, change_of_cores);
+}
+
+#[test]
+fn linking_refuses_a_source_that_was_not_flushed() {
+    let (sim, env) = folder(6);
+    let sources = [PathBuf::from(DIR)];
+    let dest = Path::new("/data/new");
+    let (range, options) = (ScanRange::default(), Options::tiny());
+    match sim.block_on(link_into(&env, &sources, dest, &range, &options)) {
+        Err(Error::Corruption { what, .. }) => assert!(what.contains("flush before linking")),
+        other => panic!("{other:?}"),
+    }
+}
