@@ -66,8 +66,12 @@ pub(super) fn apply(
         && let Some(same) = before().find(|sibling| sibling.token == Some(token))
     {
         into.extend_from_slice(stored_bytes.unwrap_or_default());
-        let context = seen_with(change, same.dot);
-        let versions = stored.map_or(0, |object| object.len());
+        let versions = before().count();
+        let alone = versions == 1;
+        let context = match &stored {
+            Some(object) if alone => Context::new(object.vector()),
+            _ => seen_with(change, same.dot),
+        };
         return Ok(Applied { context, hlc: same.hlc, repeated: true, versions });
     }
     let mut vector = stored.map(|object| object.vector()).unwrap_or_default();

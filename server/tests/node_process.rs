@@ -1,0 +1,258 @@
+//! The real `coronetd` on loopback: start, serve, stop, be killed, change its cores, refuse.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use coronet_net::client::blocking::Client;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coronetd"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CORONET_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A node in a process of its own; killed when dropped.
+struct Node {
+    child: Child,
+    addr: SocketAddr,
+    invitation: Vec<String>,
+}
+
+impl Node {
+    fn start(dir: &Path, cores: &str) -> Node {
+        Node::start_dev(&["--dir", dir.to_str().unwrap(), "--cores", cores])
+    }
+
+    fn start_dev(args: &[&str]) -> Node {
+        let port = free_port();
+        let mut child = command()
+            .arg("dev")
+            .args(args)
+            .args(["--port", &port.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The invitation is printed when the node serves.
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let invitation: Vec<String> = lines.take(5).map(Result::unwrap).collect();
+        assert_eq!(invitation.len(), 5, "the node did not start: {invitation:?}");
+        Node { child, addr: SocketAddr::from(([127, 0, 0, 1], port)), invitation }
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(self.addr.to_string()).unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        assert!(done.unwrap().success());
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "the node does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn stop(mut self) {
+        self.signal("-TERM");
+        assert_eq!(self.wait().code(), Some(0));
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder with direct I/O: beside the build, which is on a real disk.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+fn key(n: u32) -> Vec<u8> {
+    format!("key/{n}").into_bytes()
+}
+
+fn value(n: u32) -> Vec<u8> {
+    n.to_le_bytes().repeat(1 + n as usize % 300)
+}
+
+fn put(client: &Client, keys: std::ops::Range<u32>) {
+    for n in keys {
+        client.put(&key(n), &value(n)).unwrap();
+    }
+}
+
+fn check(client: &Client, keys: std::ops::Range<u32>) {
+    for n in keys {
+        let found = client.get(&key(n)).unwrap();
+        assert_eq!(found.value(), Some(&value(n)[..]), "key {n}");
+    }
+}
+
+/// CPUs this process may use: a node cannot have more cores.
+fn cpus() -> usize {
+    std::thread::available_parallelism().unwrap().get()
+}
+
+#[test]
+fn other_numbers_of_cores_keep_everything() {
+    let dir = folder();
+    let mut total = 0;
+    for cores in [1, 2, 1, cpus().min(4)] {
+        if cores > cpus() {
+            continue; // one CPU: nothing to change to
+        }
+        let node = Node::start(dir.path(), &cores.to_string());
+        let client = node.client();
+        check(&client, 0..total);
+        put(&client, total..total + 150);
+        total += 150;
+        check(&client, 0..total);
+        node.stop();
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_kill_9() {
+    let dir = folder();
+    for round in 0..5_u32 {
+        let mut node = Node::start(dir.path(), "1");
+        let client = node.client();
+        check(&client, 0..round * 100);
+        put(&client, round * 100..(round + 1) * 100);
+        node.signal("-KILL");
+        assert_eq!(node.wait().code(), None);
+    }
+    let node = Node::start(dir.path(), "1");
+    check(&node.client(), 0..500);
+    node.stop();
+}
+
+#[test]
+fn a_temporary_folder_is_printed_and_gone_after_a_clean_exit() {
+    let mut node = Node::start_dev(&[]);
+    let line = node.invitation[0].clone();
+    let dir = line.strip_prefix("data folder ").unwrap().split(" (").next().unwrap().to_owned();
+    assert!(Path::new(&dir).join("node").exists(), "{line}");
+    assert!(node.invitation[2].contains(&node.addr.to_string()), "{:?}", node.invitation);
+    put(&node.client(), 0..10);
+    node.signal("-INT");
+    assert_eq!(node.wait().code(), Some(0));
+    assert!(!Path::new(&dir).exists());
+}
+
+/// Runs `coronetd` to its end, which must come by itself.
+fn refused(args: &[&str]) -> Output {
+    let mut child =
+        command().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let started = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if started.elapsed() > PATIENCE {
+            let _ = child.kill();
+            panic!("coronetd {args:?} started");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().unwrap()
+}
+
+/// One line with cause and fix, and this exit code.
+fn assert_refused(args: &[&str], code: i32, words: &[&str]) {
+    let output = refused(args);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+    for word in words {
+        assert!(text.contains(word), "`{word}` is missing: {text}");
+    }
+}
+
+#[test]
+fn a_busy_port_and_a_busy_folder_have_exit_codes_of_their_own() {
+    let dir = folder();
+    let node = Node::start(dir.path(), "1");
+    let in_use = dir.path().to_str().unwrap();
+    let port = free_port().to_string();
+    assert_refused(&["dev", "--dir", in_use, "--port", &port], 77, &[in_use, "stop"]);
+    let other = folder();
+    let (other, port) = (other.path().to_str().unwrap(), node.addr.port().to_string());
+    assert_refused(&["dev", "--dir", other, "--port", &port], 78, &[&port]);
+    put(&node.client(), 0..3);
+    node.stop();
+}
+
+#[test]
+fn settings_are_checked_before_anything_starts() {
+    let dir = folder();
+    let file = dir.path().join("coronet.toml");
+    let path = file.to_str().unwrap();
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    assert_refused(&["--config", "/does/not/exist"], 64, &["/does/not/exist"]);
+    assert_refused(&[], 64, &["data_dir"]);
+    write("data_dri = '/x'\n");
+    assert_refused(&["--config", path], 64, &["data_dri", "data_dir"]);
+    write("data_dir = '/x'\n[listen]\nclients = '0.0.0.0:4720'\n");
+    assert_refused(&["check-config", path], 64, &["insecure"]);
+    write("data_dir = '/x'\n[memory]\ncache = '1 GiB'\n");
+    let fine = refused(&["check-config", path]);
+    assert!(fine.status.success());
+    assert!(String::from_utf8_lossy(&fine.stdout).contains("1073741824"));
+    let version = refused(&["--version"]);
+    assert!(String::from_utf8_lossy(&version.stdout).contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_configured_node_serves_on_its_address() {
+    let dir = folder();
+    let file = dir.path().join("coronet.toml");
+    let (data, port) = (dir.path().join("data"), free_port());
+    std::fs::write(
+        &file,
+        format!(
+            "data_dir = '{}'\n[listen]\nclients = '127.0.0.1:{port}'\n[cores]\ndata = 1\n",
+            data.display()
+        ),
+    )
+    .unwrap();
+    let log = dir.path().join("log");
+    let child = command()
+        .args(["--config", file.to_str().unwrap()])
+        .stderr(File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+    let node = Node { child, addr, invitation: Vec::new() };
+    let started = Instant::now();
+    while !std::fs::read_to_string(&log).unwrap().contains("ready") {
+        assert!(started.elapsed() < PATIENCE, "not ready");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    put(&node.client(), 0..20);
+    node.stop();
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert!(log.contains(&addr.to_string()) && log.contains("1 data cores"), "{log}");
+}
