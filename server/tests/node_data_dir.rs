@@ -1,5 +1,6 @@
 //! The data folder: created once, refused when it is not whole, and changed to other numbers of
 //! cores without losing a key, whatever point a crash hits.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
 //! What a node does with requests: versions and contexts, cores, listings, deadlines, retries.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The real `coronetd` on loopback: start, serve, stop, be killed, change its cores, refuse.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};

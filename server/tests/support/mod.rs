@@ -1,6 +1,7 @@
 //! A whole node on the simulator: several cores, messages between them, clients that are byte
 //! strings. Nothing moves until the test lets it.
-#![allow(dead_code)] // each test file uses its part
+// Each test file uses its part; a test may panic.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
