@@ -3,12 +3,12 @@
 
 mod crash_support;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use coronet_lsm::env::Env;
+use coronet_lsm::env::{Env, TaskClass};
 use coronet_lsm::{Durability, Engine, Error, WriteBatch};
 use coronet_sim::{Faults, Sim, SimEnv, for_each_seed};
 
@@ -71,6 +71,61 @@ fn after_a_failed_log_sync_nothing_is_acknowledged() {
     });
 }
 
+/// Writes one key after the other, without waiting for answers.
+struct Filler {
+    env: SimEnv,
+    engine: Engine<SimEnv>,
+    /// What was acknowledged.
+    acked: RefCell<Contents>,
+    /// Writes in the log that were not answered yet.
+    waiting: Cell<usize>,
+    /// Answers that were errors, by key.
+    failed: RefCell<Vec<(Vec<u8>, Error)>>,
+}
+
+impl Filler {
+    async fn put(self: &Rc<Self>, number: u64) -> Result<(), Error> {
+        let (key, value) = (format!("{number:06}").into_bytes(), vec![number as u8; 900]);
+        let commit = loop {
+            match self.engine.write(&one_put(&key, &value), Durability::Durable) {
+                Err(Error::Busy { .. }) => self.env.sleep(Duration::from_millis(5)).await,
+                written => break written?,
+            }
+        };
+        self.waiting.set(self.waiting.get() + 1);
+        let this = Rc::clone(self);
+        self.env.spawn(TaskClass::Foreground, async move {
+            match commit.await {
+                Ok(_) => drop(this.acked.borrow_mut().insert(key, value)),
+                Err(error) => this.failed.borrow_mut().push((key, error)),
+            }
+            this.waiting.set(this.waiting.get() - 1);
+        });
+        self.env.sleep(Duration::from_micros(200)).await;
+        Ok(())
+    }
+
+    async fn until_full(self: &Rc<Self>) -> Error {
+        for number in 0..5_000 {
+            if let Err(error) = self.put(number).await {
+                return error;
+            }
+        }
+        panic!("5000 writes were taken on a disk that is full");
+    }
+
+    /// Scans and checks that everything acknowledged by now is there.
+    async fn check(&self, engine: &Engine<SimEnv>) -> Contents {
+        let acked = self.acked.borrow().clone();
+        let contents = scan_all(engine).await.expect("scan");
+        for (key, value) in &acked {
+            let name = String::from_utf8_lossy(key);
+            assert!(contents.get(key) == Some(value), "acknowledged write of {name} lost");
+        }
+        contents
+    }
+}
+
 /// A full disk: a clear error, reads go on, and writes do once there is space.
 #[test]
 fn a_full_disk_refuses_writes_until_space_is_freed() {
@@ -79,64 +134,36 @@ fn a_full_disk_refuses_writes_until_space_is_freed() {
         let env = sim.node_env("node");
         let mut rng = sim.rng();
         let options = options(&mut rng);
-        let expected = RefCell::new(Contents::new());
         let engine = sim.block_on(async {
             prepare(&env).await;
             open(&env, &options).await
         });
+        let filler = Rc::new(Filler {
+            env: env.clone(),
+            engine: engine.clone(),
+            acked: RefCell::default(),
+            waiting: Cell::new(0),
+            failed: RefCell::default(),
+        });
         let room = env.disk().used() + rng.range(0, 400_000);
         env.disk().set_faults(Faults { capacity: Some(room), ..Faults::none() });
-        let put = async |number: u64| -> Result<(), Error> {
-            let (key, value) = (format!("{number:06}").into_bytes(), vec![number as u8; 900]);
-            loop {
-                let written = engine.write(&one_put(&key, &value), Durability::Durable);
-                match written {
-                    Ok(commit) => break commit.await.map(|_| ()),
-                    Err(Error::Busy { .. }) => env.sleep(Duration::from_millis(5)).await,
-                    Err(error) => break Err(error),
-                }
-            }?;
-            expected.borrow_mut().insert(key, value);
-            Ok(())
-        };
-        sim.block_on(async {
-            let full = loop_until_full(&put).await;
-            assert!(full.is_disk_full(), "{full}");
-            for _ in 0..5 {
-                env.sleep(Duration::from_millis(30)).await;
-                if let Err(error) = put(500_000).await {
-                    assert!(error.is_disk_full(), "{error}");
-                }
-            }
-        });
-        let contents = sim.block_on(scan_all(&engine)).expect("reads go on");
-        for (key, value) in &*expected.borrow() {
-            assert_eq!(contents.get(key), Some(value), "seed={seed}");
-        }
+        let full = sim.block_on(filler.until_full());
+        assert!(full.is_disk_full(), "{full}");
+        sim.block_on(filler.check(&engine));
         env.disk().set_faults(Faults::none());
         sim.run_for(Duration::from_secs(2));
         sim.block_on(async {
             for number in 700_000..700_050 {
-                put(number).await.expect("writes resume once there is space");
+                filler.put(number).await.expect("writes resume once there is space");
             }
         });
+        sim.run_for(Duration::from_secs(2));
+        assert_eq!(filler.waiting.get(), 0, "writes that waited for space are answered");
+        assert!(filler.failed.borrow().is_empty(), "{:?}", filler.failed.borrow());
+        sim.block_on(filler.check(&engine));
         drop(engine);
         let env = sim.crash(&env);
-        let contents = sim.block_on(async { scan_all(&open(&env, &options).await).await.unwrap() });
-        for (key, value) in &*expected.borrow() {
-            assert_eq!(contents.get(key), Some(value), "acknowledged write lost");
-        }
-        // A refused write was "not applied"; one that was cut off in the log is in doubt.
-        let known = expected.borrow().len();
-        assert!(contents.len() <= known + 1, "{} entries, {known} acknowledged", contents.len());
+        let contents = sim.block_on(async { filler.check(&open(&env, &options).await).await });
+        assert_eq!(contents.len(), filler.acked.borrow().len(), "a refused write was applied");
     });
-}
-
-async fn loop_until_full(put: &impl AsyncFn(u64) -> Result<(), Error>) -> Error {
-    for number in 0..5_000 {
-        if let Err(error) = put(number).await {
-            return error;
-        }
-    }
-    panic!("5000 writes fit on a disk that is full");
 }
