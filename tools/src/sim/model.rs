@@ -69,12 +69,8 @@ impl Model {
 
     /// Adds a key, unless it is known.
     pub fn add(&mut self, key: Vec<u8>, mode: Mode) {
-        let fresh = || KeyModel {
-            mode,
-            context: Vec::new(),
-            base: BTreeSet::new(),
-            attempts: Vec::new(),
-        };
+        let fresh =
+            || KeyModel { mode, context: Vec::new(), base: BTreeSet::new(), attempts: Vec::new() };
         self.keys.entry(key).or_insert_with(fresh);
     }
 
@@ -153,7 +149,8 @@ impl KeyModel {
             }
         };
         let known = |value: &Vec<u8>| {
-            self.base.contains(value) || self.attempts.iter().any(|a| a.value.as_ref() == Some(value))
+            self.base.contains(value)
+                || self.attempts.iter().any(|a| a.value.as_ref() == Some(value))
         };
         if !distinct.iter().all(known) {
             fail("a value nobody wrote");

@@ -1,6 +1,6 @@
 //! The wires of a simulated node: between its cores, and between it and its clients.
 //!
-//! Bytes arrive in order, in chunks of random size after random delays. Does for a shard what the
+//! Bytes arrive in order, in chunks of random size after random delays. Does for a core what the
 //! shell of `server/src/rt` does: moves bytes, pauses reading, closes, hands connections over.
 
 use std::cell::{Cell, RefCell};
@@ -9,7 +9,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use coronet_lsm::env::{Env, Nanos};
-use coronet_server::node::{ConnId, CoreId, CoreMessage, Shard};
+use coronet_server::node::{ConnId, CoreId, CoreMessage, NodeCore};
 use coronet_sim::{Rng, SimEnv};
 
 use super::client::Client;
@@ -19,7 +19,7 @@ use super::env::SimNodeEnv;
 struct Link {
     core: CoreId,
     client: Weak<Client>,
-    /// The shard asked to read nothing for now.
+    /// The core asked to read nothing for now.
     paused: bool,
     /// Arrived while paused.
     unread: VecDeque<Vec<u8>>,
@@ -31,8 +31,8 @@ struct Link {
 /// One core's place on the wires.
 #[derive(Default)]
 struct CoreSlot {
-    shard: Option<Shard<SimNodeEnv>>,
-    /// Messages that came before the shard was open.
+    node: Option<NodeCore<SimNodeEnv>>,
+    /// Messages that came before the core was up.
     early: Vec<CoreMessage>,
     pump_scheduled: bool,
 }
@@ -41,6 +41,10 @@ struct CoreSlot {
 pub struct Network {
     env: SimEnv,
     rng: RefCell<Rng>,
+    /// Data cores.
+    data_cores: u16,
+    /// The core the control core runs on: its own, or the first data core.
+    control_on: CoreId,
     cores: RefCell<Vec<CoreSlot>>,
     links: RefCell<BTreeMap<ConnId, Link>>,
     /// Arrival of the last message per pair of cores.
@@ -50,12 +54,16 @@ pub struct Network {
 }
 
 impl Network {
-    /// Wires for a node of `cores` data cores.
-    pub fn new(env: SimEnv, rng: Rng, cores: u16) -> Rc<Self> {
-        let slots = (0..cores).map(|_| CoreSlot::default()).collect();
+    /// Wires for a node of `cores` data cores. Whether the control core has an executor of its
+    /// own is drawn.
+    pub fn new(env: SimEnv, mut rng: Rng, cores: u16) -> Rc<Self> {
+        let slots = (0..=cores).map(|_| CoreSlot::default()).collect();
+        let control_on = if rng.below(2) == 0 { CoreId(0) } else { CoreId(cores) };
         Rc::new(Network {
             env,
             rng: RefCell::new(rng),
+            data_cores: cores,
+            control_on,
             cores: RefCell::new(slots),
             links: RefCell::default(),
             last_message: RefCell::default(),
@@ -88,41 +96,47 @@ impl Network {
         Duration::from_nanos(self.below(typical_micros * 2_000) * factor)
     }
 
-    fn shard(&self, core: CoreId) -> Option<Shard<SimNodeEnv>> {
-        self.cores.borrow().get(core.index())?.shard.clone()
+    fn node(&self, core: CoreId) -> Option<NodeCore<SimNodeEnv>> {
+        self.cores.borrow().get(core.index())?.node.clone()
     }
 
-    /// A core's shard is open: messages that waited for it are delivered.
-    pub(super) fn attach(self: &Rc<Self>, core: CoreId, shard: Shard<SimNodeEnv>) {
+    /// The core the control core runs on.
+    pub(super) fn control_on(&self) -> CoreId {
+        self.control_on
+    }
+
+    /// A core is up: messages that waited for it are delivered.
+    pub(super) fn attach(self: &Rc<Self>, core: CoreId, node: NodeCore<SimNodeEnv>) {
         let early = {
             let mut cores = self.cores.borrow_mut();
             let slot = &mut cores[core.index()];
-            slot.shard = Some(shard.clone());
+            slot.node = Some(node.clone());
             std::mem::take(&mut slot.early)
         };
         for message in early {
-            shard.core_message(message);
+            node.core_message(message);
         }
         self.schedule_pump(core);
     }
 
-    /// Lets go of the shards, which hold these wires in turn.
+    /// Lets go of the cores, which hold these wires in turn.
     pub(super) fn detach(&self) {
         let cores = std::mem::take(&mut *self.cores.borrow_mut());
         drop(cores);
         self.links.borrow_mut().clear();
     }
 
-    pub(super) fn shards(&self) -> Vec<Shard<SimNodeEnv>> {
-        self.cores.borrow().iter().filter_map(|slot| slot.shard.clone()).collect()
+    pub(super) fn nodes(&self) -> Vec<NodeCore<SimNodeEnv>> {
+        self.cores.borrow().iter().filter_map(|slot| slot.node.clone()).collect()
     }
 
     /// Number of data cores.
     pub fn cores(&self) -> u16 {
-        u16::try_from(self.cores.borrow().len()).unwrap_or(u16::MAX)
+        self.data_cores
     }
 
     pub(super) fn send_to_core(self: &Rc<Self>, from: CoreId, to: CoreId, message: CoreMessage) {
+        let to = if to == CoreId(self.data_cores) { self.control_on } else { to };
         let delay = self.delay(3);
         let at = {
             let mut last = self.last_message.borrow_mut();
@@ -135,9 +149,9 @@ impl Network {
     }
 
     fn deliver_to_core(self: &Rc<Self>, to: CoreId, message: CoreMessage) {
-        match self.shard(to) {
-            Some(shard) => {
-                shard.core_message(message);
+        match self.node(to) {
+            Some(node) => {
+                node.core_message(message);
                 self.schedule_pump(to);
             }
             None => {
@@ -164,10 +178,10 @@ impl Network {
         if let Some(slot) = self.cores.borrow_mut().get_mut(core.index()) {
             slot.pump_scheduled = false;
         }
-        let Some(shard) = self.shard(core) else { return };
-        while let Some(conn) = shard.next_dirty() {
+        let Some(node) = self.node(core) else { return };
+        while let Some(conn) = node.next_dirty() {
             let mut output = Vec::new();
-            let state = shard.take_output(conn, &mut output);
+            let state = node.take_output(conn, &mut output);
             self.send_down(conn, output);
             self.set_paused(conn, state.paused);
             if state.close_after {
@@ -205,19 +219,19 @@ impl Network {
 
     fn receive(self: &Rc<Self>, conn: ConnId, bytes: &[u8]) {
         let Some(core) = self.links.borrow().get(&conn).map(|link| link.core) else { return };
-        if let Some(shard) = self.shard(core) {
-            shard.receive(conn, bytes);
+        if let Some(node) = self.node(core) {
+            node.receive(conn, bytes);
             self.schedule_pump(core);
         }
     }
 
     fn hand_over(self: &Rc<Self>, conn: ConnId, from: CoreId, to: CoreId) {
-        let Some(old) = self.shard(from) else { return };
+        let Some(old) = self.node(from) else { return };
         if !self.links.borrow().contains_key(&conn) {
             return; // the client hung up meanwhile
         }
         let unread = old.release(conn);
-        let new = self.shard(to);
+        let new = self.node(to);
         assert!(new.is_some(), "{conn} is handed to {to}, which does not exist");
         if let Some(link) = self.links.borrow_mut().get_mut(&conn) {
             link.core = to;
@@ -235,7 +249,7 @@ impl Network {
     /// A client connects; any core may accept it. `None` while the node is not up.
     pub(super) fn connect(self: &Rc<Self>, client: &Weak<Client>) -> Option<ConnId> {
         let core = CoreId(u16::try_from(self.below(u64::from(self.cores()))).unwrap_or(0));
-        let shard = self.shard(core)?;
+        let node = self.node(core)?;
         let conn = ConnId(self.next_conn.replace(self.next_conn.get() + 1));
         let now = self.env.now();
         let link = Link {
@@ -247,7 +261,7 @@ impl Network {
             last_down: now,
         };
         self.links.borrow_mut().insert(conn, link);
-        shard.connect(conn);
+        node.connect(conn);
         self.schedule_pump(core);
         Some(conn)
     }
@@ -303,8 +317,8 @@ impl Network {
     /// The node closes: what it sent before still arrives.
     fn close_down(self: &Rc<Self>, conn: ConnId) {
         let Some(link) = self.links.borrow_mut().remove(&conn) else { return };
-        if let Some(shard) = self.shard(link.core) {
-            shard.disconnect(conn);
+        if let Some(node) = self.node(link.core) {
+            node.disconnect(conn);
         }
         self.env.after(link.last_down.since(self.env.now()), move || {
             if let Some(client) = link.client.upgrade() {
@@ -316,8 +330,8 @@ impl Network {
     /// The client hangs up: what is still on the wire is lost in both directions.
     pub(super) fn hang_up(self: &Rc<Self>, conn: ConnId) {
         let Some(link) = self.links.borrow_mut().remove(&conn) else { return };
-        if let Some(shard) = self.shard(link.core) {
-            shard.disconnect(conn);
+        if let Some(node) = self.node(link.core) {
+            node.disconnect(conn);
             self.schedule_pump(link.core);
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use coronet_lsm as lsm;
 use coronet_lsm::env::{Env, TaskClass};
 use coronet_server::data_dir::{DataDir, DataDirError, Wanted};
-use coronet_server::node::{CoreId, Shard, ShardConfig};
+use coronet_server::node::{BlindWrites, Control, CoreId, NodeCore, OpenError, Shard, ShardConfig};
 use coronet_sim::{Rng, SimEnv};
 use thiserror::Error;
 
@@ -20,9 +20,9 @@ pub enum StartError {
     /// The data folder.
     #[error("{0}")]
     DataDir(#[from] DataDirError),
-    /// A core's engine.
+    /// A core's shard.
     #[error("{0}")]
-    Engine(#[from] lsm::Error),
+    Shard(#[from] OpenError),
 }
 
 /// A running node. Dropping it leaves its tasks to the simulation's crash.
@@ -42,20 +42,26 @@ impl SimNode {
         let identity = opened.identity();
         let network = Network::new(env.clone(), rng, wanted.cores);
         let node = SimNode { network: Rc::clone(&network) };
+        let core_env = |core| SimNodeEnv::new(env.clone(), CoreId(core), Rc::clone(&network));
+        let control = Control::new(core_env(wanted.cores), wanted.cores);
+        let config = ShardConfig {
+            secret: identity.secret,
+            blind_writes: BlindWrites::Siblings,
+            engine: wanted.engine.clone(),
+            ..ShardConfig::new(
+                wanted.cores,
+                identity.partitions,
+                identity.node_id,
+                identity.incarnation,
+            )
+        };
         for core in 0..wanted.cores {
-            let config = ShardConfig {
-                cores: wanted.cores,
-                partitions: identity.partitions,
-                node_id: identity.node_id,
-                incarnation: identity.incarnation,
-                secret: identity.secret,
-                port: coronet_net::DEFAULT_PORT,
-                engine: wanted.engine.clone(),
-            };
-            let core_env = SimNodeEnv::new(env.clone(), CoreId(core), Rc::clone(&network));
-            let shard = Shard::open(core_env, &opened.core_dir(core), config).await?;
-            start_ticking(&env, &network, CoreId(core), shard.clone());
-            network.attach(CoreId(core), shard);
+            let shard = Shard::open(core_env(core), &opened.core_dir(core), config.clone()).await?;
+            let guest = (network.control_on() == CoreId(core)).then(|| control.clone());
+            node.begin(CoreId(core), NodeCore::new(Some(shard), guest));
+        }
+        if network.control_on() == CoreId(wanted.cores) {
+            node.begin(CoreId(wanted.cores), NodeCore::new(None, Some(control)));
         }
         Ok(node)
     }
@@ -67,15 +73,32 @@ impl SimNode {
 
     /// Stops in order: no new requests, what is in flight is finished, engines closed.
     pub async fn stop(&self) -> Result<(), lsm::Error> {
-        let shards = self.network.shards();
-        shards.iter().for_each(Shard::drain);
-        while shards.iter().any(|shard| shard.in_flight() > 0) {
+        let nodes = self.network.nodes();
+        nodes.iter().for_each(NodeCore::drain);
+        while nodes.iter().any(|node| node.in_flight() > 0) {
             self.network.env().sleep(Duration::from_millis(1)).await;
         }
-        for shard in shards {
+        for shard in nodes.iter().filter_map(NodeCore::shard) {
             shard.close().await?;
         }
         Ok(())
+    }
+
+    /// Puts a core on the wires and its clock on it.
+    fn begin(&self, core: CoreId, node: NodeCore<SimNodeEnv>) {
+        self.network.attach(core, node.clone());
+        let clock = self.network.env().clone();
+        let network = Rc::downgrade(&self.network);
+        self.network.env().spawn(TaskClass::Background, async move {
+            loop {
+                clock.sleep(Duration::from_millis(50)).await;
+                node.tick();
+                match network.upgrade() {
+                    Some(network) => network.schedule_pump(core),
+                    None => break,
+                }
+            }
+        });
     }
 }
 
@@ -83,18 +106,4 @@ impl Drop for SimNode {
     fn drop(&mut self) {
         self.network.detach();
     }
-}
-
-fn start_ticking(env: &SimEnv, network: &Rc<Network>, core: CoreId, shard: Shard<SimNodeEnv>) {
-    let (clock, network) = (env.clone(), Rc::downgrade(network));
-    env.spawn(TaskClass::Background, async move {
-        loop {
-            clock.sleep(Duration::from_millis(50)).await;
-            shard.tick();
-            match network.upgrade() {
-                Some(network) => network.schedule_pump(core),
-                None => break,
-            }
-        }
-    });
 }

@@ -279,22 +279,38 @@ impl Workload {
 
     async fn check_many(&self, client: &Client, keys: &[Vec<u8>]) {
         let mut list = KeyListBuf::new();
-        keys.iter().for_each(|key| list.push(key));
+        assert!(keys.iter().all(|key| list.push(key)), "few keys fit in a list");
         let head = RequestHead::new(Op::MultiGet, 0);
-        let request = Request::MultiGet(list.as_list());
-        let Some(reply) = client.call(&request, &head, None).await else { return };
-        if is_refusal(&reply) {
-            return;
+        let mut replies = client.send(&Request::MultiGet(list.as_list()), &head, None);
+        let mut answered = BTreeSet::new();
+        loop {
+            let Some(reply) = replies.recv().await else { return };
+            if is_refusal(&reply) {
+                return;
+            }
+            self.check_results(keys, &reply.body, &mut answered);
+            if !reply.head.more() {
+                break;
+            }
         }
-        let results = match MultiResults::decode(&reply.body) {
+        assert_eq!(answered.len(), keys.len(), "keys answered by a multi-get");
+    }
+
+    fn check_results(&self, keys: &[Vec<u8>], body: &[u8], answered: &mut BTreeSet<u16>) {
+        let results = match MultiResults::decode(body) {
             Ok(results) => results,
             Err(error) => panic!("answer to a multi-get: {error}"),
         };
-        assert_eq!(results.len(), keys.len(), "answers to a multi-get");
-        for (key, entry) in keys.iter().zip(results.iter()) {
-            if let Some(found) = entry.versions() {
-                let shown: Vec<Vec<u8>> = values(&found);
-                self.model.borrow_mut().key(key).check(key, &shown);
+        for entry in results {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => panic!("result of a multi-get: {error}"),
+            };
+            assert!(answered.insert(entry.index), "key {} is answered twice", entry.index);
+            let key = &keys[usize::from(entry.index)];
+            match entry.result {
+                Ok(found) => self.model.borrow_mut().key(key).check(key, &values(&found)),
+                Err(code) => assert!(code.retryable(), "a key of a multi-get: {code}"),
             }
         }
     }
@@ -310,9 +326,9 @@ impl Workload {
                 prefix: PREFIX,
                 cursor: &cursor,
             };
-            let mut replies = client.send(&Request::List(list), &RequestHead::new(Op::List, 0), None);
-            let mut next = Vec::new();
-            loop {
+            let mut replies =
+                client.send(&Request::List(list), &RequestHead::new(Op::List, 0), None);
+            let next = loop {
                 let reply = replies.recv().await?;
                 if is_refusal(&reply) {
                     return None;
@@ -327,11 +343,10 @@ impl Workload {
                     assert!(entry.versions > 0, "{name} is listed without a version");
                     assert!(found.insert(entry.key.to_vec()), "{name} is listed twice");
                 }
-                next = page.cursor().to_vec();
                 if !reply.head.more() {
-                    break;
+                    break page.cursor().to_vec();
                 }
-            }
+            };
             if next.is_empty() {
                 return Some(found);
             }
