@@ -38,6 +38,8 @@ impl World {
         let engine = Options {
             memtable_bytes: 8 << (10 + rng.below(3)),
             max_key_bytes: (64 << 10) + 16,
+            // A key of many versions is one large object.
+            max_value_bytes: 1 << 20,
             ..Options::tiny()
         };
         let wanted = Wanted { cores: 1, partitions: 16, engine };

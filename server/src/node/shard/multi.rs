@@ -107,22 +107,27 @@ impl<E: NodeEnv> Inner<E> {
             }
             return Progress::Answered;
         }
-        self.read_missing(missing, latest_only, ticket.clone(), ends);
+        // At the core of the connection `out` is its output. Elsewhere it is dropped with a pending
+        // request, so what is in it goes with what is read later.
+        let begun = if ticket.forwarded { std::mem::take(out) } else { Vec::new() };
+        self.read_missing(missing, latest_only, ticket.clone(), begun, ends);
         Progress::Pending
     }
 
-    /// Reads keys from disk, a batch at a time, and answers with what it finds.
+    /// Reads keys from disk, a batch at a time, and answers with what it finds, after the frames
+    /// of `begun`.
     fn read_missing(
         self: &Rc<Self>,
         missing: Vec<Missing>,
         latest_only: bool,
         ticket: Ticket,
+        begun: Vec<u8>,
         ends: bool,
     ) {
         let shard = Rc::clone(self);
         self.env.spawn(TaskClass::Foreground, async move {
             let budget = shard.wire.max_reply as usize;
-            let mut frames = Vec::new();
+            let mut frames = begun;
             for batch in missing.chunks(BATCH) {
                 let refused = if frames.len() >= budget {
                     Some(ErrorCode::Busy)
