@@ -1,4 +1,5 @@
 //! The socket side of the runtime against real TCP clients.
+#![allow(clippy::unwrap_used, clippy::type_complexity)] // a failure here is the test's failure
 
 #[path = "../examples/support/answers.rs"]
 mod answers;
