@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One node on one core beside a bare io_uring responder and Redis: cached GET, durable PUT, GET
 # latency at half load with compactions running, idle cost. Loopback only, bounded load, every
-# process ended by its id. Takes about five minutes.
+# process ended by its id. Takes about five minutes on an otherwise idle machine.
 #
 #   perf/single_node/run.sh            writes perf/results/<date>-single_node.md
 #
@@ -24,8 +24,8 @@ command -v redis-server >/dev/null || { apt-get update -qq; apt-get install -y -
 command -v python3 >/dev/null || { apt-get update -qq; apt-get install -y -qq python3; }
 [ "$(nproc)" -ge 2 ] || { echo "two processors are needed: one for the server, one for the load"; exit 1; }
 
-cargo build --release -p coronet-server --bin coronetd --example bare_responder
-cargo build --release -p coronet-tools --bin coronet
+# One command, so that both packages are built with one set of features.
+cargo build --release -p coronet-server -p coronet-tools --bin coronetd --bin coronet --example bare_responder
 target=${CARGO_TARGET_DIR:-target}
 coronet=$target/release/coronet
 scratch=$(mktemp -d -p "${SCRATCH:-/var/tmp}" coronet-perf.XXXXXX)
