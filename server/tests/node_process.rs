@@ -40,7 +40,10 @@ impl Node {
     }
 
     fn start_dev(args: &[&str]) -> Node {
-        let port = free_port();
+        Node::start_on(free_port(), args)
+    }
+
+    fn start_on(port: u16, args: &[&str]) -> Node {
         let mut child = command()
             .arg("dev")
             .args(args)
@@ -140,8 +143,10 @@ fn other_numbers_of_cores_keep_everything() {
 #[test]
 fn what_was_acknowledged_survives_kill_9() {
     let dir = folder();
+    // The same port each time: a restart must not trip over what the kernel has not cleared yet.
+    let (port, args) = (free_port(), ["--dir", dir.path().to_str().unwrap(), "--cores", "1"]);
     for round in 0..5_u32 {
-        let mut node = Node::start(dir.path(), "1");
+        let mut node = Node::start_on(port, &args);
         let client = node.client();
         check(&client, 0..round * 100);
         put(&client, round * 100..(round + 1) * 100);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use coronet_lsm::{Durability, Options};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -14,7 +15,7 @@ use super::DaemonError;
 use crate::config::{Config, ControlCore};
 use crate::data_dir::{DataDir, Wanted};
 use crate::node::{Control, CoreId, Limits, NodeCore, Shard, ShardConfig};
-use crate::rt::check::{Prepared, Requirements, prepare};
+use crate::rt::check::{Prepared, Requirements, StartError, prepare};
 use crate::rt::executor::available_cpus;
 use crate::rt::{self, CoreContext, CoresConfig, ServeOptions, Stopper};
 
@@ -22,6 +23,9 @@ use crate::rt::{self, CoreContext, CoresConfig, ServeOptions, Stopper};
 const FILES_PER_CORE: u64 = 1024;
 /// Free space below which a start makes no sense: the first log segments.
 const FREE_BYTES: u64 = 256 << 20;
+/// How often, and after what pause, a busy port is tried again.
+const PORT_TRIES: u32 = 15;
+const PORT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of a stored object beyond its value: vector, dots, token.
 const OBJECT_OVERHEAD: usize = 64 << 10;
 
@@ -55,7 +59,7 @@ pub(super) fn node(config: &Config, announce: impl FnOnce(&Ready)) -> Result<(),
     if let ControlCore::Cpu(cpu) = config.control_core {
         cpus.push(cpu);
     }
-    let prepared = prepare(&Requirements {
+    let prepared = prepare_patiently(&Requirements {
         data_dir: dir.clone(),
         listen: Some(config.clients),
         cores: data_cores + usize::from(config.control_core != ControlCore::Shared),
@@ -84,6 +88,23 @@ pub(super) fn node(config: &Config, announce: impl FnOnce(&Ready)) -> Result<(),
     });
     drop(lock);
     ended
+}
+
+/// Checks the machine. The kernel lets go of a killed process's port a little after the process
+/// is gone, because its ring ends in the background: a restart must not fail over that.
+fn prepare_patiently(needs: &Requirements) -> Result<Prepared, StartError> {
+    let mut tries = PORT_TRIES;
+    loop {
+        match prepare(needs) {
+            Err(StartError::Port { cause, .. })
+                if cause.kind() == std::io::ErrorKind::AddrInUse && tries > 0 =>
+            {
+                tries -= 1;
+                std::thread::sleep(PORT_PAUSE);
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Opens the data folder on an executor of its own, before any core starts.
@@ -175,7 +196,7 @@ fn run_cores(
     // The last core to open says so; when one fails, all end and the channel stays silent.
     let joined = std::thread::spawn(move || cores.join());
     while !joined.is_finished() {
-        if is_ready.recv_timeout(std::time::Duration::from_millis(100)).is_ok() {
+        if is_ready.recv_timeout(Duration::from_millis(100)).is_ok() {
             announce();
             break;
         }
