@@ -3,12 +3,13 @@
 use crate::bytes::Reader;
 use crate::ids::Actor;
 
-/// The name of one write: the `counter`-th of `actor` on this key. Counters start at one.
+/// The name of one write of `actor` on this key. Counters start at one and rise, not always by
+/// one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Dot {
     /// Who wrote.
     pub actor: Actor,
-    /// The actor's how-manieth write on this key.
+    /// Higher than those of the actor's earlier writes on this key.
     pub counter: u64,
 }
 

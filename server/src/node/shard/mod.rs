@@ -28,9 +28,7 @@ use std::rc::Rc;
 
 use coronet_lsm::env::TaskClass;
 use coronet_lsm::{Durability, Engine, Options, Result};
-use coronet_ring::{
-    Actor, CoreId, Dot, HybridClock, Incarnation, NodeId, PartitionMap, PlacementError,
-};
+use coronet_ring::{CoreId, Dot, HybridClock, Incarnation, NodeId, PartitionMap, PlacementError};
 
 use super::stats::{Counters, count};
 use super::{ConnId, ControlMessage, CoreMessage, CoreStats, NodeEnv};
@@ -141,7 +139,10 @@ struct Inner<E: NodeEnv> {
     engine: Engine<E>,
     config: ShardConfig,
     me: CoreId,
-    actor: Actor,
+    /// Names versions: this node's actor, and the counter that none issued before this start
+    /// exceeds. It is the engine's: every dot comes with a sequence number, and those are never
+    /// used twice, lost ones included.
+    issued: Dot,
     map: PartitionMap,
     wire: coronet_net::Limits,
     clock: RefCell<HybridClock>,
@@ -179,7 +180,7 @@ impl<E: NodeEnv> Shard<E> {
         let limits = &config.limits;
         let inner = Rc::new(Inner {
             me: env.core(),
-            actor: config.incarnation.into(),
+            issued: Dot::new(config.incarnation, engine.last_seq().0),
             map,
             wire: coronet_net::Limits::new(to_u32(limits.key_bytes), to_u32(limits.value_bytes)),
             clock: RefCell::default(),

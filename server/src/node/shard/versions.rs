@@ -2,10 +2,11 @@
 //!
 //! A write supersedes the versions its context has seen and stands beside those it has not. The
 //! coordinator's actor names every version with a dot it never issues twice for a key: deletions
-//! keep the key's vector.
+//! keep the key's vector, and after a restart the counters go on above everything that may have
+//! been issued before, because a buffered write that clients saw may be lost with the power.
 
 use coronet_ring::causality::object::{self, ObjectRef, SiblingRef};
-use coronet_ring::{Actor, Context, Dot, Hlc, ObjectError, Token};
+use coronet_ring::{Context, Dot, Hlc, ObjectError, Token};
 
 /// Versions of one key from which client writes are refused; reading and writing with the
 /// context that was read resolves them.
@@ -52,11 +53,12 @@ pub(super) enum ChangeError {
     Stored(#[from] ObjectError),
 }
 
-/// Applies `change` to the stored bytes and appends the new object to `into`.
+/// Applies `change` to the stored bytes and appends the new object to `into`. `issued` is the
+/// highest dot that may have been issued before this start of the node, of whatever key.
 pub(super) fn apply(
     stored_bytes: Option<&[u8]>,
     change: &Change<'_>,
-    actor: Actor,
+    issued: Dot,
     now: Hlc,
     into: &mut Vec<u8>,
 ) -> Result<Applied, ChangeError> {
@@ -79,7 +81,8 @@ pub(super) fn apply(
         // The client may have seen writes this replica lost or never had: never issue them anew.
         vector.merge(context.vector());
     }
-    let dot = vector.increment(actor);
+    vector.observe(issued);
+    let dot = vector.increment(issued.actor);
     // A deletion carries nothing but its dot, which the vector has: it gives way to any write.
     let mut versions: Vec<SiblingRef<'_>> =
         before().filter(|old| !old.tombstone && !superseded(change, old.dot)).collect();
@@ -116,9 +119,11 @@ fn seen_with(change: &Change<'_>, dot: Dot) -> Context {
 
 #[cfg(test)]
 mod tests {
+    use coronet_ring::Actor;
+
     use super::*;
 
-    const ME: Actor = Actor(7);
+    const ME: Dot = Dot { actor: Actor(7), counter: 0 };
 
     fn put(value: &[u8]) -> Change<'_> {
         Change { value: Some(value), context: None, replace: false, token: None }
@@ -191,6 +196,19 @@ mod tests {
         run(&mut stored, &put(b"b"));
         run(&mut stored, &Change { context: Some(&context), ..put(b"c") });
         assert_eq!(values(&stored), [b"b".to_vec(), b"c".to_vec()], "an old context saw only `a`");
+    }
+
+    #[test]
+    fn dots_lost_before_a_restart_are_not_issued_again() {
+        let (mut lost, mut stored) = (None, None);
+        let old = written(run(&mut lost, &put(b"lost")));
+        let after = Dot { counter: 100, ..ME };
+        let new = apply(None, &put(b"new"), after, Hlc(5), stored.insert(Vec::new())).unwrap();
+        assert!(!old.contains(Dot { counter: 101, ..ME }) && new.context.contains(after));
+        let change = Change { context: Some(&old), ..put(b"old") };
+        let mut bytes = Vec::new();
+        apply(stored.as_deref(), &change, after, Hlc(6), &mut bytes).unwrap();
+        assert_eq!(values(&Some(bytes)), [b"new".to_vec(), b"old".to_vec()]);
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl<E: NodeEnv> Inner<E> {
         let change = wish.change();
         let now = self.tick_clock();
         let read = self.engine.get_latest_cached(key, |stored| {
-            versions::apply(stored, &change, self.actor, now, object)
+            versions::apply(stored, &change, self.issued, now, object)
         });
         let applied = match read {
             Ok(CachedRead::Done(applied)) => applied.map_err(Failure::from),
@@ -247,7 +247,7 @@ impl<E: NodeEnv> Inner<E> {
         scratch.object.clear();
         let now = self.tick_clock();
         let applied =
-            versions::apply(stored, &wish.change(), self.actor, now, &mut scratch.object)?;
+            versions::apply(stored, &wish.change(), self.issued, now, &mut scratch.object)?;
         scratch.key.clear();
         scratch.key.extend_from_slice(key);
         self.store(scratch, &wish, applied, &write.ticket)?;
