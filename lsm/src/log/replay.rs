@@ -20,7 +20,7 @@ pub struct Replayed<F> {
     pub full: Vec<Full<F>>,
     /// Segments ready for reuse.
     pub spare: Vec<Segment<F>>,
-    /// Newest entry of the log.
+    /// Newest entry of the log; of the tables, when there is no log.
     pub last: Seq,
     /// Generation of the next segment.
     pub next_generation: u64,
@@ -70,7 +70,9 @@ pub async fn replay<E: Env>(
         // A killed process may have left batches that were written and not synced. From now on
         // readers see them and the next segment counts on them.
         segment.file.sync().await.map_err(|e| Error::io("sync", &segment.path, &e))?;
-        replayed.last = replayed.last.max(last);
+        // Where the log ends, not what is flushed: a table may hold more than a power failure left
+        // of the log, and the next segment must follow this one.
+        replayed.last = last;
         replayed.next_generation = header.generation + 1;
         replayed.full.push(Full { segment, generation: header.generation, last });
     }
