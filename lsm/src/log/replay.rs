@@ -66,6 +66,9 @@ pub async fn replay<E: Env>(
         let mut reader = Reader::new(&segment, at + 1 == count);
         let end = reader.replay(env, &header, flushed, stats, &mut apply).await?;
         let last = end.last;
+        if reader.is_last {
+            reader.write_again(env, end.synced_to, end.offset).await?;
+        }
         before = Some((segment.path.clone(), end));
         // A killed process may have left batches that were written and not synced. From now on
         // readers see them and the next segment counts on them.
@@ -176,6 +179,8 @@ fn check_order<F>(
 struct End {
     last: Seq,
     offset: u64,
+    /// Bytes that were on the device when the last of them was written.
+    synced_to: u64,
 }
 
 /// Reads one segment through a window.
@@ -217,6 +222,7 @@ impl<'a, F: File> Reader<'a, F> {
         apply: &mut impl FnMut(Seq, Record<'_>),
     ) -> Result<End> {
         let (mut at, mut chain, mut last) = (PAGE as u64, header.chain_seed(), header.before);
+        let mut synced_to = 0;
         while let Some(batch) = self.batch_at(at, header).await? {
             let follows = if last == header.before {
                 batch.first > last
@@ -231,6 +237,7 @@ impl<'a, F: File> Reader<'a, F> {
             }
             chain = batch.crc;
             last = batch.last();
+            synced_to = batch.synced_to.min(at);
             at += batch.disk_len();
             env.coop().await;
         }
@@ -238,7 +245,23 @@ impl<'a, F: File> Reader<'a, F> {
             let expected = BatchHeader::following(header, chain, last);
             self.check_tail(env, header, at, &expected, stats).await?;
         }
-        Ok(End { last, offset: at })
+        Ok(End { last, offset: at, synced_to })
+    }
+
+    /// Writes bytes back as they were read. After a sync that failed, reads may show what no
+    /// later sync makes durable: only what is written again is.
+    async fn write_again<E: Env>(&self, env: &E, from: u64, to: u64) -> Result<()> {
+        let mut at = from / PAGE as u64 * PAGE as u64;
+        let failed = |op| move |e: std::io::Error| Error::io(op, &self.segment.path, &e);
+        while at < to {
+            let len = usize::try_from(to - at).unwrap_or(WINDOW).min(WINDOW);
+            let bytes = self.segment.file.read_at(at, len).await.map_err(failed("read"))?;
+            let (written, _) = self.segment.file.write_at(at, bytes).await;
+            written.map_err(failed("write"))?;
+            at += len as u64;
+            env.coop().await;
+        }
+        Ok(())
     }
 
     /// The whole and valid batch at `at`, if there is one.
