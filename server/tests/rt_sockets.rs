@@ -19,7 +19,7 @@ use std::time::Duration;
 use answers::{Answers, argument};
 use coronet_server::node::{ConnId, CoreId, CoreMessage, NodeEnv, OutputState};
 use coronet_server::rt::{
-    ConnectionHandler, Cores, CoresConfig, NetStats, RtEnv, ServeOptions, executor,
+    ConnectionHandler, Cores, CoresConfig, NetStats, RtEnv, RtError, ServeOptions, executor,
 };
 use echo_handler::EchoHandler;
 
@@ -417,4 +417,18 @@ fn a_stopped_server_leaves_its_port_free() {
     assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
     assert!(TcpStream::connect(address).is_err());
     TcpListener::bind(address).unwrap();
+}
+
+#[test]
+fn the_other_cores_end_when_one_panics() {
+    let cpu = executor::available_cpus()[0];
+    let cores = executor::start(&CoresConfig { cpus: vec![cpu; 2] }, |context| async move {
+        let env = context.env;
+        assert_eq!(env.core(), CoreId(0), "core 1 panics, as this test wants");
+        env.serve(Rc::new(EchoHandler::new(Answers::of(0, 0))), ServeOptions::default()).await;
+    })
+    .unwrap();
+    let results = cores.join();
+    assert!(results[0].is_ok());
+    assert!(matches!(results[1], Err(RtError::Panicked(CoreId(1)))), "{:?}", results[1]);
 }

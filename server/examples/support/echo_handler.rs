@@ -82,7 +82,11 @@ impl ConnectionHandler for EchoHandler {
             return OutputState::default();
         };
         connection.dirty = false;
-        into.append(&mut connection.output);
+        if into.is_empty() {
+            std::mem::swap(into, &mut connection.output);
+        } else {
+            into.append(&mut connection.output);
+        }
         OutputState { close_after: connection.ended, ..OutputState::default() }
     }
 

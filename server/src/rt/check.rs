@@ -21,6 +21,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, opcode};
 
@@ -30,6 +32,8 @@ use super::executor::available_cpus;
 const KERNEL: (u32, u32) = (6, 1);
 /// Memory an executor locks for its rings (glommio refuses less).
 const LOCKED_PER_CORE: u64 = 512 * 1024;
+/// How long a port may take to become free.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
 /// The lock file in a data folder.
 const LOCK_FILE: &str = "LOCK";
 
@@ -217,7 +221,7 @@ pub fn prepare(needs: &Requirements) -> Result<Prepared, StartError> {
     let lock = check_data_dir(&needs.data_dir)?;
     check_direct_io(&needs.data_dir)?;
     check_space(&needs.data_dir, needs.free_bytes)?;
-    let listener = needs.listen.map(bind).transpose()?;
+    let listener = needs.listen.map(bind_soon).transpose()?;
     Ok(Prepared { listener, lock })
 }
 
@@ -384,6 +388,22 @@ fn check_space(path: &Path, need: u64) -> Result<String, StartError> {
         Ok(format!("{have} bytes free, {need} needed"))
     } else {
         Err(StartError::Space { path: path.to_owned(), have, need })
+    }
+}
+
+/// Binds, with patience for a node that was just killed: the kernel takes its ring, and the
+/// listening socket in it, apart a little after the process is gone.
+fn bind_soon(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let give_up = Instant::now() + PORT_PATIENCE;
+    loop {
+        match bind(address) {
+            Err(StartError::Port { cause, .. })
+                if cause.kind() == io::ErrorKind::AddrInUse && Instant::now() < give_up =>
+            {
+                thread::sleep(Duration::from_millis(10));
+            }
+            bound => return bound,
+        }
     }
 }
 

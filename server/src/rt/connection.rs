@@ -31,8 +31,8 @@ pub(super) enum Stage {
     Open,
     /// Moves to another core once nothing of it is in the kernel.
     Moving(CoreId),
-    /// Sends its last output, then lingers. The handler may still know it.
-    Closing,
+    /// Sends its last output, then lingers; until the instant at the latest.
+    Closing(Instant),
     /// Said everything: waits for the peer's end so that the last output is not lost to a reset.
     Lingering(Instant),
     /// Given up; goes when the kernel holds nothing of it.

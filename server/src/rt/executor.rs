@@ -136,10 +136,6 @@ impl<T: Send + 'static> Cores<T> {
                 }
                 Err(error) => Err(RtError::Start { cpu, cause: error.to_string() }),
             };
-            if result.is_err() {
-                // The others cannot do without: let them end too.
-                self.shared.stop_all();
-            }
             results.push(result);
         }
         results
@@ -203,6 +199,25 @@ where
     Ok(Cores { threads, shared, _heartbeat: heartbeat })
 }
 
+thread_local! {
+    /// Dropped when a core's thread ends, in whatever way.
+    static EXIT: RefCell<Option<Exit>> = const { RefCell::new(None) };
+}
+
+/// Ends the other cores when one ends by panic or error: they cannot do without.
+struct Exit {
+    shared: Arc<Shared>,
+    in_order: Cell<bool>,
+}
+
+impl Drop for Exit {
+    fn drop(&mut self) {
+        if !self.in_order.get() {
+            self.shared.stop_all();
+        }
+    }
+}
+
 /// A core's place before it runs.
 struct Seat {
     id: CoreId,
@@ -221,6 +236,7 @@ where
     Fut: Future<Output = T> + 'static,
     T: 'static,
 {
+    EXIT.set(Some(Exit { shared: Arc::clone(&seat.shared), in_order: Cell::new(false) }));
     let cpu = seat.cpu;
     let ring_error = move |source| RtError::Ring { cpu, source };
     let queues = queues();
@@ -256,6 +272,7 @@ where
     let main = spawn_foreground(&core, counted(&core, main(context)));
     let result = counted(&core, drive(&core, main)).await;
     beat.end();
+    EXIT.with_borrow(|exit| exit.iter().for_each(|exit| exit.in_order.set(result.is_ok())));
     result.map_err(ring_error)
 }
 

@@ -22,6 +22,8 @@ use crate::node::ConnId;
 const SLOT_BITS: u32 = 20;
 /// How long a closed connection may wait for the peer's end.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long the last output of a closed connection may take to be sent.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// Output buffers kept for reuse, and the largest kept.
 const SPARE_BUFFERS: usize = 64;
 const SPARE_BYTES: usize = 64 * 1024;
@@ -268,7 +270,7 @@ impl Net {
         connection.paused = state.paused;
         if connection.stage == Stage::Open {
             if state.close_after {
-                connection.stage = Stage::Closing;
+                connection.stage = Stage::Closing(Instant::now() + LAST_WORDS);
             } else if let Some(to) = state.hand_over {
                 connection.stage = Stage::Moving(to);
             }
@@ -304,8 +306,8 @@ impl Net {
                 }
                 false
             }
-            Stage::Closing if silent => return self.linger(core, id),
-            Stage::Closing | Stage::Lingering(_) => true,
+            Stage::Closing(_) if silent => return self.linger(core, id),
+            Stage::Closing(_) | Stage::Lingering(_) => true,
             Stage::Dead => {
                 if connection.is_idle() {
                     self.remove(core, id);
@@ -391,7 +393,10 @@ impl Net {
             handler.tick();
         }
         let now = Instant::now();
-        let late = |c: &Connection| matches!(c.stage, Stage::Lingering(until) if until <= now);
+        let late = |c: &Connection| match c.stage {
+            Stage::Closing(until) | Stage::Lingering(until) => until <= now,
+            _ => false,
+        };
         self.ids(late).into_iter().for_each(|id| self.kill(core, id));
     }
 
