@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::Path;
+use std::time::Duration;
 
 use coronet_lsm::env::Env;
-use coronet_lsm::{Durability, Engine, Options, WriteBatch};
+use coronet_lsm::{Durability, Engine, Error, Options, WriteBatch};
 use coronet_ring::PartitionMap;
 use coronet_server::data_dir::{DataDir, DataDirError, Wanted};
 use coronet_sim::{Sim, SimEnv, for_each_seed};
@@ -48,7 +49,16 @@ async fn write(env: &SimEnv, data: &DataDir, from: u32, to: u32) {
         let mut batch = WriteBatch::new();
         batch.put(&full, &n.to_le_bytes());
         let engine = &engines[map.core_of_key(&key).index()];
-        engine.write(&batch, Durability::Durable).unwrap().await.unwrap();
+        let commit = loop {
+            match engine.write(&batch, Durability::Durable) {
+                Ok(commit) => break commit,
+                Err(Error::Busy { retry_after_ms }) => {
+                    env.sleep(Duration::from_millis(u64::from(retry_after_ms))).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
+        commit.await.unwrap();
     }
     for engine in engines {
         engine.close().await.unwrap();

@@ -267,6 +267,24 @@ fn several_keys_are_read_from_all_cores() {
 }
 
 #[test]
+fn request_numbers_used_twice_harm_only_their_own_answers() {
+    let node = TestNode::new(3);
+    let conn = node.client(0);
+    let mut keys = KeyListBuf::new();
+    (0..3).for_each(|core| assert!(keys.push(&node.key_of(core, 0))));
+    let head = conn.head();
+    for _ in 0..3 {
+        conn.send(&head, &Request::MultiGet(keys.as_list()));
+        conn.send(&head, &Request::Get { key: &node.key_of(1, 0) });
+    }
+    node.settle();
+    let refused = conn.replies().into_iter().filter(|reply| reply.status() != Status::Ok);
+    assert!(refused.count() >= 2);
+    assert_eq!(conn.core().in_flight(), 0);
+    assert_eq!(conn.put(b"k", b"v").status(), Status::Ok);
+}
+
+#[test]
 fn work_whose_deadline_passed_is_dropped_and_not_applied() {
     let node = TestNode::new(2);
     let conn = node.client(0);

@@ -1,6 +1,7 @@
 //! MULTI_GET: every core answers for its own keys; the core of the connection closes the answer.
 
 use std::collections::BTreeSet;
+use std::collections::hash_map::Entry as MapEntry;
 use std::rc::Rc;
 
 use coronet_lsm::CachedRead;
@@ -46,7 +47,15 @@ impl<E: NodeEnv> Inner<E> {
         if owners.iter().all(|owner| *owner == self.me) {
             return self.read_own(call, keys, ticket, out, true);
         }
-        self.parts.borrow_mut().insert((ticket.conn, ticket.request_id), owners.len());
+        // Parts are told apart by the request's number alone: two at once would end each other.
+        match self.parts.borrow_mut().entry((ticket.conn, ticket.request_id)) {
+            MapEntry::Vacant(entry) => drop(entry.insert(owners.len())),
+            MapEntry::Occupied(_) => {
+                let text = "the number of a request in flight is used again";
+                ticket.fail(&Failure::new(ErrorCode::InvalidArgument, text), out);
+                return Progress::Answered;
+            }
+        }
         for owner in owners {
             if owner != self.me {
                 count(&self.counters.forwarded);
