@@ -1,72 +1,19 @@
 //! What the engine promises, exercised on the simulated disk: commits, reads, scans, flushes,
-//! compactions, reopening, limits, a full disk.
+//! compactions, limits, a full disk, a failing log.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod engine_support;
 
 use coronet_lsm::env::Env;
 use coronet_lsm::{
     CachedRead, CompactionFilter, Durability, Engine, Error, FilterDecision, Options, ScanRange,
     WriteBatch,
 };
-use coronet_sim::{Faults, Rng, Sim, SimEnv, for_each_seed};
+use coronet_sim::{Faults, Sim};
+use engine_support::{DIR, collect, delete, key, open, put, value};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
-
-const DIR: &str = "/data/core-000";
-
-type TestEngine = Engine<SimEnv>;
-
-async fn open(env: &SimEnv, options: Options) -> TestEngine {
-    Engine::open(env.clone(), Path::new(DIR), options).await.unwrap()
-}
-
-/// Writes durably; waits as long as the engine says it is busy.
-async fn write(env: &SimEnv, engine: &TestEngine, batch: &WriteBatch) {
-    loop {
-        match engine.write(batch, Durability::Durable) {
-            Ok(commit) => {
-                commit.await.unwrap();
-                return;
-            }
-            Err(Error::Busy { retry_after_ms }) => {
-                env.sleep(Duration::from_millis(retry_after_ms.into())).await;
-            }
-            Err(other) => panic!("{other}"),
-        }
-    }
-}
-
-async fn put(env: &SimEnv, engine: &TestEngine, key: &[u8], value: &[u8]) {
-    let mut batch = WriteBatch::new();
-    batch.put(key, value);
-    write(env, engine, &batch).await;
-}
-
-async fn delete(env: &SimEnv, engine: &TestEngine, key: &[u8]) {
-    let mut batch = WriteBatch::new();
-    batch.delete(key);
-    write(env, engine, &batch).await;
-}
-
-async fn collect(engine: &TestEngine, range: ScanRange) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut scan = engine.scan(range).await.unwrap();
-    let mut all = Vec::new();
-    while let Some(entry) = scan.next().await.unwrap() {
-        all.push(entry);
-    }
-    all
-}
-
-fn key(n: u64) -> Vec<u8> {
-    format!("key-{n:06}").into_bytes()
-}
-
-fn value(n: u64, len: usize) -> Vec<u8> {
-    let mut rng = Rng::new(n);
-    let mut bytes = vec![0; len];
-    rng.fill(&mut bytes);
-    bytes
-}
 
 #[test]
 fn a_committed_write_is_read_by_every_kind_of_read() {
@@ -475,78 +422,4 @@ fn sequence_numbers_are_never_used_twice() {
         last = seq;
         env = if round % 2 == 0 { sim.crash(&env) } else { sim.kill(&env) };
     }
-}
-
-/// One random history against a map, reopened now and then.
-fn random_history(seed: u64) {
-    let sim = Sim::new(seed);
-    let mut rng = sim.rng();
-    let mut env = sim.node_env("a");
-    let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-    for life in 0..4 {
-        let steps = rng.range(50, 600);
-        sim.block_on(async {
-            let engine = open(&env, Options::tiny()).await;
-            let found = collect(&engine, ScanRange::default()).await;
-            assert_eq!(found, model.clone().into_iter().collect::<Vec<_>>(), "life {life}");
-            for _ in 0..steps {
-                step(&env, &engine, &mut rng, &mut model).await;
-            }
-            if rng.below(2) == 0 {
-                engine.close().await.unwrap();
-            }
-        });
-        env = if rng.below(2) == 0 { sim.crash(&env) } else { sim.kill(&env) };
-    }
-}
-
-async fn step(
-    env: &SimEnv,
-    engine: &TestEngine,
-    rng: &mut Rng,
-    model: &mut BTreeMap<Vec<u8>, Vec<u8>>,
-) {
-    match rng.below(100) {
-        0..60 => {
-            let mut batch = WriteBatch::new();
-            for _ in 0..rng.range(1, 8) {
-                let k = key(rng.below(300));
-                if rng.below(4) == 0 {
-                    batch.delete(&k);
-                    model.remove(&k);
-                } else {
-                    let v = value(rng.next_u64(), rng.below(900) as usize);
-                    batch.put(&k, &v);
-                    model.insert(k, v);
-                }
-            }
-            write(env, engine, &batch).await;
-        }
-        60..80 => {
-            let k = key(rng.below(300));
-            assert_eq!(engine.get(&k).await.unwrap().as_ref(), model.get(&k));
-        }
-        80..90 => {
-            let keys: Vec<_> = (0..10).map(|_| key(rng.below(300))).collect();
-            let expected: Vec<_> = keys.iter().map(|k| model.get(k).cloned()).collect();
-            assert_eq!(engine.multi_get(&keys).await.unwrap(), expected);
-        }
-        90..96 => {
-            let (start, end) = (key(rng.below(300)), key(rng.below(300)));
-            let range = ScanRange { start: start.clone(), end: Some(end.clone()) };
-            let expected: Vec<_> = model
-                .range(start.clone()..)
-                .take_while(|(k, _)| **k < end)
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect();
-            assert_eq!(collect(engine, range).await, expected);
-        }
-        96..98 => engine.flush().await.unwrap(),
-        _ => engine.compact().await.unwrap(),
-    }
-}
-
-#[test]
-fn random_histories_match_a_map_over_crashes_and_restarts() {
-    for_each_seed(0..60, random_history);
 }

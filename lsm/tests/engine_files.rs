@@ -2,37 +2,17 @@
 //! refused, folders are rebuilt for another number of cores.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod engine_support;
+
 use coronet_lsm::env::Env;
 use coronet_lsm::reshard::link_into;
-use coronet_lsm::{Durability, Engine, Error, Options, ScanRange, WriteBatch};
+use coronet_lsm::{Engine, Error, Options, ScanRange, WriteBatch};
 use coronet_sim::{Sim, SimEnv, for_each_seed};
+use engine_support::{DIR, put, write};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
-
-const DIR: &str = "/data/core-000";
-
-async fn write(env: &SimEnv, engine: &Engine<SimEnv>, batch: &WriteBatch) {
-    loop {
-        match engine.write(batch, Durability::Durable) {
-            Ok(commit) => {
-                commit.await.unwrap();
-                return;
-            }
-            Err(Error::Busy { retry_after_ms }) => {
-                env.sleep(std::time::Duration::from_millis(retry_after_ms.into())).await;
-            }
-            Err(other) => panic!("{other}"),
-        }
-    }
-}
-
-async fn put(env: &SimEnv, engine: &Engine<SimEnv>, key: &[u8], value: &[u8]) {
-    let mut batch = WriteBatch::new();
-    batch.put(key, value);
-    write(env, engine, &batch).await;
-}
 
 async fn contents(engine: &Engine<SimEnv>, range: ScanRange) -> Contents {
     let mut scan = engine.scan(range).await.unwrap();

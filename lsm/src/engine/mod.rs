@@ -13,7 +13,7 @@ mod shared;
 
 pub(crate) use memory::{Frozen, Memory};
 pub(crate) use open::{SEQ_GAP, create_folder};
-pub(crate) use shared::{Health, Shared};
+pub(crate) use shared::Shared;
 
 use crate::env::Env;
 use crate::read::{CachedRead, Scan, ScanRange};

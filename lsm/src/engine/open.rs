@@ -1,21 +1,19 @@
 //! Creation and recovery: manifest, tables, log, then the tasks.
 
-use super::{Health, Memory, Shared};
-use crate::cache::BlockCache;
+use super::shared::Parts;
+use super::{Memory, Shared};
 use crate::compaction::compaction_task;
 use crate::engine::CompactionFilter;
 use crate::env::{Env, TaskClass};
 use crate::flush::flush_task;
-use crate::log::{Log, Throttle, replay};
-use crate::signal::Signal;
-use crate::stats::{Counters, LEVELS};
+use crate::log::{Log, replay};
+use crate::stats::Counters;
 use crate::trash::Trash;
 use crate::version::edit::Progress;
 use crate::version::manifest::{self, Loaded};
 use crate::version::set::open_tables;
 use crate::version::{LiveTable, VersionSet, table_id};
 use crate::{Error, Options, Result, Seq, TableId};
-use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -37,62 +35,43 @@ pub(crate) async fn open<E: Env>(
         kind: ErrorKind::InvalidInput,
         message: what,
     })?;
-    let options = Rc::new(options);
-    let stats = Rc::new(Counters::default());
     create_folder(&env, dir).await?;
-    let loaded = manifest::load(&env, dir).await?;
     let trash = Trash::start(env.clone());
-    let tables = open_tables(&env, dir, &loaded.state, &trash).await?;
-    let mut memory = Memory::new();
-    let Progress { log_floor, flushed, .. } = loaded.state.progress;
-    let replayed = replay(&env, dir, &options, log_floor, flushed, &stats, |seq, record| {
-        memory.replay(seq, record, &options);
-    })
-    .await?;
-    let last = first_free(&loaded, &tables, replayed.last);
-    let orphans = find_orphans(&env, dir, &loaded).await?;
-    let progress =
-        Progress { next_table: next_table(&loaded, &orphans), last_seq: last, flushed, log_floor };
-    let versions = VersionSet::open(&env, dir, loaded, progress, tables, stats.clone()).await?;
-    let unused = orphans.into_iter().map(|(_, path)| path).chain(replayed.removable.clone());
-    unused.for_each(|path| trash.discard(path));
-    let throttle = Rc::new(Throttle::default());
-    let log = Log::start(
-        env.clone(),
-        dir.to_owned(),
-        options.clone(),
-        throttle.clone(),
-        stats.clone(),
-        replayed,
-        last,
-    )
-    .await?;
-    let shared = Rc::new(Shared {
-        dir: dir.to_owned(),
-        cache: Rc::new(BlockCache::new(options.cache_bytes)),
-        options,
-        stats,
-        throttle,
-        log,
-        memory: RefCell::new(memory),
-        versions,
-        trash,
-        filter: RefCell::new(filter),
-        flush_wanted: Signal::default(),
-        compaction_wanted: Signal::default(),
-        progress: Signal::default(),
-        flush_health: Health::default(),
-        compaction_health: Health::default(),
-        compacting: Cell::new(false),
-        compaction_positions: RefCell::new([const { Vec::new() }; LEVELS]),
-        closing: Cell::new(false),
-        tasks: Cell::new(2),
-        env,
-    });
+    let parts = recover(&env, dir, Rc::new(options), &trash).await;
+    let parts = parts.inspect_err(|_| trash.close())?;
+    let shared = Rc::new(Shared::new(env, dir, parts, trash, filter));
     shared.update_pressure();
     shared.env.spawn(TaskClass::Flush, flush_task(shared.clone()));
     shared.env.spawn(TaskClass::Compaction, compaction_task(shared.clone()));
     Ok(shared)
+}
+
+/// Brings back what manifest, tables and log hold.
+async fn recover<E: Env>(
+    env: &E,
+    dir: &Path,
+    options: Rc<Options>,
+    trash: &Rc<Trash>,
+) -> Result<Parts<E>> {
+    let stats = Rc::new(Counters::default());
+    let loaded = manifest::load(env, dir).await?;
+    let tables = open_tables(env, dir, &loaded.state, trash).await?;
+    let mut memory = Memory::new();
+    let Progress { log_floor, flushed, .. } = loaded.state.progress;
+    let replayed = replay(env, dir, &options, log_floor, flushed, &stats, |seq, record| {
+        memory.replay(seq, record, &options);
+    })
+    .await?;
+    let last = first_free(&loaded, &tables, replayed.last);
+    let orphans = find_orphans(env, dir, &loaded).await?;
+    let next_table = next_table(&loaded, &orphans);
+    let progress = Progress { next_table, last_seq: last, flushed, log_floor };
+    let versions = VersionSet::open(env, dir, loaded, progress, tables, stats.clone()).await?;
+    // Only now does a durable manifest say that nobody needs these.
+    let unused = orphans.into_iter().map(|(_, path)| path).chain(replayed.removable.clone());
+    unused.for_each(|path| trash.discard(path));
+    let log = Log::start(env, dir, &options, &stats, replayed, last).await?;
+    Ok(Parts { options, stats, log, memory, versions })
 }
 
 /// Creates the folder and makes it durable, together with those above it that are new.

@@ -4,15 +4,15 @@ use super::Memory;
 use crate::cache::BlockCache;
 use crate::engine::CompactionFilter;
 use crate::env::Env;
+use crate::log::Log;
 use crate::log::throttle::Debt;
-use crate::log::{Log, Throttle};
 use crate::signal::Signal;
 use crate::stats::{Counters, EngineStats, LEVELS};
 use crate::trash::Trash;
 use crate::version::VersionSet;
 use crate::{Error, Options, Result, Seq};
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// How one kind of background work fares.
@@ -55,7 +55,6 @@ pub(crate) struct Shared<E: Env> {
     pub dir: PathBuf,
     pub options: Rc<Options>,
     pub stats: Rc<Counters>,
-    pub throttle: Rc<Throttle>,
     pub log: Log<E>,
     pub memory: RefCell<Memory>,
     pub versions: VersionSet<E>,
@@ -78,7 +77,47 @@ pub(crate) struct Shared<E: Env> {
     pub tasks: Cell<usize>,
 }
 
+/// What recovery hands over.
+pub(super) struct Parts<E: Env> {
+    pub options: Rc<Options>,
+    pub stats: Rc<Counters>,
+    pub log: Log<E>,
+    pub memory: Memory,
+    pub versions: VersionSet<E>,
+}
+
 impl<E: Env> Shared<E> {
+    /// The inside of a recovered engine whose two background tasks are about to start.
+    pub(super) fn new(
+        env: E,
+        dir: &Path,
+        parts: Parts<E>,
+        trash: Rc<Trash>,
+        filter: Option<CompactionFilter>,
+    ) -> Self {
+        Shared {
+            env,
+            dir: dir.to_owned(),
+            cache: Rc::new(BlockCache::new(parts.options.cache_bytes)),
+            options: parts.options,
+            stats: parts.stats,
+            log: parts.log,
+            memory: RefCell::new(parts.memory),
+            versions: parts.versions,
+            trash,
+            filter: RefCell::new(filter),
+            flush_wanted: Signal::default(),
+            compaction_wanted: Signal::default(),
+            progress: Signal::default(),
+            flush_health: Health::default(),
+            compaction_health: Health::default(),
+            compacting: Cell::new(false),
+            compaction_positions: RefCell::new([const { Vec::new() }; LEVELS]),
+            closing: Cell::new(false),
+            tasks: Cell::new(2),
+        }
+    }
+
     /// Whether a batch of `bytes` may be applied now.
     pub fn admit(&self, bytes: usize) -> Result<()> {
         let admitted = self.try_admit(bytes);
@@ -147,7 +186,7 @@ impl<E: Env> Shared<E> {
             level_ratio,
             frozen_through: memory.frozen_through().unwrap_or(Seq(0)),
         };
-        self.throttle.set(&debt, &self.options);
+        self.log.throttle().set(&debt, &self.options);
     }
 
     /// Records a failed flush or compaction.

@@ -2,18 +2,21 @@
 //!
 //! * [`format`]: bytes of segments and batches (`docs/FORMATS.md`, "Log segment").
 //! * [`segments`]: files: which are spare, active, full; preparing and recycling them.
-//! * [`writer`]: the group commit and its task.
+//! * [`handle`]: the log as its users see it; batches gather here.
+//! * [`writer`]: the task that writes them: group commit.
+//! * [`throttle`]: how fast it may go.
 //! * [`replay`]: what a restart reads back.
 //!
 //! The log knows nothing of memtables: it hands out sequence numbers, keeps bytes, and is told
 //! which of them became tables.
 
-pub(crate) mod format;
-pub(crate) mod replay;
-pub(crate) mod segments;
+mod format;
+mod handle;
+mod replay;
+mod segments;
 pub(crate) mod throttle;
-pub(crate) mod writer;
+mod writer;
 
+pub(crate) use handle::Log;
 pub(crate) use replay::replay;
 pub(crate) use throttle::Throttle;
-pub(crate) use writer::Log;
