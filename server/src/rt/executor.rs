@@ -26,6 +26,9 @@ use crate::node::CoreId;
 /// Time slice of a task queue. Needed although the driver looks at its ring itself: the executor
 /// notices its own timers only between slices.
 const SLICE: Duration = Duration::from_micros(200);
+/// Time slice while none of our queues can run, that is before the core's first step. An executor
+/// preempted before its first step would park for good: nobody holds a waker of it yet.
+const FIRST_SLICE: Duration = Duration::from_secs(3600);
 /// Registered I/O buffers of an executor; the least it accepts, as file I/O runs on our ring.
 const IO_MEMORY: usize = 64 * 1024;
 /// Depth of glommio's own rings, which carry nothing but its timers.
@@ -189,7 +192,7 @@ where
         let (cpu, main) = (seat.cpu, main(seat.id));
         let thread = LocalExecutorBuilder::new(Placement::Fixed(cpu))
             .name(&format!("core-{id}"))
-            .preempt_timer(SLICE)
+            .preempt_timer(FIRST_SLICE)
             .io_memory(IO_MEMORY)
             .ring_depth(EXECUTOR_RING)
             .spawn(move || async move { run_core(seat, end, beat, main).await })
@@ -236,6 +239,7 @@ where
     Fut: Future<Output = T> + 'static,
     T: 'static,
 {
+    beat.attend().await;
     EXIT.set(Some(Exit { shared: Arc::clone(&seat.shared), in_order: Cell::new(false) }));
     let cpu = seat.cpu;
     let ring_error = move |source| RtError::Ring { cpu, source };
@@ -308,13 +312,14 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 fn queues() -> Queues {
     let executor = glommio::executor();
-    let queue = |shares, latency, name: &str| {
-        executor.create_task_queue(Shares::Static(shares), latency, name)
+    // The latency is the slice only: no I/O goes through the executor's own rings.
+    let queue = |shares, name: &str| {
+        executor.create_task_queue(Shares::Static(shares), Latency::Matters(SLICE), name)
     };
     Queues {
-        foreground: queue(1000, Latency::Matters(SLICE), "foreground"),
-        flush: queue(400, Latency::NotImportant, "flush"),
-        compaction: queue(200, Latency::NotImportant, "compaction"),
-        background: queue(50, Latency::NotImportant, "background"),
+        foreground: queue(1000, "foreground"),
+        flush: queue(400, "flush"),
+        compaction: queue(200, "compaction"),
+        background: queue(50, "background"),
     }
 }

@@ -81,6 +81,16 @@ impl Beat {
         self.ended.store(true, Ordering::Release);
     }
 
+    /// Has beats wake the calling task until the pulse takes over. The core's first step: from
+    /// here on its executor can be got up.
+    pub(super) async fn attend(&self) {
+        poll_fn(|cx| {
+            *lock(&self.waker) = Some(cx.waker().clone());
+            Poll::Ready(())
+        })
+        .await;
+    }
+
     /// Runs `pulse` whenever the heartbeat beats for this core. Never completes; a task of its own.
     pub(super) async fn pulse(self: Arc<Self>, pulse: impl Fn()) {
         poll_fn(|cx| {
