@@ -313,6 +313,22 @@ fn a_write_that_misses_its_deadline_on_the_way_to_the_disk_is_in_doubt() {
 }
 
 #[test]
+fn a_write_without_deadline_is_in_doubt_when_the_disk_takes_too_long() {
+    let mut config = config(1);
+    config.limits.commit_wait = Duration::from_micros(15);
+    let node = TestNode::with(config);
+    let conn = node.client(0);
+    conn.send(&conn.head(), &Request::Put(Put { key: b"k", context: b"", value: b"v" }));
+    node.tick_after(Duration::from_nanos(500));
+    assert!(conn.replies().is_empty());
+    node.tick_after(Duration::from_micros(15));
+    assert_eq!(conn.replies().remove(0).status(), error(ErrorCode::InDoubt));
+    node.settle();
+    assert!(conn.replies().is_empty(), "answered once");
+    assert_eq!(values(&conn.get(b"k")), [b"v"], "it was applied in the end");
+}
+
+#[test]
 fn a_durable_write_is_not_answered_before_the_disk_has_it() {
     let node = TestNode::new(1);
     let conn = node.client(0);

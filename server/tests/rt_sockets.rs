@@ -432,3 +432,28 @@ fn the_other_cores_end_when_one_panics() {
     assert!(results[0].is_ok());
     assert!(matches!(results[1], Err(RtError::Panicked(CoreId(1)))), "{:?}", results[1]);
 }
+
+/// Cores that start while others compete for their CPU come up and end, again and again: an
+/// executor that is preempted before its first step must not sleep for good.
+#[test]
+fn cores_start_and_end_under_pressure() {
+    let busy = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let cpus = executor::available_cpus();
+    let load: Vec<_> = (0..cpus.len() * 2)
+        .map(|_| {
+            let busy = Arc::clone(&busy);
+            thread::spawn(move || {
+                while busy.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        })
+        .collect();
+    for _ in 0..40 {
+        let config = CoresConfig { cpus: cpus.iter().cycle().take(8).copied().collect() };
+        let cores = executor::start(&config, |context| async move { context.cpu }).unwrap();
+        assert_eq!(cores.join().into_iter().map(Result::unwrap).collect::<Vec<_>>(), config.cpus);
+    }
+    busy.store(false, Ordering::Relaxed);
+    load.into_iter().for_each(|thread| thread.join().unwrap());
+}

@@ -68,6 +68,9 @@ pub struct Config {
     pub max_connections: u64,
     /// `limits.idle`: a connection without any request is closed after this; zero means never.
     pub idle: Duration,
+    /// `limits.commit_wait`: how long a write without deadline waits for the disk before its
+    /// client is told that it is in doubt.
+    pub commit_wait: Duration,
 }
 
 impl Default for Config {
@@ -93,6 +96,7 @@ impl Default for Config {
             max_output_bytes: 8 << 20,
             max_connections: 12_000,
             idle: Duration::ZERO,
+            commit_wait: Duration::from_secs(30),
         }
     }
 }

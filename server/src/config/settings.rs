@@ -34,6 +34,7 @@ const SETTINGS: &[(&str, Setter)] = &[
     ("limits.output", |c, v| put(&mut c.max_output_bytes, sized(v, 64 << 10, 1 << 30))),
     ("limits.connections", |c, v| put(&mut c.max_connections, count(v, 1, 1_000_000))),
     ("limits.idle", |c, v| put(&mut c.idle, duration(v))),
+    ("limits.commit_wait", |c, v| put(&mut c.commit_wait, commit_wait(v))),
 ];
 
 fn put<T>(field: &mut T, value: Result<T, String>) -> Result<(), String> {
@@ -84,6 +85,15 @@ fn blind(value: &Value) -> Result<BlindWrites, String> {
         Some("siblings") => Ok(BlindWrites::Siblings),
         _ => Err("must be \"replace\" or \"siblings\"".to_owned()),
     }
+}
+
+/// At least a millisecond, so that a healthy disk gets the time it needs.
+fn commit_wait(value: &Value) -> Result<Duration, String> {
+    let wait = duration(value)?;
+    if wait < Duration::from_millis(1) || wait > Duration::from_secs(3600) {
+        return Err("must be from 1 ms to 1 hour".to_owned());
+    }
+    Ok(wait)
 }
 
 fn interval(value: &Value) -> Result<Duration, String> {

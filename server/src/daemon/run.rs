@@ -161,6 +161,7 @@ fn shard_config(config: &Config, data: &DataDir, port: u16) -> ShardConfig {
         in_flight_bytes: defaults.in_flight_bytes.max(bytes(config.max_value_bytes) * 2),
         output_bytes: bytes(config.max_output_bytes),
         idle: config.idle,
+        commit_wait: config.commit_wait,
         ..defaults
     };
     let (node_id, incarnation) = (identity.node_id, identity.incarnation);

@@ -16,7 +16,7 @@ use coronet_lsm::{Commit, Result, Seq};
 /// A write and what its client is told once it is committed. `None` once it was told already.
 struct Waiting<T> {
     commit: Commit,
-    deadline: Option<Nanos>,
+    deadline: Nanos,
     reply: Option<T>,
 }
 
@@ -36,7 +36,7 @@ impl<T> Default for CommitQueue<T> {
 
 impl<T> CommitQueue<T> {
     /// Adds the write applied last.
-    pub(super) fn push(&self, commit: Commit, deadline: Option<Nanos>, reply: T) {
+    pub(super) fn push(&self, commit: Commit, deadline: Nanos, reply: T) {
         self.waiting.borrow_mut().push_back(Waiting { commit, deadline, reply: Some(reply) });
         if let Some(task) = self.idle.take() {
             task.wake();
@@ -55,7 +55,7 @@ impl<T> CommitQueue<T> {
     pub(super) fn expire(&self, now: Nanos, mut expired: impl FnMut(T)) {
         let mut late = Vec::new();
         for entry in self.waiting.borrow_mut().iter_mut() {
-            if entry.deadline.is_some_and(|deadline| deadline <= now) {
+            if entry.deadline <= now {
                 late.extend(entry.reply.take());
             }
         }

@@ -29,6 +29,10 @@ pub struct Limits {
     pub partial_frame: Duration,
     /// Time without any request after which a connection is closed; zero means never.
     pub idle: Duration,
+    /// How long a write that names no deadline waits for its commit before its client is told
+    /// that it is in doubt. It stays in the log and may still be committed: a full disk, for one,
+    /// holds it up until there is space.
+    pub commit_wait: Duration,
 }
 
 impl Default for Limits {
@@ -42,6 +46,7 @@ impl Default for Limits {
             hello: Duration::from_secs(10),
             partial_frame: Duration::from_secs(30),
             idle: Duration::ZERO,
+            commit_wait: Duration::from_secs(30),
         }
     }
 }

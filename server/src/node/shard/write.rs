@@ -180,7 +180,9 @@ impl<E: NodeEnv> Inner<E> {
             count(&self.counters.siblings_left);
         }
         let reply = WriteReply { ticket: ticket.clone(), hlc: applied.hlc, context };
-        self.commits(wish.durability).push(commit, ticket.deadline, reply);
+        let patience = || self.env.now().after(self.config.limits.commit_wait);
+        let deadline = ticket.deadline.unwrap_or_else(patience);
+        self.commits(wish.durability).push(commit, deadline, reply);
         Ok(())
     }
 
