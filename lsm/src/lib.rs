@@ -33,5 +33,6 @@ pub use options::Options;
 pub use read::{CachedRead, Scan, ScanRange};
 pub use signal::Commit;
 pub use stats::EngineStats;
+pub use table::Codec;
 pub use types::{Durability, EntryKind, EntryRef, Seq, TableId, TableUid, key_hash};
 pub use write::WriteBatch;

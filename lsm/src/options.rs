@@ -1,6 +1,8 @@
 //! Settings of one engine. Every field has a unit in its documentation and a bound that
 //! [`Options::validate`] checks.
 
+use crate::stats::LEVELS;
+use crate::table::Codec;
 use std::time::Duration;
 
 /// Settings of one engine.
@@ -15,8 +17,11 @@ pub struct Options {
     pub log_segment_bytes: u64,
     /// How long a buffered write may stay un-synced.
     pub sync_interval: Duration,
-    /// Target size of a data block before padding, bytes.
+    /// Target size of a data block on disk (after compression, before padding), bytes.
     pub block_bytes: usize,
+    /// Compression of new tables by level; tables that exist stay as they are. A block that does
+    /// not become smaller by a page is stored as it is.
+    pub compression: [Codec; LEVELS],
     /// Target size of a table file, bytes.
     pub table_bytes: u64,
     /// Bloom filter bits per key.
@@ -51,6 +56,7 @@ impl Default for Options {
             log_segment_bytes: 32 << 20,
             sync_interval: Duration::from_millis(50),
             block_bytes: 8 << 10,
+            compression: [Codec::None; LEVELS],
             table_bytes: 64 << 20,
             filter_bits_per_key: 10,
             l0_trigger: 4,

@@ -107,6 +107,10 @@ stats! {
     cache_misses,
     /// Bytes held by the block cache, now.
     cache_bytes,
+    /// Bytes of all data blocks of live tables before compression, now.
+    block_raw_bytes,
+    /// Bytes of all data blocks of live tables on disk, padding included, now.
+    block_disk_bytes,
     /// Table files waiting for their removal, now.
     trash_files,
 }
@@ -115,6 +119,15 @@ impl EngineStats {
     /// Bytes written to the device by log, flush and compaction.
     pub fn device_bytes(&self) -> u64 {
         self.log_bytes + self.flush_bytes + self.compaction_write_bytes
+    }
+
+    /// Size of the live data blocks before compression relative to their size on disk; 1 without
+    /// any. Below 1 where padding costs more than compression saves.
+    pub fn compression_ratio(&self) -> f64 {
+        match self.block_disk_bytes {
+            0 => 1.0,
+            disk => self.block_raw_bytes as f64 / disk as f64,
+        }
     }
 }
 

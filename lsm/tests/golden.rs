@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used)] // a failed step fails the test
 
 use coronet_lsm::env::{AlignedBuf, Env, File, OpenMode};
-use coronet_lsm::{Durability, Engine, Options, ScanRange, WriteBatch};
+use coronet_lsm::{Codec, Durability, Engine, Options, ScanRange, WriteBatch};
 use coronet_sim::{Sim, SimEnv};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,11 @@ const DIR: &str = "/data/engine";
 type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn options() -> Options {
-    Options { log_segment_bytes: 16 << 10, memtable_bytes: 1 << 20, ..Options::tiny() }
+    let mut options =
+        Options { log_segment_bytes: 16 << 10, memtable_bytes: 1 << 20, ..Options::tiny() };
+    options.compression[0] = Codec::Lz4;
+    options.compression[1] = Codec::Zstd;
+    options
 }
 
 fn golden() -> PathBuf {
@@ -77,6 +81,12 @@ async fn bring(env: &SimEnv, from: &Path) {
     env.sync_dir(Path::new(DIR)).await.unwrap();
 }
 
+/// Table files of a golden folder.
+fn tables(from: &Path) -> u64 {
+    let names = std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path());
+    names.filter(|path| path.extension().is_some_and(|ext| ext == "sst")).count() as u64
+}
+
 #[test]
 fn every_golden_folder_opens_and_is_right() {
     let mut seen = 0;
@@ -96,6 +106,7 @@ fn every_golden_folder_opens_and_is_right() {
                 assert_eq!(engine.get(&key).await.unwrap().as_ref(), Some(&value));
                 found.insert(key, value);
             }
+            assert_eq!(engine.stats().level_tables[0], tables(&from));
             found
         });
         assert!(found == expected(), "{} reads differently", from.display());

@@ -95,7 +95,7 @@ impl<E: Env> Shared<E> {
             match merge.slice(writer)? {
                 Pause::Slice => {}
                 Pause::Load => merge.cursor.load().await?,
-                Pause::Open => outputs.open = Some(self.new_output().await?),
+                Pause::Open => outputs.open = Some(self.new_output(job.level + 1).await?),
                 Pause::Drain => {
                     if let Some((.., writer)) = &mut outputs.open {
                         writer.drain().await?;
@@ -113,12 +113,12 @@ impl<E: Env> Shared<E> {
         Ok(merge.dropped)
     }
 
-    async fn new_output(&self) -> Result<(TableId, TableUid, TableWriter<E>)> {
+    async fn new_output(&self, level: usize) -> Result<(TableId, TableUid, TableWriter<E>)> {
         let id = self.versions.allocate();
         let uid = TableUid(self.env.random());
         let path = table_path(&self.dir, id);
         let created = TableWriter::create(self.env.clone(), path, uid, &self.options).await;
-        Ok((id, uid, created?))
+        Ok((id, uid, created?.with_codec(self.options.compression[level])))
     }
 
     async fn finish(&self, outputs: &mut Outputs<E>) -> Result<()> {

@@ -245,6 +245,10 @@ impl<E: Env> Shared<E> {
         stats.cache_misses = cache.misses;
         stats.cache_bytes = cache.bytes;
         self.versions.with(|version| {
+            for info in version.tables().map(|(_, live)| live.table.table.info()) {
+                stats.block_raw_bytes += info.raw_bytes;
+                stats.block_disk_bytes += info.data_bytes;
+            }
             for (n, level) in version.levels.iter().enumerate() {
                 stats.level_tables[n] = level.tables.len() as u64;
                 stats.level_bytes[n] = level.bytes;

@@ -5,10 +5,14 @@ use crate::env::PAGE;
 use crate::{Seq, TableUid};
 
 /// The newest format this release writes and reads.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+/// The oldest that can be read: without compression and without `raw_bytes`.
+const OLDEST: u32 = 1;
 const MAGIC: [u8; 8] = *b"CORTABLE";
 /// Bytes in use; the rest of the page is zero.
-const USED: usize = 96;
+const USED: usize = 104;
+/// The same in version 1.
+const USED_1: usize = 96;
 
 /// The footer's fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub(super) struct Footer {
     pub deletes: u64,
     pub min_seq: Seq,
     pub max_seq: Seq,
+    /// Bytes of all data frames before compression, without padding.
+    pub raw_bytes: u64,
 }
 
 /// Why a footer cannot be used.
@@ -60,6 +66,7 @@ impl Footer {
             self.deletes,
             self.min_seq.0,
             self.max_seq.0,
+            self.raw_bytes,
         ];
         for (i, word) in words.iter().enumerate() {
             page[16 + i * 8..24 + i * 8].copy_from_slice(&word.to_le_bytes());
@@ -92,6 +99,7 @@ impl Footer {
             deletes: u64_at(72)?,
             min_seq: Seq(u64_at(80)?),
             max_seq: Seq(u64_at(88)?),
+            raw_bytes: if version == 1 { u64_at(32)? } else { u64_at(96)? },
         };
         if footer.file_bytes != file_bytes {
             return Err("file length differs from the footer".into());
@@ -99,7 +107,8 @@ impl Footer {
         if u32_at(12)? != checksum(footer.uid, footer.offset(), &[&page[..12], &page[16..]]) {
             return Err("footer checksum mismatch".into());
         }
-        if version != VERSION || page[USED..].iter().any(|b| *b != 0) {
+        let used = if version == 1 { USED_1 } else { USED };
+        if version < OLDEST || page[used..].iter().any(|b| *b != 0) {
             return Err("footer has unknown fields".into());
         }
         footer.check()?;
@@ -139,6 +148,7 @@ mod tests {
             deletes: 3,
             min_seq: Seq(5),
             max_seq: Seq(14),
+            raw_bytes: 9000,
         }
     }
 
@@ -158,8 +168,8 @@ mod tests {
     #[test]
     fn names_a_newer_version() {
         let mut page = footer().encode();
-        page[8] = 2;
-        assert_eq!(Footer::decode(&page, 5 * 4096), Err(BadFooter::Version(2)));
+        page[8] = 3;
+        assert_eq!(Footer::decode(&page, 5 * 4096), Err(BadFooter::Version(3)));
     }
 
     #[test]

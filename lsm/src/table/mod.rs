@@ -7,12 +7,14 @@
 //! | module | owns |
 //! |---|---|
 //! | `block` | frames with checksums, data blocks |
+//! | `codec` | compression of data blocks |
 //! | `filter` | the bloom filter |
 //! | `index` | block positions and separators |
 //! | `footer` | the last page |
 //! | `writer`, `reader` | the file as a whole |
 
 mod block;
+mod codec;
 mod filter;
 mod footer;
 mod index;
@@ -20,6 +22,7 @@ mod reader;
 mod writer;
 
 pub(crate) use block::{Block, BlockWalk};
+pub use codec::Codec;
 pub use reader::{Hit, Lookup, Table};
 pub use writer::TableWriter;
 
@@ -46,6 +49,10 @@ pub struct TableInfo {
     pub min_seq: Seq,
     /// The highest sequence number.
     pub max_seq: Seq,
+    /// Bytes of all data blocks on disk, with padding.
+    pub data_bytes: u64,
+    /// Bytes of all data blocks before compression.
+    pub raw_bytes: u64,
 }
 
 /// An inclusive range of keys.

@@ -98,6 +98,8 @@ impl<E: Env> Table<E> {
             deletes: footer.deletes,
             min_seq: footer.min_seq,
             max_seq: footer.max_seq,
+            data_bytes: footer.index_offset,
+            raw_bytes: footer.raw_bytes,
         };
         Ok(Table { file, path: path.into(), info, index, filter })
     }

@@ -3,6 +3,7 @@
 use super::TableInfo;
 use super::block::builder::BlockBuilder;
 use super::block::{FrameKind, HEADER, seal};
+use super::codec::{Codec, Packer};
 use super::filter::Filter;
 use super::footer::Footer;
 use super::index::{IndexBuilder, separator};
@@ -16,6 +17,8 @@ const CHUNK: usize = 512 << 10;
 const COOP_BYTES: usize = 16 << 10;
 /// Hashes entered into the filter between two yields.
 const COOP_HASHES: usize = 4 << 10;
+/// A block on disk unpacks to at most about this many times the block size.
+const MAX_EXPANSION: usize = 8;
 /// Largest key plus value; keeps every length of the format within 32 bits.
 const MAX_ENTRY: usize = 1 << 30;
 
@@ -30,6 +33,10 @@ pub struct TableWriter<E: Env> {
     block_bytes: usize,
     bits_per_key: u32,
     block: BlockBuilder,
+    packer: Packer,
+    /// Payload of a block, bytes, that is expected to fill `block_bytes` on disk.
+    block_target: usize,
+    raw_bytes: u64,
     index: IndexBuilder,
     hashes: Vec<u64>,
     /// Finished blocks that are not written yet; they belong at `written`.
@@ -58,6 +65,9 @@ impl<E: Env> TableWriter<E> {
             block_bytes: options.block_bytes,
             bits_per_key: options.filter_bits_per_key,
             block: BlockBuilder::new(),
+            packer: Packer::new(options.compression[0]),
+            block_target: first_target(options.compression[0], options.block_bytes),
+            raw_bytes: 0,
             index: IndexBuilder::default(),
             hashes: Vec::new(),
             chunk: AlignedBuf::default(),
@@ -71,6 +81,13 @@ impl<E: Env> TableWriter<E> {
             min_seq: Seq(u64::MAX),
             max_seq: Seq(0),
         })
+    }
+
+    /// The same writer with another compression than that of level 0.
+    pub fn with_codec(mut self, codec: Codec) -> Self {
+        self.block_target = first_target(codec, self.block_bytes);
+        self.packer = Packer::new(codec);
+        self
     }
 
     /// Adds an entry; writes and yields when due.
@@ -101,7 +118,7 @@ impl<E: Env> TableWriter<E> {
         } else {
             assert!(entry.seq < self.last_seq, "versions of a key out of order");
         }
-        if !self.block.is_empty() && self.block.size_with(entry) > self.block_bytes {
+        if !self.block.is_empty() && self.block.size_with(entry) > self.block_target {
             self.close_block(Some(entry.key))?;
         }
         self.block.add(entry);
@@ -149,7 +166,12 @@ impl<E: Env> TableWriter<E> {
 
     fn close_block(&mut self, next: Option<&[u8]>) -> Result<()> {
         let offset = self.offset();
-        let frame = self.block.finish(self.uid, offset);
+        let (raw, packs) = (self.block.bytes(), self.packer.codec() != Codec::None);
+        let frame = self.block.finish(&mut self.packer, self.uid, offset);
+        self.raw_bytes += raw as u64;
+        if packs {
+            self.block_target = next_target(self.block_target, self.block_bytes, raw, frame.len());
+        }
         let end = next.map_or(&*self.last, |next| separator(&self.last, next));
         let index_bytes = self.index.bytes() + end.len();
         if index_bytes > MAX_ENTRY {
@@ -186,7 +208,8 @@ impl<E: Env> TableWriter<E> {
         let index_offset = self.offset();
         let mut frame = vec![0; HEADER];
         self.index.encode(&smallest, &mut frame);
-        seal(&mut frame, FrameKind::Index, self.index.blocks(), 0, self.uid, index_offset);
+        let blocks = (self.index.blocks(), 0);
+        seal(&mut frame, FrameKind::Index, Codec::None, blocks, self.uid, index_offset);
         append(&mut self.chunk, &frame);
         let index_len = frame.len() as u32;
         self.write_chunk().await?;
@@ -195,7 +218,8 @@ impl<E: Env> TableWriter<E> {
         let filter_offset = self.offset();
         frame.truncate(HEADER);
         filter.encode(&mut frame);
-        seal(&mut frame, FrameKind::Filter, filter.lines(), 0, self.uid, filter_offset);
+        let lines = (filter.lines(), 0);
+        seal(&mut frame, FrameKind::Filter, Codec::None, lines, self.uid, filter_offset);
         append(&mut self.chunk, &frame);
 
         let footer = Footer {
@@ -210,6 +234,7 @@ impl<E: Env> TableWriter<E> {
             deletes: self.deletes,
             min_seq: self.min_seq,
             max_seq: self.max_seq,
+            raw_bytes: self.raw_bytes,
         };
         self.chunk.extend_from_slice(&footer.encode());
         self.write_chunk().await?;
@@ -223,6 +248,8 @@ impl<E: Env> TableWriter<E> {
             deletes: self.deletes,
             min_seq: self.min_seq,
             max_seq: self.max_seq,
+            data_bytes: index_offset,
+            raw_bytes: self.raw_bytes,
         })
     }
 
@@ -234,6 +261,25 @@ impl<E: Env> TableWriter<E> {
         }
         filter
     }
+}
+
+/// How much to put into the first block: what is packed is expected to shrink to half.
+fn first_target(codec: Codec, disk: usize) -> usize {
+    if codec == Codec::None { disk } else { least_packed(disk) * 2 }
+}
+
+/// Smallest payload worth packing: less than two pages cannot save one.
+fn least_packed(disk: usize) -> usize {
+    disk.max(2 * PAGE)
+}
+
+/// How much to put into the next block, so that packed it fills `disk` bytes: blocks begin on
+/// pages, and a block that is packed to less than a page more would waste the rest.
+fn next_target(target: usize, disk: usize, raw: usize, packed: usize) -> usize {
+    // A little below, so that most blocks do not spill into one more page.
+    let wanted = (disk - disk / 16) * raw / packed.max(1);
+    let smoothed = (target * 3 + wanted) / 4;
+    smoothed.clamp(least_packed(disk), least_packed(disk) * MAX_EXPANSION)
 }
 
 fn append(chunk: &mut AlignedBuf, frame: &[u8]) {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use coronet_lsm::env::Env;
-use coronet_lsm::{Engine, Options, ScanRange};
+use coronet_lsm::{Codec, Engine, Options, ScanRange};
 use coronet_sim::{Rng, SimEnv};
 
 use model::Contents;
@@ -35,6 +35,7 @@ pub fn options(rng: &mut Rng) -> Options {
         l0_trigger: 2 + rng.index(3),
         sync_interval: Duration::from_millis(1 + rng.below(30)),
         full_probe_interval: Duration::from_millis(20),
+        compression: std::array::from_fn(|_| [Codec::None, Codec::Lz4, Codec::Zstd][rng.index(3)]),
         ..Options::tiny()
     }
 }

@@ -2,6 +2,7 @@
 
 use super::entry::{MAX_OVERHEAD, encode};
 use super::{FrameKind, HEADER, seal};
+use crate::table::codec::{Codec, Packer};
 use crate::{EntryRef, TableUid};
 
 /// A restart point (an entry with its whole key) is set after this many entries ...
@@ -59,13 +60,24 @@ impl BlockBuilder {
         self.since += 1;
     }
 
-    /// The finished frame for this place. Call [`BlockBuilder::clear`] afterwards.
-    pub fn finish(&mut self, uid: TableUid, offset: u64) -> &[u8] {
+    /// The finished frame for this place, packed where that saves a page. Call
+    /// [`BlockBuilder::clear`] afterwards.
+    pub fn finish<'a>(
+        &'a mut self,
+        packer: &'a mut Packer,
+        uid: TableUid,
+        offset: u64,
+    ) -> &'a [u8] {
         for restart in &self.restarts {
             self.frame.extend_from_slice(&restart.to_le_bytes());
         }
-        let restarts = self.restarts.len() as u32;
-        seal(&mut self.frame, FrameKind::Data, self.count, restarts, uid, offset);
+        let counts = (self.count, self.restarts.len() as u32);
+        let codec = packer.codec();
+        if let Some(frame) = packer.pack(HEADER, &self.frame[HEADER..]) {
+            seal(frame, FrameKind::Data, codec, counts, uid, offset);
+            return frame;
+        }
+        seal(&mut self.frame, FrameKind::Data, Codec::None, counts, uid, offset);
         &self.frame
     }
 

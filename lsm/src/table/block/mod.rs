@@ -12,6 +12,7 @@ mod walk;
 pub(crate) use search::Search;
 pub(crate) use walk::BlockWalk;
 
+use super::codec::{Codec, unpack};
 use crate::TableUid;
 use crate::env::AlignedBuf;
 use std::rc::Rc;
@@ -37,6 +38,8 @@ pub(crate) struct FrameHeader {
     pub payload: usize,
     pub count: u32,
     pub restarts: u32,
+    /// How the payload is packed.
+    pub codec: Codec,
 }
 
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -53,20 +56,21 @@ pub(super) fn checksum(uid: TableUid, offset: u64, parts: &[&[u8]]) -> u32 {
     parts.iter().fold(seed, |crc, part| crc32c::crc32c_append(crc, part))
 }
 
-/// Fills in the header of `frame`, whose payload is complete.
+/// Fills in the header of `frame`, whose payload is complete and packed with `codec`; `counts`
+/// are its entries (blocks, lines) and restarts.
 pub(crate) fn seal(
     frame: &mut [u8],
     kind: FrameKind,
-    count: u32,
-    restarts: u32,
+    codec: Codec,
+    counts: (u32, u32),
     uid: TableUid,
     offset: u64,
 ) {
     let payload = (frame.len() - HEADER) as u32;
-    frame[4..8].copy_from_slice(&[kind as u8, 0, 0, 0]);
+    frame[4..8].copy_from_slice(&[kind as u8, codec as u8, 0, 0]);
     frame[8..12].copy_from_slice(&payload.to_le_bytes());
-    frame[12..16].copy_from_slice(&count.to_le_bytes());
-    frame[16..20].copy_from_slice(&restarts.to_le_bytes());
+    frame[12..16].copy_from_slice(&counts.0.to_le_bytes());
+    frame[16..20].copy_from_slice(&counts.1.to_le_bytes());
     let crc = checksum(uid, offset, &[&frame[4..]]);
     frame[..4].copy_from_slice(&crc.to_le_bytes());
 }
@@ -79,18 +83,21 @@ pub(crate) fn check(
     offset: u64,
 ) -> Result<FrameHeader, Damage> {
     let field = |at| u32_at(frame, at).ok_or("block is shorter than its header");
-    let header =
-        FrameHeader { payload: field(8)? as usize, count: field(12)?, restarts: field(16)? };
-    if frame.len() - HEADER != header.payload {
+    let (payload, count, restarts) = (field(8)? as usize, field(12)?, field(16)?);
+    if frame.len() - HEADER != payload {
         return Err("block length differs from the index");
     }
     if field(0)? != checksum(uid, offset, &[&frame[4..]]) {
         return Err("block checksum mismatch");
     }
-    if frame[4..8] != [kind as u8, 0, 0, 0] {
+    if frame[4] != kind as u8 || frame[6..8] != [0, 0] {
         return Err("block of an unexpected kind");
     }
-    Ok(header)
+    let codec = Codec::from_byte(frame[5]).ok_or("block of an unknown compression")?;
+    if codec != Codec::None && kind != FrameKind::Data {
+        return Err("index or filter is compressed");
+    }
+    Ok(FrameHeader { payload, count, restarts, codec })
 }
 
 /// A checked data block in memory. A clone shares the memory.
@@ -115,16 +122,32 @@ impl Block {
         offset: u64,
     ) -> Result<Block, Damage> {
         let frame = at.checked_add(len).and_then(|end| buf.get(at..end));
-        let header = check(frame.ok_or("block is cut off")?, FrameKind::Data, uid, offset)?;
+        let frame = frame.ok_or("block is cut off")?;
+        let header = check(frame, FrameKind::Data, uid, offset)?;
+        if header.codec == Codec::None {
+            return Self::parse(buf, at + HEADER, header.payload, &header);
+        }
+        let unpacked = unpack(header.codec, &frame[HEADER..])?;
+        let payload = unpacked.len();
+        Self::parse(Rc::new(unpacked), 0, payload, &header)
+    }
+
+    /// A block whose checked payload lies at `start`, `payload` bytes long.
+    fn parse(
+        buf: Rc<AlignedBuf>,
+        start: usize,
+        payload: usize,
+        header: &FrameHeader,
+    ) -> Result<Block, Damage> {
         let restarts = header.restarts as usize;
         let entries = restarts
             .checked_mul(4)
-            .and_then(|bytes| header.payload.checked_sub(bytes))
+            .and_then(|bytes| payload.checked_sub(bytes))
             .ok_or("block has more restarts than bytes")?;
         if restarts == 0 || header.count < header.restarts {
             return Err("block has too few restarts or entries");
         }
-        let block = Block { buf, start: at + HEADER, entries, restarts };
+        let block = Block { buf, start, entries, restarts };
         if !(0..restarts).all(|r| block.restart(r) < entries) || block.restart(0) != 0 {
             return Err("block has a restart outside its entries");
         }

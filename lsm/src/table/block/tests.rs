@@ -1,5 +1,6 @@
 use super::builder::BlockBuilder;
 use super::*;
+use crate::table::codec::Packer;
 use crate::{EntryKind, EntryRef, Seq};
 use proptest::prelude::*;
 use std::cmp::Reverse;
@@ -15,6 +16,10 @@ fn entry<'a>(key: &'a [u8], seq: u64, value: &'a Option<Vec<u8>>) -> EntryRef<'a
 }
 
 fn frame(entries: &Entries, offset: u64) -> AlignedBuf {
+    packed(entries, offset, Codec::None)
+}
+
+fn packed(entries: &Entries, offset: u64, codec: Codec) -> AlignedBuf {
     let mut builder = BlockBuilder::new();
     let mut bound = 0;
     for ((key, Reverse(seq)), value) in entries {
@@ -22,7 +27,7 @@ fn frame(entries: &Entries, offset: u64) -> AlignedBuf {
         builder.add(entry(key, *seq, value));
     }
     let mut buf = AlignedBuf::default();
-    buf.extend_from_slice(builder.finish(UID, offset));
+    buf.extend_from_slice(builder.finish(&mut Packer::new(codec), UID, offset));
     assert!(buf.len() <= bound);
     buf
 }
@@ -41,10 +46,11 @@ fn entries() -> impl Strategy<Value = Entries> {
 proptest! {
     #[test]
     fn reads_agree_with_an_ordered_map(
-        model in entries(),
+        model in entries(), codec in 0u8..3,
         probes in prop::collection::vec((prop::collection::vec(0u8..3, 0..8), 0u64..52), 60),
     ) {
-        let block = open(frame(&model, 8192)).unwrap();
+        let codec = Codec::from_byte(codec).unwrap();
+        let block = open(packed(&model, 8192, codec)).unwrap();
         let mut walk = BlockWalk::default();
         let mut more = walk.first(block.clone()).unwrap();
         for ((key, Reverse(seq)), value) in &model {
@@ -77,13 +83,15 @@ proptest! {
     #[test]
     fn blocks_with_a_valid_checksum_and_random_content_never_panic(
         mut bytes in prop::collection::vec(any::<u8>(), HEADER..200), restarts in 0u32..4,
+        codec in 0u8..3,
         key in prop::collection::vec(any::<u8>(), 0..4),
     ) {
+        let codec = Codec::from_byte(codec).unwrap();
         if restarts > 0 && bytes.len() >= HEADER + 4 * restarts as usize {
             let at = bytes.len() - 4 * restarts as usize;
             bytes[at..].fill(0);
         }
-        seal(&mut bytes, FrameKind::Data, restarts + 3, restarts, UID, 8192);
+        seal(&mut bytes, FrameKind::Data, codec, (restarts + 3, restarts), UID, 8192);
         let mut buf = AlignedBuf::default();
         buf.extend_from_slice(&bytes);
         if let Ok(block) = open(buf) {
