@@ -17,6 +17,7 @@ mod memtable;
 mod options;
 pub mod read;
 pub mod reshard;
+mod scrub;
 mod signal;
 pub mod stats;
 pub mod table;

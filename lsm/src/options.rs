@@ -42,6 +42,11 @@ pub struct Options {
     pub max_key_bytes: usize,
     /// Largest value accepted, bytes.
     pub max_value_bytes: usize,
+    /// How fast the scrub reads all tables to find damage, bytes per second; zero switches it
+    /// off. Damage that reads or compactions run into is dealt with in any case.
+    pub scrub_bytes_per_second: u64,
+    /// Pause before the first pass of the scrub and between two passes.
+    pub scrub_pause: Duration,
     /// Free space below which writes are refused so that compaction can still run is not known
     /// to the engine; it refuses writes after the first `StorageFull` and probes again after
     /// this pause.
@@ -67,6 +72,8 @@ impl Default for Options {
             cache_bytes: 256 << 20,
             max_key_bytes: (64 << 10) + 16,
             max_value_bytes: (16 << 20) + 4096,
+            scrub_bytes_per_second: 2 << 20,
+            scrub_pause: Duration::from_secs(3600),
             full_probe_interval: Duration::from_secs(1),
         }
     }

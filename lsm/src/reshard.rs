@@ -10,6 +10,7 @@ use crate::read::{CursorOptions, TableCursor};
 use crate::stats::Counters;
 use crate::table::{Bounds, Table, TableRef};
 use crate::version::edit::{Edit, Progress, State, TableMeta};
+use crate::version::lost::{self, Lost, LostRanges};
 use crate::version::manifest::{self, Manifest};
 use crate::version::{table_id, table_path};
 use crate::{Error, Options, Result, ScanRange, Seq, TableId};
@@ -37,13 +38,20 @@ pub async fn link_into<E: Env>(
         let loaded = manifest::load(env, source).await?;
         let log_last = check_flushed(env, source, options, &loaded.state.progress).await?;
         last = last.max(log_last).max(loaded.state.progress.last_seq);
+        let marks = LostRanges::new(&loaded.state.lost);
+        let inside = |lost: &&Lost| {
+            *lost.last >= *range.start && range.end.as_ref().is_none_or(|end| *lost.first < **end)
+        };
+        edit.lost.extend(loaded.state.lost.iter().filter(inside).cloned());
         for meta in loaded.state.tables.values() {
             let path = table_path(source, meta.id);
-            let Some(bounds) = clip(env, &path, meta, range).await? else { continue };
+            let Some(bounds) = clip(env, &path, meta, range, &marks).await? else { continue };
             let id = TableId(next_table);
             next_table += 1;
             let target = table_path(dest, id);
             env.link(&path, &target).await.map_err(|e| Error::io("link", &target, &e))?;
+            let ours = edit.lost.iter_mut().filter(|lost| lost.uid == meta.uid);
+            ours.for_each(|lost| lost.file = lost::name(&target));
             edit.added.push(TableMeta {
                 id,
                 first: bounds.first,
@@ -102,6 +110,7 @@ async fn clip<E: Env>(
     path: &Path,
     meta: &TableMeta,
     range: &ScanRange,
+    marks: &LostRanges,
 ) -> Result<Option<Bounds>> {
     let inside = |key: &[u8]| range.end.as_ref().is_none_or(|end| key < &end[..]);
     if *meta.last < *range.start || !inside(&meta.first) {
@@ -113,6 +122,7 @@ async fn clip<E: Env>(
     // The range ends inside the table: the last key before its end is found by reading, so
     // that the bounds are keys and two engines never claim the same one.
     let table = Rc::new(Table::open(env, path, meta.uid).await?);
+    table.set_lost(marks.offsets(meta.uid));
     let bounds = Bounds { first: meta.first.clone(), last: meta.last.clone() };
     let mut cursor = TableCursor::new(TableRef { table, bounds }, CursorOptions::compaction());
     cursor.seek(&range.start).await?;

@@ -107,6 +107,22 @@ stats! {
     cache_misses,
     /// Bytes held by the block cache, now.
     cache_bytes,
+    /// Complete passes of the scrub over all tables.
+    scrub_passes,
+    /// Tables the scrub has checked.
+    scrub_tables,
+    /// Bytes of data blocks the scrub has read.
+    scrub_bytes,
+    /// Bytes of data blocks the current pass has still to read, now.
+    scrub_left_bytes,
+    /// Damaged blocks found, by the scrub or by whoever ran into them.
+    damaged_blocks,
+    /// Tables found to be damaged as a whole, at opening.
+    damaged_tables,
+    /// Damaged blocks that were right when they were read again.
+    damage_not_confirmed,
+    /// Key ranges in quarantine, now: reads of them report the damage.
+    lost_ranges,
     /// Bytes of all data blocks of live tables before compression, now.
     block_raw_bytes,
     /// Bytes of all data blocks of live tables on disk, padding included, now.

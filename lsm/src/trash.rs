@@ -6,11 +6,18 @@ use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 
+/// What happens to a file.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Remove,
+    SetAside,
+}
+
 /// Collects paths; a background task removes the files. What is left at a crash is found and
 /// removed by the next opening, so failures here lose nothing but space.
 #[derive(Debug, Default)]
 pub(crate) struct Trash {
-    paths: RefCell<Vec<PathBuf>>,
+    paths: RefCell<Vec<(PathBuf, Fate)>>,
     closed: Cell<bool>,
     signal: Signal,
 }
@@ -25,7 +32,16 @@ impl Trash {
 
     /// Hands over a file.
     pub fn discard(&self, path: PathBuf) {
-        self.paths.borrow_mut().push(path);
+        self.hand_over(path, Fate::Remove);
+    }
+
+    /// Hands over a damaged file: it is kept under another name, for an operator to look at.
+    pub fn set_aside(&self, path: PathBuf) {
+        self.hand_over(path, Fate::SetAside);
+    }
+
+    fn hand_over(&self, path: PathBuf, fate: Fate) {
+        self.paths.borrow_mut().push((path, fate));
         self.signal.notify();
     }
 
@@ -46,7 +62,10 @@ impl Trash {
             let next = self.paths.borrow_mut().pop();
             match next {
                 // The file may be gone already, or stay until the next opening.
-                Some(path) => drop(env.remove(&path).await),
+                Some((path, Fate::Remove)) => drop(env.remove(&path).await),
+                Some((path, Fate::SetAside)) => {
+                    drop(env.rename(&path, &path.with_extension("sst.damaged")).await);
+                }
                 None if self.closed.get() => return,
                 None => self.signal.changed(epoch).await,
             }

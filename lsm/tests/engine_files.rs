@@ -120,9 +120,12 @@ fn files_of_a_newer_release_are_refused_by_name() {
         env.disk().restore(&image);
         let in_use = |path: &PathBuf| env.disk().read_raw(path).unwrap().starts_with(magic);
         let file = files(&env, ending).into_iter().find(in_use).unwrap();
-        env.disk().flip(&file, 8, 0b11).unwrap();
+        env.disk().flip(&file, 8, 0x40).unwrap();
         match open_error(&sim, &env) {
-            Error::UnknownVersion { path, found: 2, supported: 1 } => assert_eq!(path, file),
+            Error::UnknownVersion { path, found, supported } => {
+                assert_eq!(path, file);
+                assert_eq!(found, supported ^ 0x40);
+            }
             other => panic!("{other}"),
         }
     }

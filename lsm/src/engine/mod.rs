@@ -159,6 +159,18 @@ impl<E: Env> Engine<E> {
         closed
     }
 
+    /// What an operator should know since the last call, one line each: damage that was found
+    /// and put into quarantine. The caller logs the lines.
+    pub fn take_incidents(&self) -> Vec<String> {
+        self.shared.suspects.take_incidents()
+    }
+
+    /// Takes every key range out of quarantine: what was lost stays lost, and reads answer from
+    /// what is left. For when the keys were written anew, or when their loss is accepted.
+    pub async fn accept_loss(&self) -> Result<()> {
+        self.shared.accept_loss().await
+    }
+
     /// The engine's numbers.
     pub fn stats(&self) -> EngineStats {
         self.shared.stats()

@@ -7,9 +7,11 @@ use crate::engine::CompactionFilter;
 use crate::env::{Env, TaskClass};
 use crate::flush::flush_task;
 use crate::log::{Log, replay};
+use crate::scrub::{Suspects, scrub_task};
 use crate::stats::Counters;
 use crate::trash::Trash;
 use crate::version::edit::Progress;
+use crate::version::lost;
 use crate::version::manifest::{self, Loaded};
 use crate::version::set::open_tables;
 use crate::version::{LiveTable, VersionSet, table_id};
@@ -42,6 +44,7 @@ pub(crate) async fn open<E: Env>(
     let shared = Rc::new(Shared::new(env, dir, parts, trash, filter));
     shared.update_pressure();
     shared.env.spawn(TaskClass::Flush, flush_task(shared.clone()));
+    shared.env.spawn(TaskClass::Background, scrub_task(shared.clone()));
     shared.env.spawn(TaskClass::Compaction, compaction_task(shared.clone()));
     Ok(shared)
 }
@@ -54,8 +57,8 @@ async fn recover<E: Env>(
     trash: &Rc<Trash>,
 ) -> Result<Parts<E>> {
     let stats = Rc::new(Counters::default());
-    let loaded = manifest::load(env, dir).await?;
-    let tables = open_tables(env, dir, &loaded.state, trash).await?;
+    let mut loaded = manifest::load(env, dir).await?;
+    let (tables, damaged) = open_tables(env, dir, &mut loaded.state, trash).await?;
     let mut memory = Memory::new();
     let Progress { log_floor, flushed, .. } = loaded.state.progress;
     let replayed = replay(env, dir, &options, log_floor, flushed, &stats, |seq, record| {
@@ -67,11 +70,19 @@ async fn recover<E: Env>(
     let next_table = next_table(&loaded, &orphans);
     let progress = Progress { next_table, last_seq: last, flushed, log_floor };
     let versions = VersionSet::open(env, dir, loaded, progress, tables, stats.clone()).await?;
+    let suspects = Rc::new(Suspects::default());
+    for error in &damaged {
+        if let Error::Corruption { path, .. } = error {
+            trash.set_aside(path.clone());
+        }
+        stats.update(|stats| stats.damaged_tables += 1);
+        suspects.tell(format!("{error}; the table is quarantined, the rest is served"));
+    }
     // Only now does a durable manifest say that nobody needs these.
     let unused = orphans.into_iter().map(|(_, path)| path).chain(replayed.removable.clone());
     unused.for_each(|path| trash.discard(path));
     let log = Log::start(env, dir, &options, &stats, replayed, last).await?;
-    Ok(Parts { options, stats, log, memory, versions })
+    Ok(Parts { options, stats, log, memory, versions, suspects })
 }
 
 /// Creates the folder and makes it durable, together with those above it that are new.
@@ -106,7 +117,10 @@ async fn find_orphans<E: Env>(
 ) -> Result<Vec<(TableId, PathBuf)>> {
     let names = env.list(dir).await.map_err(|e| Error::io("list", dir, &e))?;
     let tables = names.into_iter().filter_map(|path| table_id(&path).map(|id| (id, path)));
-    Ok(tables.filter(|(id, _)| !loaded.state.tables.contains_key(id)).collect())
+    let unknown = tables.filter(|(id, _)| !loaded.state.tables.contains_key(id));
+    // A table that turned out to be damaged is set aside, not removed.
+    let lost = |path: &Path| loaded.state.lost.iter().any(|lost| *lost.file == *lost::name(path));
+    Ok(unknown.filter(|(_, path)| !lost(path)).collect())
 }
 
 fn next_table(loaded: &Loaded, orphans: &[(TableId, PathBuf)]) -> u64 {

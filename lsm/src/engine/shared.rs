@@ -6,6 +6,7 @@ use crate::engine::CompactionFilter;
 use crate::env::Env;
 use crate::log::Log;
 use crate::log::throttle::Debt;
+use crate::scrub::Suspects;
 use crate::signal::Signal;
 use crate::stats::{Counters, EngineStats, LEVELS};
 use crate::trash::Trash;
@@ -72,6 +73,8 @@ pub(crate) struct Shared<E: Env> {
     pub compacting: Cell<bool>,
     /// Where the next compaction of each level begins.
     pub compaction_positions: RefCell<[Vec<u8>; LEVELS]>,
+    /// Damage that somebody ran into.
+    pub suspects: Rc<Suspects>,
     pub closing: Cell<bool>,
     /// Background tasks that still run.
     pub tasks: Cell<usize>,
@@ -84,10 +87,11 @@ pub(super) struct Parts<E: Env> {
     pub log: Log<E>,
     pub memory: Memory,
     pub versions: VersionSet<E>,
+    pub suspects: Rc<Suspects>,
 }
 
 impl<E: Env> Shared<E> {
-    /// The inside of a recovered engine whose two background tasks are about to start.
+    /// The inside of a recovered engine whose three background tasks are about to start.
     pub(super) fn new(
         env: E,
         dir: &Path,
@@ -113,8 +117,9 @@ impl<E: Env> Shared<E> {
             compaction_health: Health::default(),
             compacting: Cell::new(false),
             compaction_positions: RefCell::new([const { Vec::new() }; LEVELS]),
+            suspects: parts.suspects,
             closing: Cell::new(false),
-            tasks: Cell::new(2),
+            tasks: Cell::new(3),
         }
     }
 
@@ -192,6 +197,7 @@ impl<E: Env> Shared<E> {
     /// Records a failed flush or compaction.
     pub fn note_failure(&self, health: &Health, error: Error) {
         self.stats.update(|stats| stats.background_errors += 1);
+        self.suspects.report(&error);
         health.failed(error);
         self.progress.notify();
     }
@@ -211,6 +217,7 @@ impl<E: Env> Shared<E> {
         self.closing.set(true);
         self.flush_wanted.notify();
         self.compaction_wanted.notify();
+        self.suspects.wake();
         self.progress.notify();
         self.trash.close();
     }
@@ -245,6 +252,7 @@ impl<E: Env> Shared<E> {
         stats.cache_misses = cache.misses;
         stats.cache_bytes = cache.bytes;
         self.versions.with(|version| {
+            stats.lost_ranges = version.lost.len() as u64;
             for info in version.tables().map(|(_, live)| live.table.table.info()) {
                 stats.block_raw_bytes += info.raw_bytes;
                 stats.block_disk_bytes += info.data_bytes;

@@ -91,11 +91,13 @@ impl<E: Env> Shared<E> {
             if !live.table.table.may_contain(hash) {
                 continue;
             }
-            if let Some(hit) = live.table.get(&self.cache, key, hash, at).await? {
+            let hit = live.table.get(&self.cache, key, hash, at).await;
+            if let Some(hit) = hit.inspect_err(|error| self.suspects.report(error))? {
+                version.lost.check(&self.dir, key, Some(hit.seq()))?;
                 return Ok(visible(hit.kind(), hit.value()).map(<[u8]>::to_vec));
             }
         }
-        Ok(None)
+        version.lost.check(&self.dir, key, None).map(|()| None)
     }
 
     fn tables_cached(
@@ -119,6 +121,11 @@ impl<E: Env> Shared<E> {
                 Lookup::NeedsBlock => Tables::NeedsIo,
             };
             break;
+        }
+        match &found {
+            Tables::Found(hit) => version.lost.check(&self.dir, key, Some(hit.seq()))?,
+            Tables::Absent => version.lost.check(&self.dir, key, None)?,
+            Tables::NeedsIo => {}
         }
         self.stats.update(|stats| {
             stats.table_probes += probes;

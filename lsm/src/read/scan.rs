@@ -3,8 +3,10 @@
 use super::{CursorOptions, MemtableCursor, MergeCursor, RunCursor, Source, TableCursor, Visible};
 use crate::engine::Shared;
 use crate::env::Env;
+use crate::scrub::Suspects;
 use crate::version::Version;
 use crate::{Result, Seq};
+use std::path::Path;
 use std::rc::Rc;
 
 /// Keys from `start` (inclusive) to `end` (exclusive; `None` is unbounded).
@@ -41,8 +43,10 @@ impl ScanRange {
 pub struct Scan<E: Env> {
     cursor: Visible<E>,
     range: ScanRange,
-    /// Keeps the files of the moment.
-    _version: Rc<Version<E>>,
+    /// Keeps the files of the moment, and knows which keys are lost.
+    version: Rc<Version<E>>,
+    dir: Rc<Path>,
+    suspects: Rc<Suspects>,
 }
 
 impl<E: Env> Scan<E> {
@@ -62,12 +66,27 @@ impl<E: Env> Scan<E> {
 
     /// Steps to the next entry.
     pub async fn advance(&mut self) -> Result<()> {
-        self.cursor.advance().await
+        if self.version.lost.len() == 0 {
+            let advanced = self.cursor.advance().await;
+            return advanced.inspect_err(|error| self.suspects.report(error));
+        }
+        let Some((key, _)) = self.entry() else { return Ok(()) };
+        let from = [key, &[0]].concat();
+        self.cursor.advance().await.inspect_err(|error| self.suspects.report(error))?;
+        self.check_span(&from)
     }
 
     /// Continues at the first key at or after `key` (never before the range).
     pub async fn seek(&mut self, key: &[u8]) -> Result<()> {
-        self.cursor.seek(key.max(&self.range.start[..])).await
+        let from = key.max(&self.range.start[..]);
+        self.cursor.seek(from).await.inspect_err(|error| self.suspects.report(error))?;
+        self.check_span(from)
+    }
+
+    /// Refuses to pass over keys that are lost.
+    fn check_span(&self, from: &[u8]) -> Result<()> {
+        let to = self.entry().map(|(key, _)| key).or(self.range.end.as_deref());
+        self.version.lost.check_span(&self.dir, from, to)
     }
 }
 
@@ -79,7 +98,13 @@ impl<E: Env> Shared<E> {
         let version = self.versions.current();
         let sources = self.sources(&version);
         let cursor = Visible::new(self.env.clone(), MergeCursor::new(sources), at);
-        let mut scan = Scan { cursor, range, _version: version };
+        let mut scan = Scan {
+            cursor,
+            range,
+            version,
+            dir: self.dir.as_path().into(),
+            suspects: self.suspects.clone(),
+        };
         scan.seek(&[]).await?;
         Ok(scan)
     }

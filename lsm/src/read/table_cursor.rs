@@ -24,7 +24,8 @@ impl CursorOptions {
         CursorOptions { cache: Some(cache) }
     }
 
-    /// For reading everything once: large reads, past the cache.
+    /// For reading everything once: large reads, past the cache. Blocks that are marked as
+    /// damaged are passed over; the version remembers which keys they held.
     pub fn compaction() -> Self {
         CursorOptions { cache: None }
     }
@@ -155,6 +156,10 @@ impl<E: Env> TableCursor<E> {
     fn enter(&mut self) -> Result<bool> {
         self.needs_load = false;
         while self.next_block < self.end_block {
+            if self.options.cache.is_none() && self.table.table.is_lost(self.next_block) {
+                self.next_block += 1;
+                continue;
+            }
             let Some(block) = self.at_hand(self.next_block)? else {
                 self.needs_load = true;
                 return Ok(false);

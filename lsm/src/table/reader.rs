@@ -9,6 +9,8 @@ use crate::cache::BlockKey;
 use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
 use crate::{BlockCache, EntryKind, Error, Result, Seq, TableUid};
 use futures_util::FutureExt;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -56,6 +58,8 @@ pub struct Table<E: Env> {
     info: TableInfo,
     index: Index,
     filter: Filter,
+    /// Blocks known to be damaged.
+    lost: RefCell<BTreeSet<usize>>,
 }
 
 impl<E: Env> std::fmt::Debug for Table<E> {
@@ -101,7 +105,8 @@ impl<E: Env> Table<E> {
             data_bytes: footer.index_offset,
             raw_bytes: footer.raw_bytes,
         };
-        Ok(Table { file, path: path.into(), info, index, filter })
+        let lost = RefCell::default();
+        Ok(Table { file, path: path.into(), info, index, filter, lost })
     }
 
     /// What the table holds.
@@ -210,6 +215,26 @@ impl<E: Env> Table<E> {
             .boxed_local()
         };
         cache.get_or_load(self.block_key(i), load).await
+    }
+
+    /// Marks the blocks at these offsets as damaged: compactions pass over them.
+    pub(crate) fn set_lost(&self, offsets: impl Iterator<Item = u64>) {
+        let offsets: BTreeSet<u64> = offsets.collect();
+        if !offsets.is_empty() {
+            let blocks = 0..self.index.len();
+            let lost = blocks.filter(|i| offsets.contains(&self.index.handle(*i).offset));
+            self.lost.borrow_mut().extend(lost);
+        }
+    }
+
+    /// Whether block `i` is known to be damaged.
+    pub(crate) fn is_lost(&self, i: usize) -> bool {
+        self.lost.borrow().contains(&i)
+    }
+
+    /// Whether any block is known to be damaged.
+    pub(crate) fn has_lost(&self) -> bool {
+        !self.lost.borrow().is_empty()
     }
 
     /// Blocks `first` to before `end` in one read, unchecked.

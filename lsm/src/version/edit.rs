@@ -1,5 +1,6 @@
 //! One atomic change of the tree and its encoding.
 
+use super::lost::Lost;
 use crate::stats::LEVELS;
 use crate::{Seq, TableId, TableUid};
 use std::collections::BTreeMap;
@@ -8,6 +9,8 @@ use std::rc::Rc;
 const TAG_ADD: u8 = 1;
 const TAG_REMOVE: u8 = 2;
 const TAG_PROGRESS: u8 = 3;
+const TAG_LOST: u8 = 4;
+const TAG_ACCEPTED: u8 = 5;
 
 /// A table as the manifest knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +47,10 @@ pub struct Edit {
     pub added: Vec<TableMeta>,
     /// Tables that go.
     pub removed: Vec<TableId>,
+    /// Damage that was found.
+    pub lost: Vec<Lost>,
+    /// Every mark of damage goes, before those of this edit come: the loss was accepted.
+    pub accepted: bool,
     /// The counters after the edit.
     pub progress: Progress,
 }
@@ -63,6 +70,19 @@ impl Edit {
             for key in [&table.first, &table.last] {
                 bytes.extend_from_slice(&(key.len() as u32).to_le_bytes());
                 bytes.extend_from_slice(key);
+            }
+        }
+        if self.accepted {
+            bytes.push(TAG_ACCEPTED);
+        }
+        for lost in &self.lost {
+            bytes.push(TAG_LOST);
+            for value in [lost.uid.0, lost.offset, lost.through.0] {
+                bytes.extend_from_slice(&value.to_le_bytes());
+            }
+            for part in [lost.file.as_bytes(), &lost.first, &lost.last] {
+                bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+                bytes.extend_from_slice(part);
             }
         }
         bytes.push(TAG_PROGRESS);
@@ -107,6 +127,14 @@ impl Reader<'_> {
                 edit.added.push(TableMeta { level, id, uid, first, last });
             }
             TAG_REMOVE => edit.removed.push(TableId(self.u64()?)),
+            TAG_ACCEPTED => edit.accepted = true,
+            TAG_LOST => {
+                let (uid, offset) = (TableUid(self.u64()?), self.u64()?);
+                let through = Seq(self.u64()?);
+                let file = std::str::from_utf8(&self.key()?).ok()?.into();
+                let (first, last) = (self.key()?, self.key()?);
+                edit.lost.push(Lost { uid, offset, through, file, first, last });
+            }
             TAG_PROGRESS => {
                 edit.progress = Progress {
                     next_table: self.u64()?,
@@ -143,6 +171,8 @@ impl Reader<'_> {
 pub struct State {
     /// Every live table.
     pub tables: BTreeMap<TableId, TableMeta>,
+    /// Damage that was found and not accepted.
+    pub lost: Vec<Lost>,
     /// The newest counters.
     pub progress: Progress,
 }
@@ -160,6 +190,10 @@ impl State {
                 return Err(format!("edit adds table {} twice", table.id.0));
             }
         }
+        if edit.accepted {
+            self.lost.clear();
+        }
+        self.lost.extend_from_slice(&edit.lost);
         self.progress = edit.progress;
         Ok(())
     }
@@ -169,6 +203,8 @@ impl State {
         Edit {
             added: self.tables.values().cloned().collect(),
             removed: Vec::new(),
+            lost: self.lost.clone(),
+            accepted: false,
             progress: self.progress,
         }
     }
@@ -197,6 +233,8 @@ mod tests {
         fn edits_survive_and_truncation_is_seen(
             added in proptest::collection::vec(table(), 0..8),
             removed in proptest::collection::vec(any::<u64>().prop_map(TableId), 0..8),
+            lost in proptest::collection::vec(table(), 0..4),
+            accepted in any::<bool>(),
             numbers in any::<(u64, u64, u64, u64)>(),
             cut in any::<proptest::sample::Index>(),
         ) {
@@ -204,7 +242,8 @@ mod tests {
                 next_table: numbers.0, last_seq: Seq(numbers.1),
                 flushed: Seq(numbers.2), log_floor: numbers.3,
             };
-            let edit = Edit { added, removed, progress };
+            let lost = lost.iter().map(|meta| Lost::table(meta, "000001.sst".as_ref(), Seq(7)));
+            let edit = Edit { added, removed, lost: lost.collect(), accepted, progress };
             let bytes = edit.encode();
             prop_assert_eq!(Edit::decode(&bytes), Ok(edit));
             prop_assert!(Edit::decode(&bytes[..cut.index(bytes.len())]).is_err());

@@ -10,7 +10,9 @@ use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// Format version that this release writes, and the newest it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// The oldest that can be read: without marks of damage.
+const OLDEST: u32 = 1;
 const MAGIC: [u8; 8] = *b"CRNTMAN\0";
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"CRME");
 /// Bytes before a record's payload: checksum, magic, length, identity, index.
@@ -113,7 +115,7 @@ fn decode_header(bytes: &[u8], path: &Path, number: u64) -> Result<Option<u64>> 
         return Ok(None);
     }
     let found = u32_at(bytes, 8);
-    if found != VERSION {
+    if !(OLDEST..=VERSION).contains(&found) {
         return Err(Error::UnknownVersion { path: path.to_owned(), found, supported: VERSION });
     }
     if u64_at(bytes, 24) != number {
@@ -280,10 +282,10 @@ mod tests {
         assert_eq!(decode_header(&page, path, 3).unwrap(), Some(11));
         assert!(matches!(decode_header(&page, path, 4), Err(Error::Corruption { .. })));
         let mut newer = page.clone();
-        newer[8] = 2;
+        newer[8] = 3;
         assert!(matches!(
             decode_header(&newer, path, 3),
-            Err(Error::UnknownVersion { found: 2, supported: 1, .. })
+            Err(Error::UnknownVersion { found: 3, supported: 2, .. })
         ));
         let mut torn = page;
         torn[20] ^= 1;

@@ -1,6 +1,7 @@
 //! The current version and the one way to change it: through the manifest.
 
 use super::edit::{Edit, Progress, State, TableMeta};
+use super::lost::{Lost, LostRanges};
 use super::manifest::{Loaded, Manifest};
 use super::{LiveTable, Version, table_path};
 use crate::env::Env;
@@ -8,7 +9,7 @@ use crate::stats::Counters;
 use crate::table::{Bounds, Table, TableRef};
 use crate::trash::Trash;
 use crate::{Error, Result, Seq, TableId};
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use futures_util::lock::Mutex;
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -52,10 +53,11 @@ impl<E: Env> VersionSet<E> {
         tables: Vec<(usize, Rc<LiveTable<E>>)>,
         stats: Rc<Counters>,
     ) -> Result<Self> {
-        let state = State { tables: loaded.state.tables, progress };
+        let state = State { tables: loaded.state.tables, lost: loaded.state.lost, progress };
+        let lost = LostRanges::new(&state.lost);
         let manifest = Manifest::create(env.clone(), dir, loaded.highest + 1, &state).await?;
         Ok(VersionSet {
-            current: RefCell::new(Rc::new(Version::new(tables))),
+            current: RefCell::new(Rc::new(Version::new(tables).with_lost(lost))),
             durable: Mutex::new(Durable { manifest, state }),
             next_table: Cell::new(progress.next_table),
             stats,
@@ -89,14 +91,45 @@ impl<E: Env> VersionSet<E> {
     ) -> Result<()> {
         let mut durable = self.durable.lock().await;
         let edit = self.edit(&change, &durable.state, last_seq);
+        self.commit(&mut durable, &edit, &mut retry).await?;
+        self.install(change);
+        Ok(())
+    }
+
+    /// Makes marks of damage durable, or, with none, takes back all there are; then shows them
+    /// to readers.
+    pub async fn mark(
+        &self,
+        lost: Vec<Lost>,
+        last_seq: Seq,
+        mut retry: impl AsyncFnMut(Error) -> Result<()>,
+    ) -> Result<()> {
+        let mut durable = self.durable.lock().await;
+        let nothing = Change { added: Vec::new(), removed: Vec::new(), flushed: None };
+        let accepted = lost.is_empty();
+        let edit = Edit { lost, accepted, ..self.edit(&nothing, &durable.state, last_seq) };
+        self.commit(&mut durable, &edit, &mut retry).await?;
+        let lost = LostRanges::new(&durable.state.lost);
+        let tables = self.current().tables().map(|(n, t)| (n, t.clone())).collect();
+        *self.current.borrow_mut() = Rc::new(Version::new(tables).with_lost(lost));
+        Ok(())
+    }
+
+    /// Writes an edit until it is certain to be durable.
+    async fn commit(
+        &self,
+        durable: &mut Durable<E>,
+        edit: &Edit,
+        retry: &mut impl AsyncFnMut(Error) -> Result<()>,
+    ) -> Result<()> {
         let mut next = durable.state.clone();
-        if let Err(what) = next.apply(&edit) {
+        if let Err(what) = next.apply(edit) {
             return Err(Error::corruption(Path::new("MANIFEST"), 0, what));
         }
         let mut outcome = if durable.manifest.wants_rewrite() {
             self.rewrite(&mut durable.manifest, &next).await
         } else {
-            durable.manifest.append(&edit).await
+            durable.manifest.append(edit).await
         };
         while let Err(error) = outcome {
             retry(error).await?;
@@ -104,7 +137,6 @@ impl<E: Env> VersionSet<E> {
         }
         self.stats.update(|stats| stats.manifest_edits += 1);
         durable.state = next;
-        self.install(change);
         Ok(())
     }
 
@@ -120,6 +152,8 @@ impl<E: Env> VersionSet<E> {
         Edit {
             added: change.added.iter().map(|(level, live)| meta(*level, live)).collect(),
             removed: change.removed.iter().map(|live| live.id).collect(),
+            lost: Vec::new(),
+            accepted: false,
             progress,
         }
     }
@@ -135,7 +169,7 @@ impl<E: Env> VersionSet<E> {
             }
         }
         tables.extend(change.added);
-        *self.current.borrow_mut() = Rc::new(Version::new(tables));
+        *self.current.borrow_mut() = Rc::new(Version::new(tables).with_lost(current.lost.clone()));
     }
 }
 
@@ -149,23 +183,38 @@ fn meta<E: Env>(level: usize, live: &LiveTable<E>) -> TableMeta {
     }
 }
 
-/// Opens every table of a manifest state, several at a time.
+/// Opens every table of a manifest state, several at a time. A table that is damaged where its
+/// keys cannot be told is taken out of `state`, its keys are marked as lost, and its file is
+/// returned.
 pub async fn open_tables<E: Env>(
     env: &E,
     dir: &Path,
-    state: &State,
+    state: &mut State,
     trash: &Rc<Trash>,
-) -> Result<Vec<(usize, Rc<LiveTable<E>>)>> {
-    let metas: Vec<&TableMeta> = state.tables.values().collect();
+) -> Result<(Vec<(usize, Rc<LiveTable<E>>)>, Vec<Error>)> {
+    let metas: Vec<TableMeta> = state.tables.values().cloned().collect();
+    let lost = LostRanges::new(&state.lost);
+    let mut damaged = Vec::new();
     let mut opened = Vec::with_capacity(metas.len());
     for chunk in metas.chunks(OPEN_AT_ONCE) {
         let tables = chunk.iter().map(|meta| open_table(env, table_path(dir, meta.id), meta));
-        for (meta, table) in chunk.iter().zip(try_join_all(tables).await?) {
+        for (meta, table) in chunk.iter().zip(join_all(tables).await) {
+            let table = match table {
+                Err(error @ Error::Corruption { .. }) => {
+                    let path = table_path(dir, meta.id);
+                    state.tables.remove(&meta.id);
+                    state.lost.push(Lost::table(meta, &path, state.progress.flushed));
+                    damaged.push(error);
+                    continue;
+                }
+                opened => opened?,
+            };
+            table.table.set_lost(lost.offsets(meta.uid));
             let live = LiveTable::new(meta.id, table, trash.clone());
             opened.push((usize::from(meta.level), live));
         }
     }
-    Ok(opened)
+    Ok((opened, damaged))
 }
 
 async fn open_table<E: Env>(env: &E, path: PathBuf, meta: &TableMeta) -> Result<TableRef<E>> {

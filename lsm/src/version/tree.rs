@@ -1,5 +1,6 @@
 //! An immutable version of the tree: which tables on which level.
 
+use super::lost::LostRanges;
 use crate::env::Env;
 use crate::stats::LEVELS;
 use crate::table::TableRef;
@@ -55,7 +56,12 @@ impl<E: Env> LiveTable<E> {
 impl<E: Env> Drop for LiveTable<E> {
     fn drop(&mut self) {
         if self.obsolete.get() {
-            self.trash.discard(self.table.table.path().to_owned());
+            let path = self.table.table.path().to_owned();
+            if self.table.table.has_lost() {
+                self.trash.set_aside(path)
+            } else {
+                self.trash.discard(path)
+            }
         }
     }
 }
@@ -101,6 +107,8 @@ impl<E: Env> Level<E> {
 pub struct Version<E: Env> {
     /// All levels, level 0 first.
     pub levels: Vec<Level<E>>,
+    /// Keys whose values in tables cannot be relied on.
+    pub lost: LostRanges,
 }
 
 impl<E: Env> Version<E> {
@@ -111,7 +119,13 @@ impl<E: Env> Version<E> {
             levels[level].push(table);
         }
         let levels = levels.into_iter().enumerate().map(|(n, tables)| Level::new(n, tables));
-        Version { levels: levels.collect() }
+        Version { levels: levels.collect(), lost: LostRanges::default() }
+    }
+
+    /// The same version with marks of damage.
+    pub fn with_lost(mut self, lost: LostRanges) -> Self {
+        self.lost = lost;
+        self
     }
 
     /// Every table with its level.

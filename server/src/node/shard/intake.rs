@@ -308,6 +308,9 @@ impl<E: NodeEnv> Inner<E> {
 
     pub(super) fn tick(&self) {
         let now = self.env.now();
+        for line in self.engine.take_incidents() {
+            self.env.log(&line);
+        }
         for queue in [&self.durable, &self.buffered] {
             queue.expire(now, |reply| self.in_doubt(&reply));
         }

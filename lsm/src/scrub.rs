@@ -1,0 +1,264 @@
+//! Finding damage before a reader does, and putting it into quarantine.
+//!
+//! Owns the task that reads every block of every live table at a paced rate, and that examines
+//! tables in which somebody ran into damage. A block that is wrong twice in a row is marked: the
+//! mark goes into the manifest ([`crate::version::lost`]), readers of its keys are told file and
+//! offset, compactions carry on with the other blocks, and the operator gets one line.
+
+use crate::engine::Shared;
+use crate::env::{AlignedBuf, Env};
+use crate::signal::Signal;
+use crate::table::{BlockWalk, Table};
+use crate::version::LiveTable;
+use crate::version::lost::{Lost, name};
+use crate::{Error, Result, TableId};
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Bytes read at a time.
+const RUN_BYTES: u64 = 256 << 10;
+/// Incidents kept for a caller who does not ask; later ones are only counted in the stats.
+const MAX_INCIDENTS: usize = 64;
+
+/// Damage that was run into and not looked at yet, and lines for the operator.
+#[derive(Debug, Default)]
+pub(crate) struct Suspects {
+    files: RefCell<Vec<PathBuf>>,
+    incidents: RefCell<Vec<String>>,
+    signal: Signal,
+}
+
+impl Suspects {
+    /// Takes note of an error if it is damage.
+    pub fn report(&self, error: &Error) {
+        let Error::Corruption { path, .. } = error else { return };
+        let mut files = self.files.borrow_mut();
+        if !files.contains(path) {
+            files.push(path.clone());
+            self.signal.notify();
+        }
+    }
+
+    /// A file to look at.
+    fn next(&self) -> Option<PathBuf> {
+        self.files.borrow_mut().pop()
+    }
+
+    /// A line for the operator.
+    pub fn tell(&self, line: String) {
+        let mut incidents = self.incidents.borrow_mut();
+        if incidents.len() < MAX_INCIDENTS {
+            incidents.push(line);
+        }
+    }
+
+    /// The lines since the last call.
+    pub fn take_incidents(&self) -> Vec<String> {
+        std::mem::take(&mut *self.incidents.borrow_mut())
+    }
+
+    /// Wakes the task.
+    pub fn wake(&self) {
+        self.signal.notify();
+    }
+}
+
+/// How far a table was read.
+struct Walk<E: Env> {
+    live: Rc<LiveTable<E>>,
+    next: usize,
+    damaged: Vec<usize>,
+}
+
+impl<E: Env> Walk<E> {
+    fn new(live: Rc<LiveTable<E>>) -> Self {
+        Walk { live, next: 0, damaged: Vec::new() }
+    }
+}
+
+/// What is left of a pass.
+struct Pass<E: Env> {
+    tables: Vec<TableId>,
+    current: Option<Walk<E>>,
+}
+
+/// Scrubs until the engine closes.
+pub(crate) async fn scrub_task<E: Env>(shared: Rc<Shared<E>>) {
+    let mut pass = None;
+    let mut due = shared.env.now().after(shared.options.scrub_pause);
+    while !shared.closing.get() {
+        let epoch = shared.suspects.signal.epoch();
+        if let Some(path) = shared.suspects.next() {
+            // Errors of the disk are not damage; whoever meets them reports them.
+            let _ = shared.examine(|live| live.table.table.path() == path).await;
+        } else if shared.options.scrub_bytes_per_second == 0 {
+            shared.suspects.signal.changed(epoch).await;
+        } else {
+            let wait = due.since(shared.env.now());
+            if wait.is_zero() {
+                let pause = shared.scrub_step(&mut pass).await;
+                due = shared.env.now().after(pause);
+            } else {
+                shared.suspects.signal.changed_within(&shared.env, epoch, wait).await;
+            }
+        }
+    }
+    shared.task_ended();
+}
+
+impl<E: Env> Shared<E> {
+    /// Takes every mark back.
+    pub async fn accept_loss(&self) -> Result<()> {
+        self.readable()?;
+        let retry = async |error| self.retry_manifest(&self.compaction_health, error).await;
+        self.versions.mark(Vec::new(), self.log.last(), retry).await
+    }
+
+    fn live(&self, wanted: impl Fn(&LiveTable<E>) -> bool) -> Option<Rc<LiveTable<E>>> {
+        let version = self.versions.current();
+        version.tables().map(|(_, live)| live).find(|live| wanted(live)).cloned()
+    }
+
+    /// Reads one live table from its beginning to its end.
+    async fn examine(&self, wanted: impl Fn(&LiveTable<E>) -> bool) -> Result<()> {
+        let Some(live) = self.live(wanted) else { return Ok(()) };
+        let mut walk = Walk::new(live);
+        while !self.closing.get() && self.read_on(&mut walk).await?.is_some() {
+            self.env.coop().await;
+        }
+        self.quarantine(walk).await
+    }
+
+    /// One read of the pass, begun anew where it is over; returns the pause until the next.
+    async fn scrub_step(&self, pass: &mut Option<Pass<E>>) -> Duration {
+        let ids = || {
+            let mut ids: Vec<_> =
+                self.versions.with(|v| v.tables().map(|(_, live)| live.id).collect());
+            ids.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
+            ids
+        };
+        let now = pass.get_or_insert_with(|| Pass { tables: ids(), current: None });
+        if now.current.is_none() {
+            let Some(id) = now.tables.pop() else {
+                *pass = None;
+                self.stats.update(|stats| {
+                    stats.scrub_passes += 1;
+                    stats.scrub_left_bytes = 0;
+                });
+                return self.options.scrub_pause;
+            };
+            // Tables that were compacted away since are nobody's concern any more.
+            now.current = self.live(|live| live.id == id).map(Walk::new);
+            let left: u64 = now.tables.iter().chain([&id]).map(|id| self.data_bytes(*id)).sum();
+            self.stats.update(|stats| stats.scrub_left_bytes = left);
+        }
+        let Some(walk) = &mut now.current else { return Duration::ZERO };
+        let read = match self.read_on(walk).await {
+            Ok(Some(read)) => read,
+            // At its end, or the disk refuses: then the next pass tries again.
+            ended => {
+                let walk = now.current.take().filter(|_| ended.is_ok());
+                if let Some(walk) = walk {
+                    self.stats.update(|stats| stats.scrub_tables += 1);
+                    let _ = self.quarantine(walk).await;
+                }
+                return Duration::ZERO;
+            }
+        };
+        self.stats.update(|stats| {
+            stats.scrub_bytes += read;
+            stats.scrub_left_bytes = stats.scrub_left_bytes.saturating_sub(read);
+        });
+        Duration::from_secs_f64(read as f64 / self.options.scrub_bytes_per_second as f64)
+    }
+
+    fn data_bytes(&self, id: TableId) -> u64 {
+        self.live(|live| live.id == id).map_or(0, |live| live.table.table.info().data_bytes)
+    }
+
+    /// Reads and checks the next blocks; the number of bytes, or nothing at the end.
+    async fn read_on(&self, walk: &mut Walk<E>) -> Result<Option<u64>> {
+        let table = walk.live.table.table.clone();
+        let index = table.index();
+        let first = walk.next;
+        if first >= index.len() {
+            return Ok(None);
+        }
+        let start = index.handle(first).offset;
+        let fits = |i: &usize| index.handle(*i).end() <= start + RUN_BYTES;
+        let end = (first + 1..index.len()).take_while(fits).last().map_or(first + 1, |i| i + 1);
+        let buf = Rc::new(table.read_run(first, end).await?);
+        for i in first..end {
+            let at = (index.handle(i).offset - start) as usize;
+            if !table.is_lost(i) && check_block(&table, &buf, at, i).is_err() {
+                self.look_again(walk, i).await?;
+            }
+            self.env.coop().await;
+        }
+        walk.next = end;
+        Ok(Some(index.handle(end - 1).end() - start))
+    }
+
+    /// A block was wrong: only what is wrong again counts as damaged.
+    async fn look_again(&self, walk: &mut Walk<E>, i: usize) -> Result<()> {
+        let table = walk.live.table.table.clone();
+        let buf = Rc::new(table.read_run(i, i + 1).await?);
+        if check_block(&table, &buf, 0, i).is_err() {
+            walk.damaged.push(i);
+        } else {
+            self.stats.update(|stats| stats.damage_not_confirmed += 1);
+        }
+        Ok(())
+    }
+
+    /// Marks the damaged blocks of a table, durably.
+    async fn quarantine(&self, walk: Walk<E>) -> Result<()> {
+        let table = &walk.live.table.table;
+        let new: Vec<usize> = walk.damaged.into_iter().filter(|i| !table.is_lost(*i)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let index = table.index();
+        let lost = new.iter().map(|i| {
+            // A key that equals the separator before has its newest version before this block.
+            let first = match i.checked_sub(1) {
+                None => index.smallest().to_vec(),
+                Some(before) => [index.separator(before), &[0]].concat(),
+            };
+            Lost {
+                uid: table.info().uid,
+                offset: index.handle(*i).offset,
+                through: table.info().max_seq,
+                file: name(table.path()),
+                first: first.into(),
+                last: index.separator(*i).into(),
+            }
+        });
+        let lost: Vec<Lost> = lost.collect();
+        let offsets: Vec<u64> = lost.iter().map(|lost| lost.offset).collect();
+        for lost in &lost {
+            self.suspects.tell(format!("{}; the rest is served", lost.error(&self.dir)));
+        }
+        let retry = async |error| self.retry_manifest(&self.compaction_health, error).await;
+        self.versions.mark(lost, self.log.last(), retry).await?;
+        // Only now: a compaction that passes over a block relies on the mark.
+        table.set_lost(offsets.into_iter());
+        self.stats.update(|stats| stats.damaged_blocks += new.len() as u64);
+        self.compaction_wanted.notify();
+        Ok(())
+    }
+}
+
+/// Checks one block that lies at `at` in `buf`, entry by entry.
+fn check_block<E: Env>(table: &Table<E>, buf: &Rc<AlignedBuf>, at: usize, i: usize) -> Result<()> {
+    let block = table.open_block(buf, at, i)?;
+    let mut walk = BlockWalk::default();
+    let bad = |what| table.damage(i, what);
+    let mut more = walk.first(block).map_err(bad)?;
+    while more {
+        more = walk.advance().map_err(bad)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! Damage in table files: found, reported by file and offset, contained, never carried on.
+#![allow(clippy::unwrap_used)] // a failed step fails the test
+
+mod engine_support;
+
+use coronet_lsm::env::Env;
+use coronet_lsm::{Engine, Error, Options, ScanRange};
+use coronet_sim::{Sim, SimEnv};
+use engine_support::{DIR, TestEngine, collect, key, open, put, value};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const KEYS: u64 = 400;
+
+fn options(scrub: u64) -> Options {
+    Options {
+        memtable_bytes: 1 << 20,
+        table_bytes: 64 << 10,
+        scrub_bytes_per_second: scrub,
+        scrub_pause: Duration::from_secs(60),
+        full_probe_interval: Duration::from_millis(20),
+        ..Options::tiny()
+    }
+}
+
+/// An engine with one version of every key on a deep level, closed.
+async fn build(env: &SimEnv) {
+    let engine = open(env, options(0)).await;
+    for round in 0..4 {
+        for n in (0..KEYS).filter(|n| n % 4 == round) {
+            put(env, &engine, &key(n), &value(n, 200)).await;
+        }
+        engine.flush().await.unwrap();
+    }
+    engine.compact().await.unwrap();
+    // Until the merged tables are removed.
+    env.sleep(Duration::from_secs(1)).await;
+    engine.close().await.unwrap();
+}
+
+fn tables(env: &SimEnv) -> Vec<PathBuf> {
+    let mut files = env.disk().files();
+    files.retain(|path| path.extension().is_some_and(|ext| ext == "sst"));
+    files
+}
+
+/// Which keys cannot be read; every other one must be right.
+async fn unreadable(engine: &TestEngine, path: &Path, offset: Option<u64>) -> Vec<u64> {
+    let mut lost = Vec::new();
+    for n in 0..KEYS {
+        match engine.get(&key(n)).await {
+            Ok(found) => assert_eq!(found, Some(value(n, 200)), "key {n}"),
+            Err(Error::Corruption { path: named, offset: at, .. }) => {
+                assert_eq!(named, path);
+                assert!(offset.is_none_or(|offset| offset == at), "{at}");
+                lost.push(n);
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    lost
+}
+
+#[test]
+fn a_damaged_block_is_quarantined_and_everything_else_is_served() {
+    let sim = Sim::new(1);
+    let mut env = sim.node_env("node");
+    let lost = sim.block_on(async {
+        build(&env).await;
+        let path = tables(&env)[0].clone();
+        env.disk().flip(&path, 2 * 4096 + 700, 4).unwrap();
+        let engine = open(&env, options(0)).await;
+        let lost = unreadable(&engine, &path, Some(2 * 4096)).await;
+        assert!((5..50).contains(&lost.len()), "{lost:?}");
+        env.sleep(Duration::from_secs(1)).await;
+        assert_eq!((engine.stats().lost_ranges, engine.stats().damaged_blocks), (1, 1));
+        let told = engine.take_incidents();
+        assert!(told.len() == 1 && told[0].contains("offset 8192"), "{told:?}");
+        assert!(engine.take_incidents().is_empty());
+
+        // Compaction goes through, keeps what is readable, and carries nothing wrong on.
+        for n in (0..KEYS).filter(|n| n % 3 == 0) {
+            put(&env, &engine, &key(n), &value(n, 200)).await;
+        }
+        engine.flush().await.unwrap();
+        for _ in 0..4 {
+            put(&env, &engine, &key(KEYS), b"x").await;
+            put(&env, &engine, b"a", b"x").await;
+            engine.flush().await.unwrap();
+        }
+        engine.compact().await.unwrap();
+        env.sleep(Duration::from_secs(1)).await;
+        assert!(!tables(&env).contains(&path), "the damaged table was compacted away");
+        let still = unreadable(&engine, &path, Some(2 * 4096)).await;
+        // What was written anew is newer than everything that was lost.
+        assert!(still.iter().all(|n| lost.contains(n) && n % 3 != 0), "{still:?}");
+        assert_eq!(still.len(), lost.iter().filter(|n| *n % 3 != 0).count());
+
+        // A scan reports the hole instead of passing over it, and goes on behind it.
+        let mut scan = engine.scan(ScanRange::default()).await.unwrap();
+        let stopped = loop {
+            match scan.next().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the scan passed over lost keys"),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(stopped, Error::Corruption { .. }), "{stopped}");
+        scan.seek(&key(lost[lost.len() - 1] + 2)).await.unwrap();
+        while scan.next().await.unwrap().is_some() {}
+        engine.close().await.unwrap();
+        lost
+    });
+    env = sim.crash(&env);
+    sim.block_on(async {
+        let engine = open(&env, options(0)).await;
+        assert_eq!(engine.stats().lost_ranges, 1, "the quarantine survives a restart");
+        assert!(engine.get(&key(lost[1])).await.is_err() || lost[1].is_multiple_of(3));
+        let files = env.disk().files();
+        let aside = |path: &PathBuf| path.extension().is_some_and(|ext| ext == "damaged");
+        assert!(files.iter().any(aside), "the damaged file is kept: {files:?}");
+        engine.accept_loss().await.unwrap();
+        assert_eq!(engine.stats().lost_ranges, 0);
+        let left = collect(&engine, ScanRange::prefix(b"key")).await.len() as u64;
+        assert_eq!(left, KEYS + 1 - lost.iter().filter(|n| *n % 3 != 0).count() as u64);
+        engine.close().await.unwrap();
+        let engine = open(&env, options(0)).await;
+        assert_eq!(engine.stats().lost_ranges, 0);
+    });
+}
+
+#[test]
+fn the_scrub_finds_damage_nobody_ran_into_at_its_pace() {
+    let sim = Sim::new(2);
+    let env = sim.node_env("node");
+    sim.block_on(async {
+        build(&env).await;
+        let path = tables(&env)[0].clone();
+        env.disk().flip(&path, 4096 + 9, 1).unwrap();
+        let engine = open(&env, options(16 << 10)).await;
+        let total = engine.stats().block_disk_bytes;
+        env.sleep(Duration::from_secs(59)).await;
+        assert_eq!(engine.stats().scrub_bytes, 0, "it began before its pause was over");
+        env.sleep(Duration::from_secs(3)).await;
+        let stats = engine.stats();
+        assert!(stats.scrub_bytes > 0 && stats.scrub_left_bytes > 0 && stats.scrub_passes == 0);
+        env.sleep(Duration::from_secs(total / (16 << 10) + 2)).await;
+        let stats = engine.stats();
+        assert_eq!((stats.scrub_passes, stats.scrub_bytes), (1, total));
+        assert_eq!((stats.damaged_blocks, stats.lost_ranges), (1, 1));
+        assert_eq!(engine.take_incidents().len(), 1);
+        env.sleep(Duration::from_secs(70 + total / (16 << 10))).await;
+        let stats = engine.stats();
+        assert_eq!((stats.scrub_passes, stats.damaged_blocks), (2, 1), "reported once");
+    });
+}
+
+#[test]
+fn a_table_that_cannot_be_opened_costs_its_keys_and_not_the_engine() {
+    let sim = Sim::new(3);
+    let env = sim.node_env("node");
+    sim.block_on(async {
+        build(&env).await;
+        let path = tables(&env)[0].clone();
+        let len = env.disk().read_raw(&path).unwrap().len() as u64;
+        env.disk().flip(&path, len - 4096 + 30, 1).unwrap();
+        for _ in 0..2 {
+            let engine = open(&env, options(0)).await;
+            let lost = unreadable(&engine, &path, Some(0)).await;
+            assert!(!lost.is_empty() && lost.len() < KEYS as usize, "{}", lost.len());
+            engine.close().await.unwrap();
+        }
+        env.sleep(Duration::from_secs(1)).await;
+        assert!(env.disk().files().contains(&path.with_extension("sst.damaged")));
+        assert!(!env.disk().files().contains(&path));
+    });
+}
+
+#[test]
+fn a_missing_table_refuses_to_open() {
+    let sim = Sim::new(4);
+    let env = sim.node_env("node");
+    sim.block_on(async {
+        build(&env).await;
+        env.remove(&tables(&env)[0]).await.unwrap();
+        let opened = Engine::open(env.clone(), Path::new(DIR), options(0)).await;
+        assert!(matches!(opened, Err(Error::Io { .. })));
+    });
+}
