@@ -24,6 +24,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::dot::{DOT_BYTES, Dot, read_sorted};
 use super::vector::VersionVector;
 use crate::bytes::Reader;
+use crate::ids::Actor;
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 14;
@@ -79,6 +80,46 @@ impl Context {
     /// Everything the vector covers was seen.
     pub fn new(vector: VersionVector) -> Self {
         Self { vector, dots: Vec::new() }
+    }
+
+    /// A vector and single dots, which must be ascending and beyond the vector.
+    pub(crate) fn from_parts(vector: VersionVector, dots: Vec<Dot>) -> Self {
+        debug_assert!(dots.is_sorted() && dots.iter().all(|dot| !vector.contains(*dot)));
+        Self { vector, dots }
+    }
+
+    /// Whether nothing was seen.
+    pub fn is_empty(&self) -> bool {
+        self.vector.is_empty() && self.dots.is_empty()
+    }
+
+    /// Also this write and all earlier ones of its actor were seen.
+    pub fn observe_through(&mut self, dot: Dot) {
+        self.vector.observe(dot);
+        self.drop_covered();
+    }
+
+    /// Also everything the other has seen was seen: the least upper bound of both.
+    pub fn merge(&mut self, other: &Context) {
+        self.vector.merge(&other.vector);
+        other.dots.iter().for_each(|dot| self.observe(*dot));
+        self.drop_covered();
+    }
+
+    /// Whether everything the other has seen was certainly seen here. Single dots never prove a
+    /// stretch of a vector: an actor's counters may skip numbers.
+    pub fn covers(&self, other: &Context) -> bool {
+        self.vector.covers(&other.vector) && other.dots.iter().all(|dot| self.contains(*dot))
+    }
+
+    /// The highest counter seen of an actor, single dots included; zero when none.
+    pub fn highest(&self, actor: Actor) -> u64 {
+        let single = self.dots.iter().filter(|dot| dot.actor == actor).map(|dot| dot.counter);
+        single.max().unwrap_or(0).max(self.vector.get(actor))
+    }
+
+    fn drop_covered(&mut self) {
+        self.dots.retain(|dot| !self.vector.contains(*dot));
     }
 
     /// Also this one write was seen, but not those between it and the vector.
@@ -150,7 +191,11 @@ impl Context {
         let dots = read_sorted(&mut reader, dots, |dot| *dot);
         match (vector, dots) {
             (Some(vector), Some(dots)) => {
-                Ok(Self { vector: VersionVector::from_sorted(vector), dots })
+                let vector = VersionVector::from_sorted(vector);
+                match dots.iter().any(|dot| vector.contains(*dot)) {
+                    true => Err(ContextError::Malformed),
+                    false => Ok(Self { vector, dots }),
+                }
             }
             _ => Err(ContextError::Malformed),
         }
@@ -182,17 +227,16 @@ pub fn encode_parts(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::causality::vector::tests::{dots, vector};
-    use crate::ids::Actor;
 
     const KEY: u64 = 0x1234;
     const SECRET: u64 = 0x5eed;
 
-    fn context() -> impl Strategy<Value = Context> {
+    pub(crate) fn context() -> impl Strategy<Value = Context> {
         (vector(), dots(8)).prop_map(|(vector, dots)| {
             let mut context = Context::new(vector);
             dots.into_iter().for_each(|dot| context.observe(dot));
@@ -210,6 +254,22 @@ mod tests {
         #[test]
         fn round_trip(context in context()) {
             prop_assert_eq!(Context::decode(&encoded(&context), KEY, SECRET), Ok(context));
+        }
+
+        #[test]
+        fn merge_is_the_least_upper_bound(a in context(), b in context(), c in context()) {
+            let join = |x: &Context, y: &Context| {
+                let mut joined = x.clone();
+                joined.merge(y);
+                joined
+            };
+            prop_assert_eq!(join(&a, &b), join(&b, &a));
+            prop_assert_eq!(join(&a, &a), a.clone());
+            prop_assert_eq!(join(&join(&a, &b), &c), join(&a, &join(&b, &c)));
+            prop_assert!(join(&a, &b).covers(&a) && join(&a, &b).covers(&b));
+            if c.covers(&a) && c.covers(&b) {
+                prop_assert!(c.covers(&join(&a, &b)));
+            }
         }
 
         #[test]

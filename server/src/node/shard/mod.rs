@@ -4,7 +4,6 @@
 //! * `intake`: bytes to requests, HELLO, answers back to connections.
 //! * `dispatch`: a request to its handler, or to the core that owns its key.
 //! * `read`, `write`, `multi`, `list`: the handlers.
-//! * `versions`: what a write does to a key's versions.
 //! * `commits`: writes that wait for their log batch.
 //! * `reply`: whom an answer goes to, and the words of errors.
 
@@ -16,7 +15,6 @@ mod list;
 mod multi;
 mod read;
 mod reply;
-mod versions;
 mod write;
 
 pub use connection::Limits;

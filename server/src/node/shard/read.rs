@@ -7,7 +7,7 @@ use coronet_lsm::CachedRead;
 use coronet_lsm::env::TaskClass;
 use coronet_net::codec::{VersionRef, VersionsWriter};
 use coronet_net::{ErrorCode, FrameWriter, Status};
-use coronet_ring::causality::context::encode_parts;
+use coronet_ring::causality::context::{MAX_DOTS, encode_parts};
 use coronet_ring::causality::object::ObjectRef;
 use coronet_ring::{Dot, SiblingRef};
 
@@ -58,10 +58,14 @@ impl View {
     ) {
         dots.clear();
         dots.extend(object.vector_entries());
-        let start = into.len();
+        let (entries, start) = (dots.len(), into.len());
+        // A context that leaves out what it cannot hold is safe: the next write then leaves more
+        // standing than it might.
+        dots.extend(object.dot_entries().take(MAX_DOTS));
+        let (vector, single) = dots.split_at(entries);
         // A decoded object's vector is within the bounds of a context. Should that ever change,
         // no context is safe: the next write stands beside instead of replacing.
-        if encode_parts(dots, &[], self.hash, self.secret, into).is_err() {
+        if encode_parts(vector, single, self.hash, self.secret, into).is_err() {
             into.truncate(start);
         }
     }

@@ -12,11 +12,11 @@ use coronet_lsm::env::TaskClass;
 use coronet_lsm::{CachedRead, Durability, Seq};
 use coronet_net::codec::{Request, Written};
 use coronet_net::{self as net, ErrorCode, FrameWriter, Parsed, RequestFrame, RequestHead, Status};
+use coronet_ring::causality::update::{self, Applied, Change, ChangeError};
 use coronet_ring::{Context, Hlc, Token};
 
 use super::dispatch::{Call, Keyed, Progress};
 use super::reply::{Failure, Ticket};
-use super::versions::{self, Applied, Change, ChangeError};
 use super::{BlindWrites, Inner, Map, Scratch};
 use crate::node::NodeEnv;
 use crate::node::stats::count;
@@ -100,7 +100,7 @@ impl<E: NodeEnv> Inner<E> {
         let change = wish.change();
         let now = self.tick_clock();
         let read = self.engine.get_latest_cached(key, |stored| {
-            versions::apply(stored, &change, self.issued, now, object)
+            update::apply(stored, &change, self.issued, now, object)
         });
         let applied = match read {
             Ok(CachedRead::Done(applied)) => applied.map_err(Failure::from),
@@ -248,8 +248,7 @@ impl<E: NodeEnv> Inner<E> {
         let scratch = &mut *self.scratch.borrow_mut();
         scratch.object.clear();
         let now = self.tick_clock();
-        let applied =
-            versions::apply(stored, &wish.change(), self.issued, now, &mut scratch.object)?;
+        let applied = update::apply(stored, &wish.change(), self.issued, now, &mut scratch.object)?;
         scratch.key.clear();
         scratch.key.extend_from_slice(key);
         self.store(scratch, &wish, applied, &write.ticket)?;
@@ -288,7 +287,7 @@ impl From<ChangeError> for Failure {
     fn from(error: ChangeError) -> Self {
         let code = match error {
             ChangeError::TooManyVersions => ErrorCode::InvalidArgument,
-            ChangeError::Stored(_) => ErrorCode::Corruption,
+            ChangeError::Stored(_) | ChangeError::Exhausted => ErrorCode::Corruption,
         };
         Failure::new(code, error.to_string())
     }

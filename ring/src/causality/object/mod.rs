@@ -1,14 +1,17 @@
-//! What is stored under a key: a version vector and the siblings.
+//! What is stored under a key: which writes were seen, and the siblings.
 //!
-//! Format 1, little endian. No checksum of its own: the engine's blocks and log have theirs.
+//! Formats 1 and 2, little endian. No checksum of its own: the engine's blocks and log have
+//! theirs. Format 2 is written only when there are single dots; format 1 has neither field `d`.
 //!
 //! | at | bytes | field |
 //! |---|---|---|
-//! | 0 | 1 | version, 1 |
+//! | 0 | 1 | version, 1 or 2 |
 //! | 1 | 1 | flags, 0 |
 //! | 2 | 2 | `s`, siblings |
 //! | 4 | 2 | `v`, entries of the version vector |
-//! | 6 | 16 `v` | actor u64, counter u64; ascending by actor, counters from 1 |
+//! | 6 | 0 or 2 | `d`, single dots beyond the vector, at least 1 (format 2) |
+//! | … | 16 `v` | actor u64, counter u64; ascending by actor, counters from 1 |
+//! | … | 16 `d` | actor u64, counter u64; ascending, beyond the vector (format 2) |
 //! | … | | `s` times: |
 //! |   | 16 | dot: actor u64, counter u64 |
 //! |   | 8 | hybrid timestamp |
@@ -18,19 +21,23 @@
 //! |   | `n` | value |
 //!
 //! Reading borrows ([`ObjectRef`]); one pass checks everything, after which walking the siblings
-//! cannot fail. Merging siblings is not done here.
+//! cannot fail. Siblings are stored ascending by dot, so that equal objects have equal bytes.
+//! Merging is in [`merge`](super::merge), writing in [`update`](super::update).
 
 use thiserror::Error;
 
-use super::context::MAX_VECTOR;
-use super::dot::{DOT_BYTES, Dot};
+use super::context::{Context, MAX_VECTOR};
+use super::dot::{DOT_BYTES, Dot, read_sorted};
 use super::hlc::Hlc;
 use super::vector::VersionVector;
 use crate::bytes::Reader;
 use crate::ids::Actor;
 
-const VERSION: u8 = 1;
-const HEAD_BYTES: usize = 6;
+/// The newest format, with single dots beyond the vector.
+const VERSION: u8 = 2;
+/// The format of objects without single dots.
+const VERSION_PLAIN: u8 = 1;
+const HEAD_BYTES: usize = 8;
 const SIBLING_HEAD_BYTES: usize = DOT_BYTES + 8 + 1 + 4;
 const FLAG_TOMBSTONE: u8 = 1;
 const FLAG_TOKEN: u8 = 2;
@@ -38,6 +45,10 @@ const FLAG_TOKEN: u8 = 2;
 /// Most siblings an object can be stored with. Far above what client writes may create, so that
 /// merging what replicas hold never fails.
 pub const MAX_SIBLINGS: usize = 1024;
+
+/// Most single dots beyond the vector. They come from contexts of writes that left siblings
+/// standing and vanish once the replica has merged with the one that issued them.
+pub const MAX_SINGLE_DOTS: usize = 1024;
 
 /// A client's name for one write, kept with its sibling: a retry with the same token is the same
 /// write.
@@ -57,13 +68,16 @@ pub enum ObjectError {
     Malformed,
     /// More than the format holds.
     #[error(
-        "object exceeds the format: {siblings} siblings, {vector} vector entries, largest value {value} bytes"
+        "object exceeds the format: {siblings} siblings, {vector} vector entries, {dots} single \
+         dots, largest value {value} bytes"
     )]
     TooLarge {
         /// Number of siblings.
         siblings: usize,
         /// Entries of the version vector.
         vector: usize,
+        /// Single dots beyond the vector.
+        dots: usize,
         /// Bytes of the largest value.
         value: usize,
     },
@@ -127,6 +141,7 @@ impl<'a> SiblingRef<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct ObjectRef<'a> {
     vector: &'a [u8],
+    dots: &'a [u8],
     siblings: &'a [u8],
     count: usize,
 }
@@ -136,19 +151,24 @@ impl<'a> ObjectRef<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, ObjectError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8().ok_or(ObjectError::Length)?;
-        if version != VERSION {
+        if !(VERSION_PLAIN..=VERSION).contains(&version) {
             return Err(ObjectError::Version(version));
         }
         let (Some(flags), Some(count), Some(entries)) = (reader.u8(), reader.u16(), reader.u16())
         else {
             return Err(ObjectError::Length);
         };
+        let single = if version == VERSION { reader.u16() } else { Some(0) };
+        let single = usize::from(single.ok_or(ObjectError::Length)?);
         let (count, entries) = (usize::from(count), usize::from(entries));
-        if flags != 0 || count > MAX_SIBLINGS || entries > MAX_VECTOR {
+        let bounded = count <= MAX_SIBLINGS && entries <= MAX_VECTOR && single <= MAX_SINGLE_DOTS;
+        // Without single dots an object has one encoding only, the plain one.
+        if flags != 0 || !bounded || (version == VERSION && single == 0) {
             return Err(ObjectError::Malformed);
         }
         let vector = reader.take(entries * DOT_BYTES).ok_or(ObjectError::Length)?;
-        check_vector(vector)?;
+        let dots = reader.take(single * DOT_BYTES).ok_or(ObjectError::Length)?;
+        check_seen(vector, dots)?;
         let siblings = reader.rest();
         for _ in 0..count {
             if reader.len() < SIBLING_HEAD_BYTES {
@@ -159,7 +179,7 @@ impl<'a> ObjectRef<'a> {
         if !reader.is_empty() {
             return Err(ObjectError::Length);
         }
-        Ok(Self { vector, siblings, count })
+        Ok(Self { vector, dots, siblings, count })
     }
 
     /// Number of siblings, deletions included.
@@ -193,6 +213,17 @@ impl<'a> ObjectRef<'a> {
         std::iter::from_fn(move || Dot::read(&mut reader))
     }
 
+    /// The single dots beyond the vector, ascending.
+    pub fn dot_entries(&self) -> impl Iterator<Item = Dot> + use<'a> {
+        let mut reader = Reader::new(self.dots);
+        std::iter::from_fn(move || Dot::read(&mut reader))
+    }
+
+    /// Which writes the object has seen, those of its siblings included.
+    pub fn seen(&self) -> Context {
+        Context::from_parts(self.vector(), self.dot_entries().collect())
+    }
+
     /// The highest counter the vector has of an actor; zero when none.
     pub fn counter_of(&self, actor: Actor) -> u64 {
         self.vector_entries().find(|entry| entry.actor == actor).map_or(0, |entry| entry.counter)
@@ -211,14 +242,16 @@ impl<'a> ObjectRef<'a> {
     /// A copy that owns its bytes.
     pub fn to_owned(&self) -> Object {
         Object {
-            vector: self.vector(),
+            seen: self.seen(),
             siblings: self.siblings().map(|sibling| sibling.to_owned()).collect(),
         }
     }
 }
 
-fn check_vector(bytes: &[u8]) -> Result<(), ObjectError> {
-    let mut reader = Reader::new(bytes);
+/// Vector entries ascend by actor; single dots ascend and lie beyond the vector. Allocates
+/// nothing for the common object without single dots.
+fn check_seen(vector: &[u8], dots: &[u8]) -> Result<(), ObjectError> {
+    let mut reader = Reader::new(vector);
     let mut last = None;
     while let Some(entry) = Dot::read(&mut reader) {
         if entry.counter == 0 || last >= Some(entry.actor) {
@@ -226,7 +259,16 @@ fn check_vector(bytes: &[u8]) -> Result<(), ObjectError> {
         }
         last = Some(entry.actor);
     }
-    Ok(())
+    if dots.is_empty() {
+        return Ok(());
+    }
+    let entries = vector.len() / DOT_BYTES;
+    let vector = read_sorted(&mut Reader::new(vector), entries, |dot| dot.actor);
+    let single = read_sorted(&mut Reader::new(dots), dots.len() / DOT_BYTES, |dot| *dot);
+    match (vector.map(VersionVector::from_sorted), single) {
+        (Some(vector), Some(dots)) if !dots.iter().any(|dot| vector.contains(*dot)) => Ok(()),
+        _ => Err(ObjectError::Malformed),
+    }
 }
 
 /// Walks the siblings of a checked object.
@@ -251,30 +293,36 @@ impl<'a> Iterator for Siblings<'a> {
 
 impl ExactSizeIterator for Siblings<'_> {}
 
-/// Appends an encoded object: the vector and siblings as they are. Borrowed, so that a value goes
-/// from the request straight into the encoded object.
+/// Appends an encoded object: what was seen, and the siblings, which must ascend by dot. Borrowed,
+/// so that a value goes from the request straight into the encoded object.
 pub fn encode(
-    vector: &VersionVector,
+    seen: &Context,
     siblings: &[SiblingRef<'_>],
     into: &mut Vec<u8>,
 ) -> Result<(), ObjectError> {
+    debug_assert!(siblings.is_sorted_by_key(|sibling| sibling.dot));
     let value = siblings.iter().map(|sibling| sibling.value.len()).max().unwrap_or(0);
-    if siblings.len() > MAX_SIBLINGS || vector.len() > MAX_VECTOR || u32::try_from(value).is_err() {
-        let (siblings, vector) = (siblings.len(), vector.len());
-        return Err(ObjectError::TooLarge { siblings, vector, value });
+    let (vector, dots) = (seen.vector().entries(), seen.dots());
+    if siblings.len() > MAX_SIBLINGS
+        || vector.len() > MAX_VECTOR
+        || dots.len() > MAX_SINGLE_DOTS
+        || u32::try_from(value).is_err()
+    {
+        let (siblings, vector, dots) = (siblings.len(), vector.len(), dots.len());
+        return Err(ObjectError::TooLarge { siblings, vector, dots, value });
     }
-    into.reserve(encoded_len(vector, siblings));
-    into.extend_from_slice(&[VERSION, 0]);
+    let sibling = |s: &SiblingRef<'_>| SIBLING_HEAD_BYTES + 16 + s.value.len();
+    let bytes = siblings.iter().map(sibling).sum::<usize>();
+    into.reserve(HEAD_BYTES + (vector.len() + dots.len()) * DOT_BYTES + bytes);
+    into.extend_from_slice(&[if dots.is_empty() { VERSION_PLAIN } else { VERSION }, 0]);
     into.extend_from_slice(&(siblings.len() as u16).to_le_bytes()); // bounded above
     into.extend_from_slice(&(vector.len() as u16).to_le_bytes());
-    vector.entries().iter().for_each(|entry| entry.write(into));
+    if !dots.is_empty() {
+        into.extend_from_slice(&(dots.len() as u16).to_le_bytes());
+    }
+    vector.iter().chain(dots).for_each(|entry| entry.write(into));
     siblings.iter().for_each(|sibling| sibling.write(into));
     Ok(())
-}
-
-fn encoded_len(vector: &VersionVector, siblings: &[SiblingRef<'_>]) -> usize {
-    let sibling = |s: &SiblingRef<'_>| SIBLING_HEAD_BYTES + 16 + s.value.len();
-    HEAD_BYTES + vector.len() * DOT_BYTES + siblings.iter().map(sibling).sum::<usize>()
 }
 
 /// One version of a key's value, owned.
@@ -309,8 +357,8 @@ impl Sibling {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Object {
     /// Which writes the object has seen, those of its siblings included.
-    pub vector: VersionVector,
-    /// The versions nobody has superseded.
+    pub seen: Context,
+    /// The versions nobody has superseded, ascending by dot.
     pub siblings: Vec<Sibling>,
 }
 
@@ -318,7 +366,7 @@ impl Object {
     /// Appends the encoded object.
     pub fn encode(&self, into: &mut Vec<u8>) -> Result<(), ObjectError> {
         let siblings: Vec<_> = self.siblings.iter().map(Sibling::borrow).collect();
-        encode(&self.vector, &siblings, into)
+        encode(&self.seen, &siblings, into)
     }
 
     /// Decodes and copies.
@@ -328,121 +376,4 @@ impl Object {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::causality::vector::tests::vector;
-
-    fn sibling() -> impl Strategy<Value = Sibling> {
-        let value = prop::collection::vec(any::<u8>(), 0..40);
-        (0_u64..5, 1_u64..9, any::<u64>(), any::<bool>(), any::<Option<Token>>(), value).prop_map(
-            |(actor, counter, hlc, tombstone, token, value)| Sibling {
-                dot: Dot::new(Actor(actor), counter),
-                hlc: Hlc(hlc),
-                tombstone,
-                token,
-                value,
-            },
-        )
-    }
-
-    fn object() -> impl Strategy<Value = Object> {
-        (vector(), prop::collection::vec(sibling(), 0..4))
-            .prop_map(|(vector, siblings)| Object { vector, siblings })
-    }
-
-    fn encoded(object: &Object) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        object.encode(&mut bytes).unwrap();
-        bytes
-    }
-
-    proptest! {
-        #[test]
-        fn round_trip(object in object()) {
-            let bytes = encoded(&object);
-            let view = ObjectRef::decode(&bytes).unwrap();
-            prop_assert_eq!(view.len(), object.siblings.len());
-            prop_assert_eq!(view.siblings().len(), object.siblings.len());
-            prop_assert_eq!(view.is_deleted(), object.siblings.iter().all(|s| s.tombstone));
-            for actor in 0..8 {
-                prop_assert_eq!(view.counter_of(Actor(actor)), object.vector.get(Actor(actor)));
-            }
-            prop_assert_eq!(view.to_owned(), object);
-        }
-
-        #[test]
-        fn any_cut_or_addition_is_noticed(object in object(), at: prop::sample::Index) {
-            let mut bytes = encoded(&object);
-            prop_assert!(ObjectRef::decode(&bytes[..at.index(bytes.len())]).is_err());
-            bytes.push(0);
-            prop_assert_eq!(ObjectRef::decode(&bytes).err(), Some(ObjectError::Length));
-        }
-
-        #[test]
-        fn random_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Some(version) = bytes.first_mut() {
-                *version = VERSION;
-            }
-            if let Ok(view) = ObjectRef::decode(&bytes) {
-                prop_assert_eq!(encoded(&view.to_owned()), bytes);
-            }
-        }
-
-        #[test]
-        fn damage_never_panics(object in object(), at: prop::sample::Index, to: u8) {
-            let mut bytes = encoded(&object);
-            let at = at.index(bytes.len());
-            bytes[at] = to;
-            if let Ok(view) = ObjectRef::decode(&bytes) {
-                prop_assert_eq!(view.siblings().count(), view.len());
-            }
-        }
-    }
-
-    #[test]
-    fn unknown_version_is_named() {
-        assert_eq!(ObjectRef::decode(&[2, 0, 0, 0, 0, 0]).err(), Some(ObjectError::Version(2)));
-        assert_eq!(ObjectRef::decode(&[]).err(), Some(ObjectError::Length));
-    }
-
-    #[test]
-    fn limits_hold_in_both_directions() {
-        let one = Sibling {
-            dot: Dot::new(Actor(1), 1),
-            hlc: Hlc(1),
-            tombstone: false,
-            token: None,
-            value: Vec::new(),
-        };
-        let object = Object { vector: VersionVector::new(), siblings: vec![one; MAX_SIBLINGS + 1] };
-        assert!(matches!(object.encode(&mut Vec::new()), Err(ObjectError::TooLarge { .. })));
-        let claims_many = [VERSION, 0, 0xff, 0xff, 0, 0];
-        assert_eq!(ObjectRef::decode(&claims_many).err(), Some(ObjectError::Malformed));
-    }
-
-    /// The bytes of format 1, fixed for ever.
-    #[test]
-    fn golden() {
-        let object = Object {
-            vector: [Dot::new(Actor(7), 2)].into_iter().collect(),
-            siblings: vec![Sibling {
-                dot: Dot::new(Actor(7), 2),
-                hlc: Hlc(0x0102),
-                tombstone: false,
-                token: None,
-                value: b"hi".to_vec(),
-            }],
-        };
-        let expected = [
-            &[1, 0, 1, 0, 1, 0][..],
-            &[7, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0],
-            &[7, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0],
-            &[2, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0],
-            b"hi",
-        ]
-        .concat();
-        assert_eq!(encoded(&object), expected);
-    }
-}
+mod tests;

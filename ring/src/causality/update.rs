@@ -1,20 +1,30 @@
-//! What a write does to the versions of one key. Pure: bytes in, bytes out.
+//! What a client's write does to the versions of one key, at the replica that names it. Bytes in,
+//! bytes out.
 //!
 //! A write supersedes the versions its context has seen and stands beside those it has not. The
 //! coordinator's actor names every version with a dot it never issues twice for a key: deletions
 //! keep the key's vector, and after a restart the counters go on above everything that may have
 //! been issued before, because a buffered write that clients saw may be lost with the power.
 
-use coronet_ring::causality::object::{self, ObjectRef, SiblingRef};
-use coronet_ring::{Context, Dot, Hlc, ObjectError, Token};
+//! The replica must hold all it ever named for this key: the new version's dot stands in the
+//! vector, which says that all earlier ones of this actor were seen. A replica that lost data, or
+//! gave it away (a stand-in that handed its data off), must write under a new incarnation.
+
+use super::context::Context;
+use super::dot::Dot;
+use super::hlc::Hlc;
+use super::object::{self, ObjectError, ObjectRef, SiblingRef, Token};
+
+/// Versions of one key from which clients should be warned: somebody writes without reading.
+pub const SOFT_VERSIONS: usize = 16;
 
 /// Versions of one key from which client writes are refused; reading and writing with the
-/// context that was read resolves them.
-pub(super) const MAX_VERSIONS: usize = 64;
+/// context that was read resolves them. Merging what replicas hold is never refused.
+pub const MAX_VERSIONS: usize = 64;
 
 /// A write, checked and decoded.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Change<'a> {
+pub struct Change<'a> {
     /// The new value; `None` deletes.
     pub value: Option<&'a [u8]>,
     /// What the client has seen; `None` for a blind write.
@@ -25,9 +35,9 @@ pub(super) struct Change<'a> {
     pub token: Option<&'a Token>,
 }
 
-/// What became of a write: the object that shall be stored stands in the buffer.
+/// What became of a client's write: the object that shall be stored stands in the buffer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Applied {
+pub struct Applied {
     /// What the writer has seen now.
     pub context: Context,
     /// The version's timestamp.
@@ -35,19 +45,24 @@ pub(super) struct Applied {
     /// The very same write was applied before. The buffer holds the object as it is, to be stored
     /// again: that the first attempt is durable is not known.
     pub repeated: bool,
-    /// Versions the object has now.
+    /// The version's name.
+    pub dot: Dot,
+    /// Versions the object has now; from [`SOFT_VERSIONS`] on the client should be warned.
     pub versions: usize,
 }
 
 /// Why a write cannot be applied. Nothing changed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ChangeError {
+pub enum ChangeError {
     /// The key has too many unresolved versions.
     #[error(
         "the key has {MAX_VERSIONS} unresolved versions; read it and write with the context of \
          that read"
     )]
     TooManyVersions,
+    /// The actor has no counter left: a damaged dot was taken for a real one.
+    #[error("the replica's write counter is exhausted; it needs a new incarnation")]
+    Exhausted,
     /// The stored bytes are not an object.
     #[error("stored object: {0}")]
     Stored(#[from] ObjectError),
@@ -55,7 +70,7 @@ pub(super) enum ChangeError {
 
 /// Applies `change` to the stored bytes and appends the new object to `into`. `issued` is the
 /// highest dot that may have been issued before this start of the node, of whatever key.
-pub(super) fn apply(
+pub fn apply(
     stored_bytes: Option<&[u8]>,
     change: &Change<'_>,
     issued: Dot,
@@ -71,18 +86,20 @@ pub(super) fn apply(
         let versions = before().count();
         let alone = versions == 1;
         let context = match &stored {
-            Some(object) if alone => Context::new(object.vector()),
+            Some(object) if alone => object.seen(),
             _ => seen_with(change, same.dot),
         };
-        return Ok(Applied { context, hlc: same.hlc, repeated: true, versions });
+        return Ok(Applied { context, hlc: same.hlc, repeated: true, dot: same.dot, versions });
     }
-    let mut vector = stored.map(|object| object.vector()).unwrap_or_default();
+    let mut seen = stored.map(|object| object.seen()).unwrap_or_default();
     if let Some(context) = change.context {
-        // The client may have seen writes this replica lost or never had: never issue them anew.
-        vector.merge(context.vector());
+        // The client may have seen writes that have not come here yet: they are superseded too.
+        seen.merge(context);
     }
-    vector.observe(issued);
-    let dot = vector.increment(issued.actor);
+    let highest = seen.highest(issued.actor).max(issued.counter);
+    let counter = highest.checked_add(1).ok_or(ChangeError::Exhausted)?;
+    let dot = Dot { actor: issued.actor, counter };
+    seen.observe_through(dot);
     // A deletion carries nothing but its dot, which the vector has: it gives way to any write.
     let mut versions: Vec<SiblingRef<'_>> =
         before().filter(|old| !old.tombstone && !superseded(change, old.dot)).collect();
@@ -98,9 +115,10 @@ pub(super) fn apply(
         token: change.token,
         value: change.value.unwrap_or_default(),
     });
-    object::encode(&vector, &versions, into)?;
-    let context = if alone { Context::new(vector) } else { seen_with(change, dot) };
-    Ok(Applied { context, hlc, repeated: false, versions: versions.len() })
+    versions.sort_unstable_by_key(|version| version.dot);
+    object::encode(&seen, &versions, into)?;
+    let context = if alone { seen } else { seen_with(change, dot) };
+    Ok(Applied { context, hlc, repeated: false, dot, versions: versions.len() })
 }
 
 /// Whether the write makes an old version obsolete.
@@ -119,7 +137,7 @@ fn seen_with(change: &Change<'_>, dot: Dot) -> Context {
 
 #[cfg(test)]
 mod tests {
-    use coronet_ring::Actor;
+    use crate::ids::Actor;
 
     use super::*;
 
