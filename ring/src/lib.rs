@@ -5,7 +5,7 @@
 //!
 //! * [`ids`]: the numbers that name things.
 //! * [`hash`]: the one hash of keys.
-//! * [`placement`]: which partition a key belongs to and which core owns it.
+//! * [`placement`]: which partition a key belongs to, which nodes hold it, which core owns it.
 //! * [`causality`]: dots, version vectors, contexts, stored objects, the hybrid clock.
 //! * [`bytes`]: the checked reader all formats are decoded with.
 
@@ -27,3 +27,4 @@ pub use causality::vector::VersionVector;
 pub use hash::key_hash;
 pub use ids::{Actor, CoreId, Epoch, Incarnation, NodeId, PartitionId};
 pub use placement::partition::{PartitionMap, PlacementError};
+pub use placement::table::{PlacedNode, Table, TableError};

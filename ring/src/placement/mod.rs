@@ -1,3 +1,13 @@
-//! Where things live: keys in partitions, partitions on cores.
+//! Where things live: keys in partitions, partitions on nodes and on the cores of one node.
+//!
+//! [`partition`] is arithmetic, [`table`] says which nodes hold a partition, [`plan`] makes tables
+//! and changes them with as few moves as possible, [`report`] says what a table is worth and what
+//! a change costs.
 
+mod codec;
+mod order;
 pub mod partition;
+pub mod plan;
+mod quota;
+pub mod report;
+pub mod table;
