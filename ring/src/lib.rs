@@ -7,10 +7,12 @@
 //! * [`hash`]: the one hash of keys.
 //! * [`placement`]: which partition a key belongs to, which nodes hold it, which core owns it.
 //! * [`causality`]: dots, version vectors, contexts, stored objects, the hybrid clock.
+//! * [`coordinate`]: a client's request over the replicas of a key, as state machines.
 //! * [`bytes`]: the checked reader all formats are decoded with.
 
 pub mod bytes;
 pub mod causality;
+pub mod coordinate;
 pub mod hash;
 pub mod ids;
 pub mod placement;

@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 
-use super::object::{ObjectRef, SiblingRef};
+use super::object::{self, ObjectError, ObjectRef, SiblingRef};
 
 /// How a keyspace treats concurrent versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,6 +40,16 @@ pub fn visible<'a>(object: &ObjectRef<'a>, conflicts: Conflicts) -> Vec<SiblingR
             values
         }
     }
+}
+
+/// The object without its values: merges and resolves like the object itself, as far as telling
+/// whether the key lives.
+pub fn outline(object: &ObjectRef<'_>) -> Result<Vec<u8>, ObjectError> {
+    let siblings: Vec<_> =
+        object.siblings().map(|sibling| SiblingRef { value: &[], ..sibling }).collect();
+    let mut bytes = Vec::new();
+    object::encode(&object.seen(), &siblings, &mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
