@@ -8,11 +8,14 @@
 //! * [`placement`]: which partition a key belongs to, which nodes hold it, which core owns it.
 //! * [`causality`]: dots, version vectors, contexts, stored objects, the hybrid clock.
 //! * [`coordinate`]: a client's request over the replicas of a key, as state machines.
+//! * [`gossip`]: membership, keyspaces and the placement table from node to node; the failure
+//!   detector.
 //! * [`bytes`]: the checked reader all formats are decoded with.
 
 pub mod bytes;
 pub mod causality;
 pub mod coordinate;
+pub mod gossip;
 pub mod hash;
 pub mod ids;
 pub mod placement;
