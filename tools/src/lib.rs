@@ -4,5 +4,6 @@
 
 pub mod bench;
 pub mod cli;
+pub mod offline;
 pub mod sim;
 pub mod transfer;

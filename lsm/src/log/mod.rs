@@ -10,7 +10,7 @@
 //! The log knows nothing of memtables: it hands out sequence numbers, keeps bytes, and is told
 //! which of them became tables.
 
-mod format;
+pub(crate) mod format;
 mod handle;
 mod replay;
 mod segments;

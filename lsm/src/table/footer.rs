@@ -1,6 +1,8 @@
 //! The last page of a table file: where everything is and what the table holds.
 
+use super::TableInfo;
 use super::block::{Damage, checksum, u32_at, u64_at};
+use super::index::Index;
 use crate::env::PAGE;
 use crate::{Seq, TableUid};
 
@@ -74,6 +76,22 @@ impl Footer {
         let crc = checksum(self.uid, self.offset(), &[&page[..12], &page[16..]]);
         page[12..16].copy_from_slice(&crc.to_le_bytes());
         page
+    }
+
+    /// What the table holds, together with its index.
+    pub fn info(&self, index: &Index) -> TableInfo {
+        TableInfo {
+            uid: self.uid,
+            file_bytes: self.file_bytes,
+            smallest: index.smallest().into(),
+            largest: index.largest().into(),
+            entries: self.entries,
+            deletes: self.deletes,
+            min_seq: self.min_seq,
+            max_seq: self.max_seq,
+            data_bytes: self.index_offset,
+            raw_bytes: self.raw_bytes,
+        }
     }
 
     /// Reads the last page of a file of `file_bytes`.

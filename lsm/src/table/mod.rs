@@ -18,6 +18,7 @@ mod codec;
 mod filter;
 mod footer;
 mod index;
+pub(crate) mod raw;
 mod reader;
 mod writer;
 

@@ -93,18 +93,7 @@ impl<E: Env> Table<E> {
         let len = (footer.offset() - footer.index_offset) as usize;
         let meta = read(&file, path, footer.index_offset, len).await?;
         let (index, filter) = decode_meta(&meta, &footer, path)?;
-        let info = TableInfo {
-            uid,
-            file_bytes: bytes,
-            smallest: index.smallest().into(),
-            largest: index.largest().into(),
-            entries: footer.entries,
-            deletes: footer.deletes,
-            min_seq: footer.min_seq,
-            max_seq: footer.max_seq,
-            data_bytes: footer.index_offset,
-            raw_bytes: footer.raw_bytes,
-        };
+        let info = footer.info(&index);
         let lost = RefCell::default();
         Ok(Table { file, path: path.into(), info, index, filter, lost })
     }
@@ -258,7 +247,7 @@ enum Look {
     Next,
 }
 
-fn decode_meta(meta: &[u8], footer: &Footer, path: &Path) -> Result<(Index, Filter)> {
+pub(super) fn decode_meta(meta: &[u8], footer: &Footer, path: &Path) -> Result<(Index, Filter)> {
     let bad = |offset| move |what: Damage| Error::corruption(path, offset, what);
     let (index_at, filter_at) = (footer.index_offset, footer.filter_offset);
 

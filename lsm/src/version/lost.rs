@@ -42,6 +42,11 @@ impl Lost {
         }
     }
 
+    /// Offset of the block, unless the whole table is lost.
+    pub fn block(&self) -> Option<u64> {
+        (self.offset != WHOLE_TABLE).then_some(self.offset)
+    }
+
     /// What a reader of a lost key is told.
     pub fn error(&self, dir: &Path) -> Error {
         let (offset, what) = match self.offset {

@@ -16,7 +16,7 @@ const OLDEST: u32 = 1;
 const MAGIC: [u8; 8] = *b"CRNTMAN\0";
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"CRME");
 /// Bytes before a record's payload: checksum, magic, length, identity, index.
-const RECORD_HEADER: usize = 32;
+pub(crate) const RECORD_HEADER: usize = 32;
 /// A manifest longer than this is written anew.
 const REWRITE_BYTES: u64 = 4 << 20;
 /// Largest record a reader accepts, bytes.
@@ -70,7 +70,7 @@ async fn load_one<E: Env>(env: &E, path: &Path, number: u64) -> Result<Option<St
     let len = file.len().await.map_err(failed("length"))?;
     let len = usize::try_from(len).unwrap_or(0).next_multiple_of(PAGE);
     let bytes = file.read_at(0, len).await.map_err(failed("read"))?;
-    let Some(uid) = decode_header(&bytes, path, number)? else { return Ok(None) };
+    let Some(uid) = decode_header(&bytes, path, Some(number))? else { return Ok(None) };
     let mut state = None;
     let (mut at, mut index) = (PAGE, 0);
     while let Some(payload) = record_at(&bytes, at, uid, Some(index)) {
@@ -107,7 +107,7 @@ fn encode_header(uid: u64, number: u64) -> AlignedBuf {
 }
 
 /// The identity in a manifest's first page; `None` when the page is not whole.
-fn decode_header(bytes: &[u8], path: &Path, number: u64) -> Result<Option<u64>> {
+pub(crate) fn decode_header(bytes: &[u8], path: &Path, number: Option<u64>) -> Result<Option<u64>> {
     if bytes.len() < PAGE
         || bytes[..8] != MAGIC
         || crc32c::crc32c(&bytes[16..PAGE]) != u32_at(bytes, 12)
@@ -118,7 +118,7 @@ fn decode_header(bytes: &[u8], path: &Path, number: u64) -> Result<Option<u64>> 
     if !(OLDEST..=VERSION).contains(&found) {
         return Err(Error::UnknownVersion { path: path.to_owned(), found, supported: VERSION });
     }
-    if u64_at(bytes, 24) != number {
+    if number.is_some_and(|number| u64_at(bytes, 24) != number) {
         return Err(Error::corruption(path, 24, "manifest carries another number than its name"));
     }
     Ok(Some(u64_at(bytes, 16)))
@@ -140,7 +140,7 @@ fn encode_record(uid: u64, index: u64, payload: &[u8]) -> AlignedBuf {
 }
 
 /// The payload of a whole record at `at`; with `index`, only if it has that position.
-fn record_at(bytes: &[u8], at: usize, uid: u64, index: Option<u64>) -> Option<&[u8]> {
+pub(crate) fn record_at(bytes: &[u8], at: usize, uid: u64, index: Option<u64>) -> Option<&[u8]> {
     let record = bytes.get(at..)?;
     if record.len() < RECORD_HEADER || u32_at(record, 4) != RECORD_MAGIC {
         return None;
@@ -279,17 +279,17 @@ mod tests {
     fn header_refuses_newer_versions_and_foreign_names() {
         let path = Path::new("MANIFEST-000003");
         let page = encode_header(11, 3);
-        assert_eq!(decode_header(&page, path, 3).unwrap(), Some(11));
-        assert!(matches!(decode_header(&page, path, 4), Err(Error::Corruption { .. })));
+        assert_eq!(decode_header(&page, path, Some(3)).unwrap(), Some(11));
+        assert!(matches!(decode_header(&page, path, Some(4)), Err(Error::Corruption { .. })));
         let mut newer = page.clone();
         newer[8] = 3;
         assert!(matches!(
-            decode_header(&newer, path, 3),
+            decode_header(&newer, path, Some(3)),
             Err(Error::UnknownVersion { found: 3, supported: 2, .. })
         ));
         let mut torn = page;
         torn[20] ^= 1;
-        assert_eq!(decode_header(&torn, path, 3).unwrap(), None);
+        assert_eq!(decode_header(&torn, path, Some(3)).unwrap(), None);
     }
 
     #[test]

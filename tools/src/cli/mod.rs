@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::bench;
 use crate::bench::driver::BenchError;
+use crate::offline;
 use crate::transfer::load::{check_root, load};
 use crate::transfer::summary::Summary;
 use crate::transfer::verify::verify;
@@ -38,6 +39,9 @@ pub fn main() -> ExitCode {
 fn run(options: &Options) -> Result<ExitCode, CliError> {
     match &options.command {
         Command::Doctor(args) => doctor::doctor(args),
+        Command::Sst(command) => offline::sst::run(command).map(ExitCode::from),
+        Command::Log(command) => offline::log::run(command).map(ExitCode::from),
+        Command::Manifest(command) => offline::manifest::run(command).map(ExitCode::from),
         Command::Bench(args) => {
             let report = bench::run(&options.addr, args).map_err(bench_error)?;
             let wrong = report.wrong() > 0;
@@ -80,7 +84,11 @@ async fn run_client(options: &Options) -> Result<Exit, CliError> {
             let summary = verify(&store, args, store.max_value(args.max_value)).await?;
             finish(&summary, "found equal", args.json)
         }
-        Command::Bench(_) | Command::Doctor(_) => unreachable!("they need no client"),
+        Command::Bench(_)
+        | Command::Doctor(_)
+        | Command::Sst(_)
+        | Command::Log(_)
+        | Command::Manifest(_) => unreachable!("they need no client"),
     }
 }
 

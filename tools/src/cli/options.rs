@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::exit;
 use super::render::Token;
 use crate::bench::BenchArgs;
+use crate::offline::{DumpCommand, SstCommand};
 use crate::transfer::load::LoadArgs;
 use crate::transfer::verify::VerifyArgs;
 
@@ -50,6 +51,15 @@ pub enum Command {
     /// Check whether this machine is fit for a server: the cause and the fix of each failure. Ends
     /// with the code of the first one, as `coronetd` would (70 to 79).
     Doctor(DoctorArgs),
+    /// Read table files offline.
+    #[command(subcommand)]
+    Sst(SstCommand),
+    /// Read log segments offline.
+    #[command(subcommand)]
+    Log(DumpCommand),
+    /// Read manifests offline.
+    #[command(subcommand)]
+    Manifest(DumpCommand),
     /// Store every file of a directory tree.
     Load(LoadArgs),
     /// Read back what `load` stored and compare every byte.

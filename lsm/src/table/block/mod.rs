@@ -169,6 +169,11 @@ impl Block {
         &self.entries()[range.0 as usize..range.1 as usize]
     }
 
+    /// Bytes of entries and restarts.
+    pub fn payload_len(&self) -> usize {
+        self.entries + self.restarts * 4
+    }
+
     /// Memory held, if nobody else shares it.
     pub fn held(&self) -> usize {
         self.buf.capacity() + size_of::<AlignedBuf>() + 2 * size_of::<usize>()
