@@ -13,6 +13,7 @@ use crate::codec::{
 use crate::frame::{Parsed, ReplyFrame, RequestFrame, RequestHead};
 use crate::limits::Limits;
 use crate::op::Op;
+use crate::peer::{Batch, Frame, FrameKind, Greeting, PeerMessage};
 
 /// A decoder that takes any bytes.
 pub type Entry = fn(&[u8]);
@@ -26,6 +27,8 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("context", context),
     ("object", object),
     ("cursor", cursor),
+    ("peer_stream", peer_stream),
+    ("peer_message", peer_message),
 ];
 
 /// A stream of requests, as a node reads it.
@@ -100,6 +103,27 @@ pub fn cursor(bytes: &[u8]) {
     if let Ok(cursor) = Cursor::decode(bytes, b"", 1024) {
         let mut again = Vec::new();
         cursor.encode(b"", 1024, &mut again);
+        assert_eq!(again, bytes);
+    }
+}
+
+/// A stream between nodes, as the receiving one reads it.
+pub fn peer_stream(mut bytes: &[u8]) {
+    while let Ok(Parsed::Frame { frame, consumed }) = Frame::parse(bytes, 1 << 20) {
+        match frame.kind {
+            FrameKind::Batch => Batch::new(frame.body).for_each(peer_message),
+            FrameKind::Greeting => drop(Greeting::decode(frame.body)),
+            FrameKind::Refused | FrameKind::Credit => {}
+        }
+        bytes = &bytes[consumed..];
+    }
+}
+
+/// The bytes as a message between nodes.
+pub fn peer_message(bytes: &[u8]) {
+    if let Ok(message) = PeerMessage::decode(bytes) {
+        let mut again = Vec::new();
+        message.write(&mut again);
         assert_eq!(again, bytes);
     }
 }

@@ -6,6 +6,7 @@
 //! * [`frame`]: headers, checksums, cutting a byte stream into frames.
 //! * [`codec`]: the bodies of requests and replies.
 //! * [`op`], [`error`], [`limits`]: the words both sides share.
+//! * [`peer`]: what nodes say to each other.
 //! * [`client`]: the client on plain tokio, and its blocking face.
 //! * [`fuzz`]: every decoder that sees bytes from outside, in one place.
 
@@ -16,6 +17,7 @@ pub mod frame;
 pub mod fuzz;
 pub mod limits;
 pub mod op;
+pub mod peer;
 
 pub use error::{ErrorCode, Status};
 pub use frame::{
