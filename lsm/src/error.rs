@@ -64,6 +64,9 @@ pub enum Error {
     /// Writes that were in flight may have been applied.
     #[error("the log failed and is closed for writing: {0}")]
     LogFailed(String),
+    /// A compaction policy is out of bounds; nothing was changed.
+    #[error("compaction policy: {0}")]
+    Policy(String),
     /// The engine was closed.
     #[error("engine is closed")]
     Closed,

@@ -8,7 +8,7 @@ use crate::engine::{Frozen, Shared};
 use crate::env::Env;
 use crate::table::{Table, TableRef, TableWriter};
 use crate::version::set::Change;
-use crate::version::{LiveTable, table_path};
+use crate::version::{Flushed, LiveTable, Place, table_path};
 use crate::{Error, Memtable, Pos, Result, Seq, TableId, TableUid};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -75,25 +75,33 @@ impl<E: Env> Shared<E> {
             }
         };
         let bytes = table.table.info().file_bytes;
-        let live = LiveTable::new(id, table, self.trash.clone());
+        let now = self.env.wall_micros();
+        let flushed = Flushed { oldest: now, newest: now };
+        let live = LiveTable::new(id, table, flushed, self.trash.clone());
         self.install_flushed(frozen.last, live).await?;
         self.stats.update(|stats| {
             stats.flushes += 1;
             stats.flush_bytes += bytes;
+            stats.level_written_bytes[0] += bytes;
         });
         Ok(())
     }
 
     async fn install_flushed(&self, last: Seq, live: Rc<LiveTable<E>>) -> Result<()> {
         let floor = self.log.floor_after(last);
-        let change =
-            Change { added: vec![(0, live)], removed: Vec::new(), flushed: Some((last, floor)) };
+        // Every flush is a run of its own; table numbers rise with time.
+        let place = Place { level: 0, run: live.id.0 };
+        let change = Change {
+            added: vec![(place, live)],
+            flushed: Some((last, floor)),
+            ..Change::default()
+        };
         let retry = async |error| self.retry_manifest(&self.flush_health, error).await;
         self.versions.apply(change, self.log.last(), retry).await?;
         self.memory.borrow_mut().drop_flushed();
         self.log.release(floor).into_iter().for_each(|path| self.trash.discard(path));
         self.after_insert();
-        self.update_pressure();
+        self.tree_changed();
         self.compaction_wanted.notify();
         Ok(())
     }

@@ -28,6 +28,7 @@ mod version;
 mod write;
 
 pub use cache::{BlockCache, CacheStats};
+pub use compaction::{CompactionPolicy, FifoPolicy, LevelShape, TreePolicy};
 pub use engine::{CompactionFilter, Engine, FilterDecision};
 pub use error::{Error, Result};
 pub use memtable::{Memtable, Pos};

@@ -1,6 +1,7 @@
 //! Settings of one engine. Every field has a unit in its documentation and a bound that
 //! [`Options::validate`] checks.
 
+use crate::CompactionPolicy;
 use crate::stats::LEVELS;
 use crate::table::Codec;
 use std::time::Duration;
@@ -22,20 +23,15 @@ pub struct Options {
     /// Compression of new tables by level; tables that exist stay as they are. A block that does
     /// not become smaller by a page is stored as it is.
     pub compression: [Codec; LEVELS],
-    /// Target size of a table file, bytes.
-    pub table_bytes: u64,
     /// Bloom filter bits per key.
     pub filter_bits_per_key: u32,
-    /// Number of level-0 tables that starts a compaction into level 1.
-    pub l0_trigger: usize,
+    /// How tables are merged in a new engine; one that was told otherwise
+    /// ([`crate::Engine::set_policy`]) keeps to that.
+    pub compaction: CompactionPolicy,
     /// Number of level-0 tables from which commits are slowed smoothly.
     pub l0_slowdown: usize,
     /// Number of level-0 tables from which commits go at the slowest rate.
     pub l0_stop: usize,
-    /// Size of level 1, bytes; each further level is `fanout` times larger.
-    pub level_base_bytes: u64,
-    /// Size ratio between neighbouring levels, 2 to 100.
-    pub fanout: u32,
     /// Block cache budget, bytes.
     pub cache_bytes: usize,
     /// Largest key accepted, bytes.
@@ -62,13 +58,10 @@ impl Default for Options {
             sync_interval: Duration::from_millis(50),
             block_bytes: 8 << 10,
             compression: [Codec::None; LEVELS],
-            table_bytes: 64 << 20,
             filter_bits_per_key: 10,
-            l0_trigger: 4,
+            compaction: CompactionPolicy::leveled(),
             l0_slowdown: 8,
             l0_stop: 24,
-            level_base_bytes: 256 << 20,
-            fanout: 10,
             cache_bytes: 256 << 20,
             max_key_bytes: (64 << 10) + 16,
             max_value_bytes: (16 << 20) + 4096,
@@ -86,13 +79,19 @@ impl Options {
             memtable_bytes: 32 << 10,
             log_segment_bytes: 64 << 10,
             block_bytes: 4 << 10,
-            table_bytes: 32 << 10,
-            level_base_bytes: 128 << 10,
-            fanout: 4,
+            compaction: Self::tiny_policy("leveled(fanout=4)"),
             cache_bytes: 128 << 10,
             max_key_bytes: 4 << 10,
             max_value_bytes: 16 << 10,
             ..Options::default()
+        }
+    }
+
+    /// A policy with the sizes of [`Options::tiny`]; for tests, panics on text that is no policy.
+    pub fn tiny_policy(text: &str) -> CompactionPolicy {
+        match text.parse::<CompactionPolicy>() {
+            Ok(policy) => policy.sized(128 << 10, 32 << 10),
+            Err(what) => panic!("{text}: {what}"),
         }
     }
 
@@ -109,20 +108,15 @@ impl Options {
                 self.log_segment_bytes
             ));
         }
-        if !(2..=100).contains(&self.fanout) {
-            return Err(format!("fanout is {}, use 2 to 100", self.fanout));
-        }
-        if self.l0_trigger == 0
-            || self.l0_slowdown < self.l0_trigger
-            || self.l0_stop <= self.l0_slowdown
-        {
-            return Err("l0_trigger, l0_slowdown, l0_stop must be at least 1 and rise".into());
+        self.compaction.validate()?;
+        if self.l0_slowdown == 0 || self.l0_stop <= self.l0_slowdown {
+            return Err("l0_slowdown and l0_stop must be at least 1 and rise".into());
         }
         if self.block_bytes < 512 || self.block_bytes > 1 << 20 {
             return Err(format!("block_bytes is {}, use 512 to 1048576", self.block_bytes));
         }
-        if self.memtable_bytes == 0 || self.max_frozen == 0 || self.table_bytes == 0 {
-            return Err("memtable_bytes, max_frozen and table_bytes must be at least 1".into());
+        if self.memtable_bytes == 0 || self.max_frozen == 0 {
+            return Err("memtable_bytes and max_frozen must be at least 1".into());
         }
         Ok(())
     }

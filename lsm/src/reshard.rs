@@ -14,6 +14,7 @@ use crate::version::lost::{self, Lost, LostRanges};
 use crate::version::manifest::{self, Manifest};
 use crate::version::{table_id, table_path};
 use crate::{Error, Options, Result, ScanRange, Seq, TableId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -43,6 +44,8 @@ pub async fn link_into<E: Env>(
             *lost.last >= *range.start && range.end.as_ref().is_none_or(|end| *lost.first < **end)
         };
         edit.lost.extend(loaded.state.lost.iter().filter(inside).cloned());
+        edit.policy = edit.policy.or(loaded.state.policy.clone());
+        let ranks = ranks(&loaded.state);
         for meta in loaded.state.tables.values() {
             let path = table_path(source, meta.id);
             let Some(bounds) = clip(env, &path, meta, range, &marks).await? else { continue };
@@ -54,6 +57,7 @@ pub async fn link_into<E: Env>(
             ours.for_each(|lost| lost.file = lost::name(&target));
             edit.added.push(TableMeta {
                 id,
+                run: ranks.get(&(meta.level, meta.run)).copied().unwrap_or(0),
                 first: bounds.first,
                 last: bounds.last,
                 ..meta.clone()
@@ -144,13 +148,26 @@ async fn clip<E: Env>(
     Ok(Some(Bounds { first, last: last.into() }))
 }
 
-/// Levels below the first must not overlap; they would if sources shared keys.
+/// A new number for every run: its age among the runs of its level. Keys of two sources never
+/// meet, so runs of the same age become one.
+fn ranks(state: &State) -> BTreeMap<(u8, u64), u64> {
+    let runs: BTreeSet<_> = state.tables.values().map(|meta| (meta.level, meta.run)).collect();
+    let mut ranks = BTreeMap::new();
+    let mut next = (0, 0);
+    for (level, run) in runs {
+        next = if next.0 == level { (level, next.1 + 1) } else { (level, 1) };
+        ranks.insert((level, run), next.1);
+    }
+    ranks
+}
+
+/// Tables of one run must not overlap; they would if sources shared keys.
 fn check_disjoint(tables: &[TableMeta], dest: &Path) -> Result<()> {
-    let mut deeper: Vec<&TableMeta> = tables.iter().filter(|meta| meta.level > 0).collect();
-    deeper.sort_by(|a, b| (a.level, &a.first).cmp(&(b.level, &b.first)));
-    let clash = deeper
-        .windows(2)
-        .any(|pair| pair[0].level == pair[1].level && *pair[0].last >= *pair[1].first);
+    let mut tables: Vec<&TableMeta> = tables.iter().collect();
+    tables.sort_by(|a, b| (a.level, a.run, &a.first).cmp(&(b.level, b.run, &b.first)));
+    let same_run = |a: &TableMeta, b: &TableMeta| (a.level, a.run) == (b.level, b.run);
+    let clash =
+        tables.windows(2).any(|pair| same_run(pair[0], pair[1]) && pair[0].last >= pair[1].first);
     if clash {
         return Err(Error::corruption(dest, 0, "the sources share keys"));
     }

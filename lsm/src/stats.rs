@@ -16,6 +16,10 @@ macro_rules! stats {
             pub level_tables: [u64; LEVELS],
             /// Bytes of table files per level, now.
             pub level_bytes: [u64; LEVELS],
+            /// Sorted runs per level, now.
+            pub level_runs: [u64; LEVELS],
+            /// Bytes written to tables of a level, by flushes (level 0) and compactions.
+            pub level_written_bytes: [u64; LEVELS],
         }
 
         impl EngineStats {
@@ -30,6 +34,8 @@ macro_rules! stats {
                 for level in 0..LEVELS {
                     self.level_tables[level] += other.level_tables[level];
                     self.level_bytes[level] += other.level_bytes[level];
+                    self.level_runs[level] += other.level_runs[level];
+                    self.level_written_bytes[level] += other.level_written_bytes[level];
                 }
             }
         }
@@ -73,6 +79,12 @@ stats! {
     flush_bytes,
     /// Compactions finished, moves not counted.
     compactions,
+    /// Steps of compactions: tables written, with the inputs' keys up to there let go.
+    compaction_steps,
+    /// Tables dropped whole by FIFO, for their age or for space.
+    tables_dropped,
+    /// Bytes that compactions still have to write until no level owes anything, estimated, now.
+    compaction_debt_bytes,
     /// Tables moved down a level without rewriting.
     trivial_moves,
     /// Bytes of table files read by compactions.

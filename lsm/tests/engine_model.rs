@@ -6,7 +6,7 @@ mod engine_support;
 
 use coronet_lsm::{Options, ScanRange, WriteBatch};
 use coronet_sim::{Rng, Sim, SimEnv, for_each_seed};
-use engine_support::{TestEngine, collect, key, open, value, write};
+use engine_support::{TestEngine, collect, key, open, policy, value, write};
 use std::collections::BTreeMap;
 
 /// One random history against a map, reopened now and then.
@@ -74,6 +74,7 @@ async fn step(
             assert_eq!(collect(engine, range).await, expected);
         }
         96..98 => engine.flush().await.unwrap(),
+        98 => engine.set_policy(policy(rng)).await.unwrap(),
         _ => engine.compact().await.unwrap(),
     }
 }

@@ -4,7 +4,7 @@
 mod engine_support;
 
 use coronet_lsm::env::Env;
-use coronet_lsm::{Engine, Error, Options, ScanRange};
+use coronet_lsm::{CompactionPolicy, Engine, Error, Options, ScanRange};
 use coronet_sim::{Sim, SimEnv};
 use engine_support::{DIR, TestEngine, collect, key, open, put, value};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ const KEYS: u64 = 400;
 fn options(scrub: u64) -> Options {
     Options {
         memtable_bytes: 1 << 20,
-        table_bytes: 64 << 10,
+        compaction: CompactionPolicy::leveled().sized(128 << 10, 64 << 10),
         scrub_bytes_per_second: scrub,
         scrub_pause: Duration::from_secs(60),
         full_probe_interval: Duration::from_millis(20),

@@ -1,29 +1,28 @@
-//! Running one merge: read the inputs in order, keep what is still needed, write tables of the
-//! level below.
+//! One step of a merge: read the inputs in order, keep what is still needed, write one table,
+//! and cut what was read off the inputs.
+//!
+//! The step is durable as one edit of the manifest. Inputs that were read to their end are gone
+//! with it, so a merge needs space for one table and not for its whole result.
 
-use super::picker::Job;
+use super::work::Work;
 use crate::engine::{FilterDecision, Shared};
 use crate::env::Env;
 use crate::read::{CursorOptions, MergeCursor, RunCursor, Source, TableCursor};
 use crate::table::{Table, TableRef, TableWriter};
 use crate::version::set::Change;
-use crate::version::{Deeper, LiveTable, table_path};
+use crate::version::{Flushed, LiveTable, Older, Place, table_path};
 use crate::{EntryKind, EntryRef, Error, Result, TableId, TableUid};
 use std::rc::Rc;
 
 /// Bytes merged between two chances for other work.
 const SLICE_BYTES: usize = 24 << 10;
+/// Target size of an output when the policy names none, bytes.
+const TABLE_BYTES: u64 = 64 << 20;
 
-/// The outputs of a merge so far.
-struct Outputs<E: Env> {
-    open: Option<(TableId, TableUid, TableWriter<E>)>,
-    done: Vec<(TableId, TableUid)>,
-}
-
-impl<E: Env> Outputs<E> {
-    fn ids(&self) -> impl Iterator<Item = TableId> {
-        self.open.iter().map(|(id, ..)| *id).chain(self.done.iter().map(|(id, _)| *id))
-    }
+/// The output of a step.
+struct Output<E: Env> {
+    uid: TableUid,
+    writer: TableWriter<E>,
 }
 
 /// What the inner loop stopped for.
@@ -34,9 +33,9 @@ enum Pause {
     Load,
     /// The writer has enough buffered.
     Drain,
-    /// The output table is full, the current entry starts the next.
+    /// The output is full; the current entry belongs to the next.
     Cut,
-    /// There is no output table yet.
+    /// There is no output yet.
     Open,
     /// The inputs are exhausted.
     End,
@@ -46,97 +45,126 @@ enum Pause {
 struct Merge<'a, E: Env> {
     shared: &'a Shared<E>,
     cursor: MergeCursor<E>,
-    deeper: Deeper<E>,
+    older: Older<E>,
+    table_bytes: u64,
     /// Key of the last entry, whose older versions go.
     last_key: Vec<u8>,
     has_last: bool,
     dropped: u64,
 }
 
+/// How far a step came.
+struct Reached {
+    /// Last key that was read; `None`: everything was.
+    upto: Option<Vec<u8>>,
+    /// Entries that were dropped.
+    dropped: u64,
+}
+
 impl<E: Env> Shared<E> {
-    /// Merges the job's inputs and installs the result.
-    pub(super) async fn merge(&self, job: Job<E>) -> Result<()> {
-        let mut outputs = Outputs { open: None, done: Vec::new() };
-        let merged = match self.merge_into(&job, &mut outputs).await {
-            Ok(dropped) => self.open_outputs(&outputs).await.map(|tables| (tables, dropped)),
-            Err(error) => Err(error),
-        };
-        let (tables, dropped) = merged.inspect_err(|_| {
-            outputs.ids().for_each(|id| self.trash.discard(table_path(&self.dir, id)));
+    /// Writes at most one table; true: the inputs are exhausted.
+    pub(super) async fn merge_step(&self, work: &mut Work<E>) -> Result<bool> {
+        let target = work.target(|| self.versions.allocate().0);
+        let id = self.versions.allocate();
+        let stepped = self.write_output(work, target, id).await;
+        let (output, reached) = stepped.inspect_err(|_| {
+            self.trash.discard(table_path(&self.dir, id));
         })?;
-        let read: u64 = job.upper.iter().chain(&job.lower).map(|live| live.bytes()).sum();
-        let written: u64 = tables.iter().map(|live| live.bytes()).sum();
-        let added = tables.into_iter().map(|live| (job.level + 1, live)).collect();
-        let removed = job.upper.into_iter().chain(job.lower).collect();
-        self.install(Change { added, removed, flushed: None }).await?;
+        let written = output.as_ref().map_or(0, |live| live.bytes());
+        let mut change = Change::default();
+        change.added.extend(output.map(|live| (target, live)));
+        let rest = cut_inputs(work, reached.upto.as_deref(), &mut change);
+        let gone = change
+            .removed
+            .iter()
+            .filter(|live| change.added.iter().all(|(_, other)| other.id != live.id));
+        let read: u64 = gone.map(|live| live.bytes()).sum();
+        self.install(change).await?;
+        work.parts = rest;
         self.stats.update(|stats| {
-            stats.compactions += 1;
+            stats.compaction_steps += 1;
             stats.compaction_read_bytes += read;
             stats.compaction_write_bytes += written;
-            stats.compaction_dropped += dropped;
+            stats.level_written_bytes[target.level] += written;
+            stats.compaction_dropped += reached.dropped;
         });
-        Ok(())
+        Ok(reached.upto.is_none())
     }
 
-    /// Writes the merged entries; returns how many were dropped.
-    async fn merge_into(&self, job: &Job<E>, outputs: &mut Outputs<E>) -> Result<u64> {
-        let mut cursor = MergeCursor::new(sources(job));
+    /// Writes one table and opens it; `None` when nothing was kept.
+    async fn write_output(
+        &self,
+        work: &Work<E>,
+        target: Place,
+        id: TableId,
+    ) -> Result<(Option<Rc<LiveTable<E>>>, Reached)> {
+        let mut output = None;
+        let reached = self.merge_into(work, target, id, &mut output).await?;
+        let Some(Output { uid, writer }) = output else { return Ok((None, reached)) };
+        writer.finish().await?;
+        self.env.sync_dir(&self.dir).await.map_err(|e| Error::io("sync", &self.dir, &e))?;
+        let table = Table::open(&self.env, &table_path(&self.dir, id), uid).await?;
+        let table = TableRef::whole(Rc::new(table));
+        let read = work.inputs().map(|(_, live)| live).filter(|live| {
+            reached.upto.as_deref().is_none_or(|upto| live.table.smallest() <= upto)
+        });
+        let flushed = read.map(|live| live.flushed).reduce(Flushed::cover).unwrap_or_default();
+        Ok((Some(LiveTable::new(id, table, flushed, self.trash.clone())), reached))
+    }
+
+    async fn merge_into(
+        &self,
+        work: &Work<E>,
+        target: Place,
+        id: TableId,
+        output: &mut Option<Output<E>>,
+    ) -> Result<Reached> {
+        let mut cursor = MergeCursor::new(sources(work));
         cursor.seek(&[]).await?;
+        let merged: Vec<u64> = work
+            .parts
+            .iter()
+            .map(|(place, _)| place)
+            .filter(|place| place.level == target.level)
+            .map(|place| place.run)
+            .collect();
         let mut merge = Merge {
             shared: self,
             cursor,
-            deeper: Deeper::below(job.version.clone(), job.level + 1),
+            older: Older::than(self.versions.current(), target, &merged),
+            table_bytes: work.policy.tree().map_or(TABLE_BYTES, |tree| tree.table_bytes),
             last_key: Vec::new(),
             has_last: false,
             dropped: 0,
         };
         loop {
-            let writer = outputs.open.as_mut().map(|(.., writer)| writer);
-            match merge.slice(writer)? {
+            match merge.slice(output.as_mut().map(|output| &mut output.writer))? {
                 Pause::Slice => {}
                 Pause::Load => merge.cursor.load().await?,
-                Pause::Open => outputs.open = Some(self.new_output(job.level + 1).await?),
+                Pause::Open => *output = Some(self.new_output(target.level, id).await?),
                 Pause::Drain => {
-                    if let Some((.., writer)) = &mut outputs.open {
-                        writer.drain().await?;
+                    if let Some(output) = output {
+                        output.writer.drain().await?;
                     }
                 }
-                Pause::Cut => self.finish(outputs).await?,
-                Pause::End => break,
+                Pause::Cut => {
+                    return Ok(Reached { upto: Some(merge.last_key), dropped: merge.dropped });
+                }
+                Pause::End => return Ok(Reached { upto: None, dropped: merge.dropped }),
             }
             self.env.coop().await;
             if self.closing.get() {
                 return Err(Error::Closed);
             }
         }
-        self.finish(outputs).await?;
-        Ok(merge.dropped)
     }
 
-    async fn new_output(&self, level: usize) -> Result<(TableId, TableUid, TableWriter<E>)> {
-        let id = self.versions.allocate();
+    async fn new_output(&self, level: usize, id: TableId) -> Result<Output<E>> {
         let uid = TableUid(self.env.random());
         let path = table_path(&self.dir, id);
-        let created = TableWriter::create(self.env.clone(), path, uid, &self.options).await;
-        Ok((id, uid, created?.with_codec(self.options.compression[level])))
-    }
-
-    async fn finish(&self, outputs: &mut Outputs<E>) -> Result<()> {
-        let Some((id, uid, writer)) = outputs.open.take() else { return Ok(()) };
-        outputs.done.push((id, uid));
-        writer.finish().await?;
-        Ok(())
-    }
-
-    async fn open_outputs(&self, outputs: &Outputs<E>) -> Result<Vec<Rc<LiveTable<E>>>> {
-        self.env.sync_dir(&self.dir).await.map_err(|e| Error::io("sync", &self.dir, &e))?;
-        let mut tables = Vec::with_capacity(outputs.done.len());
-        for (id, uid) in &outputs.done {
-            let table = Table::open(&self.env, &table_path(&self.dir, *id), *uid).await?;
-            let table = TableRef::whole(Rc::new(table));
-            tables.push(LiveTable::new(*id, table, self.trash.clone()));
-        }
-        Ok(tables)
+        let writer = TableWriter::create(self.env.clone(), path, uid, &self.options).await?;
+        let writer = writer.with_codec(self.options.compression[level]);
+        Ok(Output { uid, writer })
     }
 
     fn filter_drops(&self, entry: &EntryRef<'_>) -> bool {
@@ -156,11 +184,11 @@ impl<E: Env> Merge<'_, E> {
             };
             bytes += entry.key.len() + entry.value.len();
             let shadowed = self.has_last && self.last_key == entry.key;
-            let kept = !shadowed && keeps(self.shared, &mut self.deeper, &entry);
+            let kept = !shadowed && keeps(self.shared, &mut self.older, &entry);
             let mut full = false;
             if kept {
                 let Some(writer) = writer.as_deref_mut() else { return Ok(Pause::Open) };
-                if writer.bytes() >= self.shared.options.table_bytes && writer.entries() > 0 {
+                if writer.bytes() >= self.table_bytes && writer.entries() > 0 {
                     return Ok(Pause::Cut);
                 }
                 full = writer.push(entry)?;
@@ -189,30 +217,51 @@ impl<E: Env> Merge<'_, E> {
 }
 
 /// Whether the newest version of a key stays in the tree.
-fn keeps<E: Env>(shared: &Shared<E>, deeper: &mut Deeper<E>, entry: &EntryRef<'_>) -> bool {
-    if deeper.may_hold(entry) {
+fn keeps<E: Env>(shared: &Shared<E>, older: &mut Older<E>, entry: &EntryRef<'_>) -> bool {
+    if older.may_hold(entry) {
         return true;
     }
     entry.kind == EntryKind::Put && !shared.filter_drops(entry)
 }
 
-/// The inputs as merge sources.
-fn sources<E: Env>(job: &Job<E>) -> Vec<Source<E>> {
+/// The inputs as merge sources: one per run.
+fn sources<E: Env>(work: &Work<E>) -> Vec<Source<E>> {
     let options = CursorOptions::compaction();
-    let run = |tables: &[Rc<LiveTable<E>>]| {
-        let tables = tables.iter().map(|live| live.table.clone()).collect();
-        Source::Run(RunCursor::new(tables, options.clone()))
-    };
-    let mut sources: Vec<Source<E>> = if job.level == 0 {
-        let tables = job.upper.iter();
-        tables
-            .map(|live| Source::Table(TableCursor::new(live.table.clone(), options.clone())))
-            .collect()
-    } else {
-        vec![run(&job.upper)]
-    };
-    if !job.lower.is_empty() {
-        sources.push(run(&job.lower));
+    let sources = work.parts.iter().map(|(_, tables)| match &tables[..] {
+        [live] => Source::Table(TableCursor::new(live.table.clone(), options.clone())),
+        _ => {
+            let tables = tables.iter().map(|live| live.table.clone()).collect();
+            Source::Run(RunCursor::new(tables, options.clone()))
+        }
+    });
+    sources.collect()
+}
+
+/// Takes everything up to `upto` (`None`: everything) off the inputs: what is left of them, and
+/// the change that says so.
+fn cut_inputs<E: Env>(
+    work: &Work<E>,
+    upto: Option<&[u8]>,
+    change: &mut Change<E>,
+) -> Vec<(Place, Vec<Rc<LiveTable<E>>>)> {
+    let mut rest: Vec<(Place, Vec<_>)> = Vec::new();
+    for (place, tables) in &work.parts {
+        let mut left = Vec::new();
+        for live in tables {
+            match upto {
+                Some(upto) if live.table.smallest() > upto => left.push(live.clone()),
+                Some(upto) if live.table.largest() > upto => {
+                    let cut = live.after(upto);
+                    change.removed.push(live.clone());
+                    change.added.push((*place, cut.clone()));
+                    left.push(cut);
+                }
+                _ => change.removed.push(live.clone()),
+            }
+        }
+        if !left.is_empty() {
+            rest.push((*place, left));
+        }
     }
-    sources
+    rest
 }

@@ -1,41 +1,69 @@
-//! Leveled compaction: one job at a time, picked by score, run in the background.
+//! Compaction: one job at a time, in steps, in the background.
 //!
-//! * [`picker`]: which tables to merge next.
-//! * [`merge`]: merging them.
+//! * [`policy`], [`policy_text`]: what the tree should look like, and how that is written down.
+//! * [`shape`], [`picker`], [`fifo`]: what to do next, as a pure function.
+//! * [`work`]: a job under way, with the tables it still has to read.
+//! * [`merge`]: one step of a merge.
+//!
+//! Every step ends in a version that is whole: its output is in, its inputs lack the keys that
+//! are done. So a job may be put aside for a more urgent one, forgotten when the policy changes,
+//! or cut off by a crash; the picker goes on from what it finds.
 
+mod fifo;
 mod merge;
 mod picker;
+#[cfg(test)]
+mod picker_tests;
+mod policy;
+mod policy_text;
+mod shape;
+mod work;
+
+pub use policy::{CompactionPolicy, FifoPolicy, LevelShape, TreePolicy};
+pub(crate) use shape::Shape;
 
 use crate::engine::Shared;
 use crate::env::Env;
 use crate::version::set::Change;
 use crate::{Error, Result};
-use picker::{Job, pick};
+use picker::{Action, Situation, pick};
 use std::rc::Rc;
+use std::time::Duration;
+use work::Work;
+
+/// How often a policy with a time to live is looked at, at least and at most.
+const TTL_CHECKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Compacts until the engine closes.
 pub(crate) async fn compaction_task<E: Env>(shared: Rc<Shared<E>>) {
+    let mut pending: Vec<Work<E>> = Vec::new();
     while !shared.closing.get() {
         let epoch = shared.compaction_wanted.epoch();
-        let Some(job) = shared.next_job() else {
-            shared.compaction_wanted.changed(epoch).await;
+        let Some(mut work) = shared.next_work(&mut pending) else {
+            shared.compacting.set(false);
+            shared.progress.notify();
+            shared.wait_for_work(epoch).await;
             continue;
         };
         shared.compacting.set(true);
-        let outcome = shared.run(job).await;
-        shared.compacting.set(false);
+        let outcome = shared.step(&mut work).await;
         match outcome {
-            Ok(()) => shared.compaction_health.recovered(),
+            Ok(true) => shared.finished(&work),
+            Ok(false) => pending.push(work),
             Err(Error::Closed) => break,
             Err(error) => {
+                pending.push(work);
                 shared.note_failure(&shared.compaction_health, error);
                 let pause = shared.options.full_probe_interval;
                 shared.compaction_wanted.changed_within(&shared.env, epoch, pause).await;
+                continue;
             }
         }
-        shared.update_pressure();
+        shared.compaction_health.recovered();
+        shared.tree_changed();
         shared.progress.notify();
     }
+    shared.compacting.set(false);
     shared.task_ended();
 }
 
@@ -57,30 +85,95 @@ impl<E: Env> Shared<E> {
         }
     }
 
-    fn next_job(&self) -> Option<Job<E>> {
-        let has_filter = self.filter.borrow().is_some();
-        let positions = self.compaction_positions.borrow();
-        pick(&self.versions.current(), &self.options, &positions, has_filter)
+    /// The policy that holds now.
+    pub fn policy(&self) -> Rc<CompactionPolicy> {
+        self.policy.borrow().clone()
     }
 
-    async fn run(&self, job: Job<E>) -> Result<()> {
-        let position = job.upper.last().map(|live| live.table.largest().to_vec());
-        let input = job.level;
-        if job.is_move {
-            self.move_down(job).await?;
-        } else {
-            self.merge(job).await?;
-        }
-        self.compaction_positions.borrow_mut()[input] = position.unwrap_or_default();
+    /// Makes another policy durable; the next step of compaction goes by it.
+    pub async fn set_policy(&self, policy: CompactionPolicy) -> Result<()> {
+        self.readable()?;
+        policy.validate().map_err(Error::Policy)?;
+        let change = Change { policy: Some(policy.clone()), ..Change::default() };
+        self.install(change).await?;
+        *self.policy.borrow_mut() = Rc::new(policy);
+        self.tree_changed();
+        self.compaction_wanted.notify();
         Ok(())
     }
 
-    /// Moves tables down a level: only the manifest changes.
-    async fn move_down(&self, job: Job<E>) -> Result<()> {
-        let moved = job.upper.len() as u64;
-        let added = job.upper.iter().map(|live| (job.level + 1, live.clone())).collect();
-        self.install(Change { added, removed: job.upper, flushed: None }).await?;
+    async fn wait_for_work(&self, epoch: u64) {
+        match &*self.policy() {
+            CompactionPolicy::Fifo(FifoPolicy { ttl: Some(ttl), .. }) => {
+                let pause = (*ttl / 16).clamp(TTL_CHECKS.0, TTL_CHECKS.1);
+                self.compaction_wanted.changed_within(&self.env, epoch, pause).await;
+            }
+            _ => self.compaction_wanted.changed(epoch).await,
+        }
+    }
+
+    fn next_job(&self) -> Option<picker::Job> {
+        let shape = self.versions.with(Shape::of);
+        let positions = self.compaction_positions.borrow();
+        let situation = Situation {
+            positions: &positions,
+            has_filter: self.filter.borrow().is_some(),
+            wall_micros: self.env.wall_micros(),
+        };
+        pick(&shape, &self.policy(), &situation)
+    }
+
+    /// The work to go on with: what is under way, unless level 0 cannot wait for it.
+    fn next_work(&self, pending: &mut Vec<Work<E>>) -> Option<Work<E>> {
+        let version = self.versions.current();
+        let policy = self.policy();
+        pending.retain(|work| work.is_current(&version, &policy));
+        let urgent = policy.tree().is_some_and(|tree| {
+            version.levels[0].len() >= 2 * tree.level0_runs as usize
+                && pending.iter().all(|work| work.level > 0)
+        });
+        if let Some(work) = pending.pop_if(|_| !urgent) {
+            return Some(work);
+        }
+        let job = self.next_job();
+        // Level 0 has the highest score when it is that full, or something deeper is worse off
+        // still and goes first; what is under way must not be picked again.
+        let job = job.filter(|job| pending.is_empty() || job.level == 0);
+        job.and_then(|job| Work::of(job, &version, policy)).or_else(|| pending.pop())
+    }
+
+    /// Does a bounded part of the work; true: it is done.
+    async fn step(&self, work: &mut Work<E>) -> Result<bool> {
+        match work.action {
+            Action::Merge => self.merge_step(work).await,
+            Action::Move => self.move_tables(work).await.map(|()| true),
+            Action::Drop => self.drop_tables(work).await.map(|()| true),
+        }
+    }
+
+    fn finished(&self, work: &Work<E>) {
+        self.compaction_positions.borrow_mut()[work.level] = work.position.clone();
+        if work.action == Action::Merge {
+            self.stats.update(|stats| stats.compactions += 1);
+        }
+    }
+
+    /// Moves tables to another place: only the manifest changes.
+    async fn move_tables(&self, work: &mut Work<E>) -> Result<()> {
+        let target = work.target(|| self.versions.allocate().0);
+        let removed: Vec<_> = work.inputs().map(|(_, live)| live.clone()).collect();
+        let moved = removed.len() as u64;
+        let added = removed.iter().map(|live| (target, live.clone())).collect();
+        self.install(Change { added, removed, ..Change::default() }).await?;
         self.stats.update(|stats| stats.trivial_moves += moved);
+        Ok(())
+    }
+
+    async fn drop_tables(&self, work: &Work<E>) -> Result<()> {
+        let removed: Vec<_> = work.inputs().map(|(_, live)| live.clone()).collect();
+        let dropped = removed.len() as u64;
+        self.install(Change { removed, ..Change::default() }).await?;
+        self.stats.update(|stats| stats.tables_dropped += dropped);
         Ok(())
     }
 

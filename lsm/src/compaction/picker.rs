@@ -1,84 +1,198 @@
-//! Which tables to merge next: the level that is furthest over its size, a table of it in
-//! round-robin order, and what it overlaps below.
+//! Which tables to merge next: a pure function of the tree's shape and the policy.
+//!
+//! Ages stay in order by construction: a merge takes the oldest runs of a level, or a part of
+//! its only run, and brings them to the newest run of the level below, to a new run above that
+//! one, or (merging in place) to the next newer run of their own level. What lies between
+//! source and target in age is always part of the merge.
 
-use crate::Options;
-use crate::env::Env;
+use super::fifo;
+use super::policy::{CompactionPolicy, TreePolicy};
+use super::shape::{RunShape, Shape, Span, TableShape, span_of};
+use crate::TableId;
 use crate::stats::LEVELS;
-use crate::version::{LiveTable, Version};
-use std::rc::Rc;
 
-/// One compaction from `level` into the level below.
-pub(super) struct Job<E: Env> {
+/// Runs merged at a time; what is left over waits for the next merge.
+const WIDEST_MERGE: usize = 32;
+
+/// What to do with a job's tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Write their entries anew.
+    Merge,
+    /// Nothing overlaps: only the manifest changes.
+    Move,
+    /// Throw them away.
+    Drop,
+}
+
+/// One piece of compaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Job {
+    /// What to do.
+    pub action: Action,
     /// Where the upper inputs come from.
     pub level: usize,
-    /// Inputs from `level`; newest first in level 0, by key below.
-    pub upper: Vec<Rc<LiveTable<E>>>,
-    /// Inputs from `level + 1`, by key.
-    pub lower: Vec<Rc<LiveTable<E>>>,
-    /// The version the inputs are from.
-    pub version: Rc<Version<E>>,
-    /// Nothing overlaps: the tables only change their level.
-    pub is_move: bool,
+    /// Upper inputs: run number and tables by key; newest run first.
+    pub upper: Vec<(u64, Vec<TableId>)>,
+    /// Tables of the target run that overlap the upper inputs, by key.
+    pub lower: Vec<TableId>,
+    /// Where the outputs go: `level`, or the level below.
+    pub target_level: usize,
+    /// The run there that they join; `None`: a new one, newer than all of that level.
+    pub target_run: Option<u64>,
 }
 
-/// The most urgent compaction, if any level owes one. `positions` holds for each level the key
-/// where its last compaction ended.
-pub(super) fn pick<E: Env>(
-    version: &Rc<Version<E>>,
-    options: &Options,
-    positions: &[Vec<u8>; LEVELS],
-    has_filter: bool,
-) -> Option<Job<E>> {
-    let scores = (0..LEVELS - 1).map(|level| (level, version.score(level, options)));
-    // Rises before falling: of equal scores the upper level goes first.
-    let (level, score) = scores.reduce(|best, next| if next.1 > best.1 { next } else { best })?;
-    let (level, upper) = match level {
-        _ if score < 1.0 => mostly_deletes(version)?,
-        0 => (0, upper_of_level0(version)),
-        _ => (level, next_table(version, level, &positions[level])),
-    };
-    let first = upper.iter().map(|live| live.table.smallest()).min()?;
-    let last = upper.iter().map(|live| live.table.largest()).max()?;
-    let lower = version.levels[level + 1].overlapping(first, last);
-    // A move to the bottom would keep deletes, and what the filter drops, for ever.
-    let deletes = upper.iter().any(|live| live.table.table.info().deletes > 0);
-    let keeps_garbage = level + 1 >= version.bottom() && (deletes || has_filter);
-    let is_move = lower.is_empty() && upper.len() == 1 && !keeps_garbage;
-    Some(Job { level, upper, lower, version: version.clone(), is_move })
+/// What the picker looks at beside shape and policy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Situation<'a> {
+    /// Largest key of each level's last partial merge; the next one goes on behind it.
+    pub positions: &'a [Vec<u8>; LEVELS],
+    /// Entries of the last level may be dropped by a filter, so moves there keep garbage.
+    pub has_filter: bool,
+    /// Wall clock, microseconds since the Unix epoch.
+    pub wall_micros: u64,
 }
 
-/// All of level 0, or only its oldest table when that can move down alone.
-fn upper_of_level0<E: Env>(version: &Version<E>) -> Vec<Rc<LiveTable<E>>> {
-    let tables = &version.levels[0].tables;
-    let alone = tables.split_last().filter(|(oldest, newer)| {
-        let (first, last) = (oldest.table.smallest(), oldest.table.largest());
-        newer.iter().all(|live| !live.overlaps(first, last))
-            && version.levels[1].overlapping(first, last).is_empty()
-    });
-    match alone {
-        Some((oldest, _)) => vec![oldest.clone()],
-        None => tables.clone(),
+/// The most urgent job, if anything is owed.
+pub(crate) fn pick(shape: &Shape, policy: &CompactionPolicy, now: &Situation<'_>) -> Option<Job> {
+    match policy {
+        CompactionPolicy::Tree(tree) => pick_tree(shape, tree, now),
+        CompactionPolicy::Fifo(policy) => fifo::pick(shape, policy, now.wall_micros),
     }
 }
 
-/// A table above the bottom that holds mainly deletes: they cost every scan, and go only by
-/// moving down.
-fn mostly_deletes<E: Env>(version: &Version<E>) -> Option<(usize, Vec<Rc<LiveTable<E>>>)> {
-    let heavy = |live: &LiveTable<E>| {
-        let info = live.table.table.info();
-        info.deletes * 2 >= info.entries
-    };
-    let mut deeper = version.tables().filter(|(level, _)| (1..version.bottom()).contains(level));
-    deeper.find(|(_, live)| heavy(live)).map(|(level, live)| (level, vec![live.clone()]))
+fn pick_tree(shape: &Shape, policy: &TreePolicy, now: &Situation<'_>) -> Option<Job> {
+    let scores = (0..LEVELS).map(|level| (level, shape.score(level, policy)));
+    // Of equal scores the upper level goes first.
+    let (level, score) = scores.reduce(|best, next| if next.1 > best.1 { next } else { best })?;
+    match level {
+        _ if score < 1.0 => mostly_deletes(shape, policy, now),
+        0 => from_level0(shape, policy, now),
+        _ if merges_in_place(shape, policy, level) => in_place(shape, level, now),
+        _ => downwards(shape, policy, level, now),
+    }
 }
 
-/// The first table beyond the position, round-robin.
-fn next_table<E: Env>(
-    version: &Version<E>,
+/// The oldest runs of a level, as many as one merge takes; newest first.
+fn oldest(runs: &[RunShape]) -> &[RunShape] {
+    &runs[runs.len().saturating_sub(WIDEST_MERGE)..]
+}
+
+fn from_level0(shape: &Shape, policy: &TreePolicy, now: &Situation<'_>) -> Option<Job> {
+    let runs = oldest(&shape.levels[0]);
+    let all = to_level_below(shape, policy, 0, whole(runs), now)?;
+    if all.action == Action::Move {
+        return Some(all);
+    }
+    // The oldest flush alone may have nothing in common with anybody.
+    let (alone, newer) = shape.levels[0].split_last()?;
+    let span = span_of(alone.tables.iter())?;
+    let met = newer.iter().any(|run| run.overlapping(span).next().is_some());
+    let single = (!met)
+        .then(|| to_level_below(shape, policy, 0, whole(std::slice::from_ref(alone)), now))
+        .flatten();
+    Some(single.filter(|job| job.action == Action::Move).unwrap_or(all))
+}
+
+/// Whether all of a level fits one run of it, so that merging it where it is settles it.
+fn merges_in_place(shape: &Shape, policy: &TreePolicy, level: usize) -> bool {
+    let allowed = policy.runs(level, shape.bottom()) as u64;
+    let fits = shape.bytes(level) <= policy.capacity(level) / allowed;
+    shape.levels[level].len() > 1 && (fits || level + 1 == LEVELS)
+}
+
+/// Merges older runs of a level into the newest of them.
+fn in_place(shape: &Shape, level: usize, now: &Situation<'_>) -> Option<Job> {
+    let (newest, older) = oldest(&shape.levels[level]).split_first()?;
+    job(shape, level, whole(older), (level, Some(newest)), now)
+}
+
+/// Brings a level nearer to its capacity: a part of its only run where both levels have one
+/// run, otherwise all of its runs together.
+fn downwards(shape: &Shape, policy: &TreePolicy, level: usize, now: &Situation<'_>) -> Option<Job> {
+    let runs = oldest(&shape.levels[level]);
+    let leveled = policy.shape(level).runs == 1 && policy.runs(level + 1, shape.bottom()) == 1;
+    let upper = match runs {
+        [run] if leveled => {
+            let position = &now.positions[level][..];
+            let next = run.tables.iter().find(|table| *table.first > *position);
+            vec![(run.number, vec![next.or(run.tables.first())?])]
+        }
+        _ => whole(runs),
+    };
+    to_level_below(shape, policy, level, upper, now)
+}
+
+/// A table above the bottom that holds mainly deletes: they cost every scan, and go only by
+/// moving down. Only between levels of one run, where such a table can go alone.
+fn mostly_deletes(shape: &Shape, policy: &TreePolicy, now: &Situation<'_>) -> Option<Job> {
+    (1..shape.bottom()).find_map(|level| {
+        let [run] = &shape.levels[level][..] else { return None };
+        let single = shape.levels[level + 1].len() <= 1;
+        let heavy = run.tables.iter().find(|table| table.mostly_deletes).filter(|_| single)?;
+        to_level_below(shape, policy, level, vec![(run.number, vec![heavy])], now)
+    })
+}
+
+type Upper<'a> = Vec<(u64, Vec<&'a TableShape>)>;
+
+fn whole(runs: &[RunShape]) -> Upper<'_> {
+    runs.iter().map(|run| (run.number, run.tables.iter().collect())).collect()
+}
+
+/// Finds the run below that the inputs join, or lets them become a new one.
+fn to_level_below(
+    shape: &Shape,
+    policy: &TreePolicy,
     level: usize,
-    position: &[u8],
-) -> Vec<Rc<LiveTable<E>>> {
-    let tables = &version.levels[level].tables;
-    let next = tables.iter().find(|live| live.table.smallest() > position);
-    next.or(tables.first()).cloned().into_iter().collect()
+    upper: Upper<'_>,
+    now: &Situation<'_>,
+) -> Option<Job> {
+    let target = level + 1;
+    let span = span_of(upper.iter().flat_map(|(_, tables)| tables.iter().copied()))?;
+    let bytes: u64 = upper.iter().flat_map(|(_, tables)| tables).map(|table| table.bytes).sum();
+    let allowed = policy.runs(target, shape.bottom());
+    let joined = shape.levels[target].first().filter(|newest| {
+        let fits = newest.bytes().saturating_add(bytes) <= policy.capacity(target) / allowed as u64;
+        allowed == 1 || fits || newest.overlapping(span).next().is_none()
+    });
+    job(shape, level, upper, (target, joined), now)
+}
+
+fn job(
+    shape: &Shape,
+    level: usize,
+    upper: Upper<'_>,
+    (target_level, target): (usize, Option<&RunShape>),
+    now: &Situation<'_>,
+) -> Option<Job> {
+    let tables: Vec<&TableShape> = upper.iter().flat_map(|(_, t)| t.iter().copied()).collect();
+    let span = span_of(tables.iter().copied())?;
+    let lower: Vec<TableId> =
+        target.iter().flat_map(|run| run.overlapping(span)).map(|table| table.id).collect();
+    // A move to where nothing is older would keep deletes, and what the filter drops, for ever.
+    let deletes = tables.iter().any(|table| table.has_deletes);
+    let newest = target.map_or(u64::MAX, |run| run.number);
+    let older = |run: &RunShape| run.number < newest && upper.iter().all(|(n, _)| *n != run.number);
+    let is_oldest = target_level >= shape.bottom() && !shape.levels[target_level].iter().any(older);
+    let keeps_garbage = is_oldest && (deletes || now.has_filter);
+    let moves = lower.is_empty() && are_disjoint(tables) && !keeps_garbage;
+    Some(Job {
+        action: if moves { Action::Move } else { Action::Merge },
+        level,
+        upper: upper
+            .into_iter()
+            .map(|(run, tables)| (run, tables.into_iter().map(|table| table.id).collect()))
+            .collect(),
+        lower,
+        target_level,
+        target_run: target.map(|run| run.number),
+    })
+}
+
+/// Whether no two tables have a key in common.
+fn are_disjoint(mut tables: Vec<&TableShape>) -> bool {
+    tables.sort_by(|a, b| a.first.cmp(&b.first));
+    let spans: Vec<Span<'_>> = tables.into_iter().map(TableShape::span).collect();
+    spans.windows(2).all(|pair| !pair[0].meets(&pair[1]))
 }

@@ -19,7 +19,7 @@ use crate::env::Env;
 use crate::read::{CachedRead, Scan, ScanRange};
 use crate::signal::{Commit, Completion};
 use crate::stats::EngineStats;
-use crate::{Durability, Error, Options, Result, Seq, WriteBatch};
+use crate::{CompactionPolicy, Durability, Error, Options, Result, Seq, WriteBatch};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -145,6 +145,17 @@ impl<E: Env> Engine<E> {
     /// Compacts until no level owes anything.
     pub async fn compact(&self) -> Result<()> {
         self.shared.compact().await
+    }
+
+    /// The compaction policy that holds now.
+    pub fn policy(&self) -> CompactionPolicy {
+        (*self.shared.policy()).clone()
+    }
+
+    /// Changes the compaction policy, durably: it outlives restarts, whatever the options say.
+    /// Nothing is rewritten at once; from now on the tree is judged by the new policy.
+    pub async fn set_policy(&self, policy: CompactionPolicy) -> Result<()> {
+        self.shared.set_policy(policy).await
     }
 
     /// Refuses further work, commits and syncs pending writes, stops every task. Memtables stay

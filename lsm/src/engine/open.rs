@@ -14,8 +14,8 @@ use crate::version::edit::Progress;
 use crate::version::lost;
 use crate::version::manifest::{self, Loaded};
 use crate::version::set::open_tables;
-use crate::version::{LiveTable, VersionSet, table_id};
-use crate::{Error, Options, Result, Seq, TableId};
+use crate::version::{LiveTable, Place, VersionSet, table_id};
+use crate::{CompactionPolicy, Error, Options, Result, Seq, TableId};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -42,7 +42,7 @@ pub(crate) async fn open<E: Env>(
     let parts = recover(&env, dir, Rc::new(options), &trash).await;
     let parts = parts.inspect_err(|_| trash.close())?;
     let shared = Rc::new(Shared::new(env, dir, parts, trash, filter));
-    shared.update_pressure();
+    shared.tree_changed();
     shared.env.spawn(TaskClass::Flush, flush_task(shared.clone()));
     shared.env.spawn(TaskClass::Background, scrub_task(shared.clone()));
     shared.env.spawn(TaskClass::Compaction, compaction_task(shared.clone()));
@@ -59,6 +59,7 @@ async fn recover<E: Env>(
     let stats = Rc::new(Counters::default());
     let mut loaded = manifest::load(env, dir).await?;
     let (tables, damaged) = open_tables(env, dir, &mut loaded.state, trash).await?;
+    let policy = stored_policy(dir, &loaded)?.unwrap_or_else(|| options.compaction.clone());
     let mut memory = Memory::new();
     let Progress { log_floor, flushed, .. } = loaded.state.progress;
     let replayed = replay(env, dir, &options, log_floor, flushed, &stats, |seq, record| {
@@ -82,7 +83,16 @@ async fn recover<E: Env>(
     let unused = orphans.into_iter().map(|(_, path)| path).chain(replayed.removable.clone());
     unused.for_each(|path| trash.discard(path));
     let log = Log::start(env, dir, &options, &stats, replayed, last).await?;
-    Ok(Parts { options, stats, log, memory, versions, suspects })
+    Ok(Parts { options, stats, log, memory, versions, policy, suspects })
+}
+
+/// The compaction policy that the engine was told to keep.
+fn stored_policy(dir: &Path, loaded: &Loaded) -> Result<Option<CompactionPolicy>> {
+    let policy = loaded.state.policy.as_ref().map(|text| text.parse()).transpose();
+    policy.map_err(|what: String| {
+        let path = manifest::manifest_path(dir, loaded.number);
+        Error::corruption(&path, 0, format!("compaction policy: {what}"))
+    })
 }
 
 /// Creates the folder and makes it durable, together with those above it that are new.
@@ -99,7 +109,7 @@ pub(crate) async fn create_folder<E: Env>(env: &E, dir: &Path) -> Result<()> {
 }
 
 /// The sequence number that new writes follow.
-fn first_free<E: Env>(loaded: &Loaded, tables: &[(usize, Rc<LiveTable<E>>)], log_last: Seq) -> Seq {
+fn first_free<E: Env>(loaded: &Loaded, tables: &[(Place, Rc<LiveTable<E>>)], log_last: Seq) -> Seq {
     let in_tables = tables.iter().map(|(_, live)| live.table.table.info().max_seq);
     let progress = &loaded.state.progress;
     let found = in_tables.chain([progress.last_seq, progress.flushed, log_last]).max();

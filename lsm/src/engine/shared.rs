@@ -2,16 +2,17 @@
 
 use super::Memory;
 use crate::cache::BlockCache;
+use crate::compaction::Shape;
 use crate::engine::CompactionFilter;
 use crate::env::Env;
 use crate::log::Log;
-use crate::log::throttle::Debt;
+use crate::log::throttle::{Debt, TreeDebt};
 use crate::scrub::Suspects;
 use crate::signal::Signal;
 use crate::stats::{Counters, EngineStats, LEVELS};
 use crate::trash::Trash;
 use crate::version::VersionSet;
-use crate::{Error, Options, Result, Seq};
+use crate::{CompactionPolicy, Error, Options, Result, Seq};
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -71,6 +72,9 @@ pub(crate) struct Shared<E: Env> {
     pub flush_health: Health,
     pub compaction_health: Health,
     pub compacting: Cell<bool>,
+    pub policy: RefCell<Rc<CompactionPolicy>>,
+    /// What the tree owed when it last changed.
+    tree_debt: Cell<TreeDebt>,
     /// Where the next compaction of each level begins.
     pub compaction_positions: RefCell<[Vec<u8>; LEVELS]>,
     /// Damage that somebody ran into.
@@ -88,6 +92,7 @@ pub(super) struct Parts<E: Env> {
     pub memory: Memory,
     pub versions: VersionSet<E>,
     pub suspects: Rc<Suspects>,
+    pub policy: CompactionPolicy,
 }
 
 impl<E: Env> Shared<E> {
@@ -116,6 +121,8 @@ impl<E: Env> Shared<E> {
             flush_health: Health::default(),
             compaction_health: Health::default(),
             compacting: Cell::new(false),
+            policy: RefCell::new(Rc::new(parts.policy)),
+            tree_debt: Cell::default(),
             compaction_positions: RefCell::new([const { Vec::new() }; LEVELS]),
             suspects: parts.suspects,
             closing: Cell::new(false),
@@ -177,18 +184,21 @@ impl<E: Env> Shared<E> {
         self.update_pressure();
     }
 
+    /// The version or the policy changed: weighs what is owed, and tells writers.
+    pub fn tree_changed(&self) {
+        let policy = self.policy();
+        let debt = policy.tree().map(|tree| TreeDebt::of(&self.versions.with(Shape::of), tree));
+        self.tree_debt.set(debt.unwrap_or_default());
+        self.update_pressure();
+    }
+
     /// Recomputes the pressure on writers.
     pub fn update_pressure(&self) {
         let memory = self.memory.borrow();
-        let (l0_tables, level_ratio) = self.versions.with(|version| {
-            let scores = (1..LEVELS).map(|level| version.score(level, &self.options));
-            (version.levels[0].tables.len(), scores.fold(0.0, f64::max))
-        });
         let debt = Debt {
-            l0_tables,
+            tree: self.tree_debt.get(),
             frozen: memory.frozen_len(),
             active_fill: memory.active_bytes() as f64 / self.options.memtable_bytes as f64,
-            level_ratio,
             frozen_through: memory.frozen_through().unwrap_or(Seq(0)),
         };
         self.log.throttle().set(&debt, &self.options);
@@ -244,6 +254,7 @@ impl<E: Env> Shared<E> {
         let mut stats = self.stats.snapshot();
         let memory = self.memory.borrow();
         stats.memtable_bytes = memory.bytes() as u64;
+        stats.compaction_debt_bytes = self.tree_debt.get().bytes;
         stats.frozen_memtables = memory.frozen_len() as u64;
         stats.log_segments = self.log.segments_in_use() as u64;
         stats.trash_files = self.trash.len() as u64;
@@ -257,9 +268,10 @@ impl<E: Env> Shared<E> {
                 stats.block_raw_bytes += info.raw_bytes;
                 stats.block_disk_bytes += info.data_bytes;
             }
-            for (n, level) in version.levels.iter().enumerate() {
-                stats.level_tables[n] = level.tables.len() as u64;
-                stats.level_bytes[n] = level.bytes;
+            for (n, runs) in version.levels.iter().enumerate() {
+                stats.level_runs[n] = runs.len() as u64;
+                stats.level_tables[n] = runs.iter().map(|run| run.tables.len() as u64).sum();
+                stats.level_bytes[n] = runs.iter().map(|run| run.bytes).sum();
             }
         });
         stats

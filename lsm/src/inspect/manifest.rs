@@ -25,6 +25,8 @@ pub enum ManifestItem<'a> {
     Added {
         /// Its level.
         level: u8,
+        /// Its run; higher is newer, within the level.
+        run: u64,
         /// Its number.
         id: TableId,
         /// Identity of its bytes.
@@ -52,6 +54,11 @@ pub enum ManifestItem<'a> {
     },
     /// Every earlier loss was accepted.
     LossAccepted,
+    /// Another compaction policy was chosen.
+    Policy {
+        /// Its text.
+        text: &'a str,
+    },
 }
 
 /// What a manifest holds.
@@ -140,11 +147,15 @@ fn tell(offset: u64, edit: &Edit, visit: &mut impl FnMut(ManifestItem<'_>)) {
     for table in &edit.added {
         visit(ManifestItem::Added {
             level: table.level,
+            run: table.run,
             id: table.id,
             uid: table.uid,
             first: &table.first,
             last: &table.last,
         });
+    }
+    if let Some(text) = &edit.policy {
+        visit(ManifestItem::Policy { text });
     }
     if edit.accepted {
         visit(ManifestItem::LossAccepted);

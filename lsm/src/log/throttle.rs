@@ -4,7 +4,8 @@
 //! gently from zero to one, so that a closed loop of writers slows to the pace of compaction
 //! and is not refused.
 
-use crate::{Options, Seq};
+use crate::compaction::Shape;
+use crate::{Options, Seq, TreePolicy};
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -20,17 +21,41 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const DEBT_START: f64 = 3.0;
 const DEBT_FULL: f64 = 12.0;
 
+/// What compaction owes.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct TreeDebt {
+    /// Runs in level 0.
+    pub level0_runs: usize,
+    /// Runs in level 0 that start a merge.
+    pub level0_trigger: usize,
+    /// Largest ratio of a deeper level to what it may hold.
+    pub level_ratio: f64,
+    /// Bytes to be written until nothing is owed, estimated.
+    pub bytes: u64,
+}
+
+impl TreeDebt {
+    /// What a tree owes by a policy.
+    pub fn of(shape: &Shape, policy: &TreePolicy) -> Self {
+        let scores = (1..shape.levels.len()).map(|level| shape.score(level, policy));
+        TreeDebt {
+            level0_runs: shape.levels[0].len(),
+            level0_trigger: policy.level0_runs as usize,
+            level_ratio: scores.fold(0.0, f64::max),
+            bytes: shape.debt(policy),
+        }
+    }
+}
+
 /// What flush and compaction owe.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Debt {
-    /// Tables in level 0.
-    pub l0_tables: usize,
+    /// What the tree owes.
+    pub tree: TreeDebt,
     /// Frozen memtables.
     pub frozen: usize,
     /// Fill of the active memtable, 1.0 is full.
     pub active_fill: f64,
-    /// Largest ratio of a deeper level's size to its target.
-    pub level_ratio: f64,
     /// Newest entry of the frozen memtables: commits up to it must never wait, because the
     /// flush that ends the pressure waits for them.
     pub frozen_through: Seq,
@@ -46,10 +71,12 @@ pub struct Throttle {
 impl Throttle {
     /// Recomputes the pressure.
     pub fn set(&self, debt: &Debt, options: &Options) {
-        let over = debt.l0_tables.saturating_sub(options.l0_slowdown) as f64;
+        // A policy may want more runs in level 0 than the options allow for.
+        let slowdown = options.l0_slowdown.max(debt.tree.level0_trigger * 2);
+        let over = debt.tree.level0_runs.saturating_sub(slowdown) as f64;
         let level0 = over / (options.l0_stop - options.l0_slowdown) as f64;
         let memory = if debt.frozen >= options.max_frozen { debt.active_fill } else { 0.0 };
-        let deep = ((debt.level_ratio - DEBT_START) / (DEBT_FULL - DEBT_START)).min(0.9);
+        let deep = ((debt.tree.level_ratio - DEBT_START) / (DEBT_FULL - DEBT_START)).min(0.9);
         self.pressure.set(level0.max(memory).max(deep).clamp(0.0, 1.0));
         self.free_through.set(debt.frozen_through);
     }
@@ -86,18 +113,23 @@ mod tests {
         throttle
     }
 
+    fn level0(runs: usize) -> Debt {
+        let tree = TreeDebt { level0_runs: runs, level0_trigger: 4, ..TreeDebt::default() };
+        Debt { tree, ..Debt::default() }
+    }
+
     #[test]
     fn pressure_rises_without_steps() {
         let options = Options::default();
         let mut last = Duration::ZERO;
         for l0_tables in 0..options.l0_stop {
-            let throttle = throttle(Debt { l0_tables, ..Debt::default() });
+            let throttle = throttle(level0(l0_tables));
             let pause = throttle.pause_after(1 << 20);
             assert!(pause >= last && !throttle.is_full(), "{l0_tables} tables: {pause:?}");
             assert_eq!(pause.is_zero(), l0_tables <= options.l0_slowdown);
             last = pause;
         }
-        let full = throttle(Debt { l0_tables: options.l0_stop, ..Debt::default() });
+        let full = throttle(level0(options.l0_stop));
         assert!(full.is_full() && full.pause_after(1 << 20) >= last);
     }
 

@@ -147,11 +147,7 @@ fn candidates<'a, E: Env>(
     version: &'a Version<E>,
     key: &'a [u8],
 ) -> impl Iterator<Item = &'a LiveTable<E>> {
-    let (level0, deeper) = version.levels.split_at(1);
-    let level0 = level0.iter().flat_map(|level| &level.tables).map(|live| &**live);
-    level0
-        .filter(move |live| live.table.covers(key))
-        .chain(deeper.iter().filter_map(move |level| level.find(key)))
+    version.runs().filter_map(move |run| run.find(key))
 }
 
 fn visible(kind: EntryKind, value: &[u8]) -> Option<&[u8]> {

@@ -120,18 +120,13 @@ impl<E: Env> Shared<E> {
     }
 }
 
-/// One source per table of level 0, one per deeper level.
+/// One source per run.
 fn table_sources<E: Env>(version: &Version<E>, options: &CursorOptions) -> Vec<Source<E>> {
-    let (level0, deeper) = version.levels.split_at(1);
-    let level0 = level0
-        .iter()
-        .flat_map(|level| &level.tables)
-        .map(|live| Source::Table(TableCursor::new(live.table.clone(), options.clone())));
-    let deeper = deeper
-        .iter()
-        .filter(|level| !level.tables.is_empty())
-        .map(|level| Source::Run(RunCursor::new(level.run.clone(), options.clone())));
-    level0.chain(deeper).collect()
+    let sources = version.runs().map(|run| match &*run.refs {
+        [table] => Source::Table(TableCursor::new(table.clone(), options.clone())),
+        _ => Source::Run(RunCursor::new(run.refs.clone(), options.clone())),
+    });
+    sources.collect()
 }
 
 #[cfg(test)]

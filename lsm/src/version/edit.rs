@@ -1,22 +1,28 @@
 //! One atomic change of the tree and its encoding.
 
+use super::Flushed;
 use super::lost::Lost;
 use crate::stats::LEVELS;
 use crate::{Seq, TableId, TableUid};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-const TAG_ADD: u8 = 1;
+/// Table of manifest versions 1 and 2, which knew neither runs nor times; only read.
+const TAG_ADD_V2: u8 = 1;
 const TAG_REMOVE: u8 = 2;
 const TAG_PROGRESS: u8 = 3;
 const TAG_LOST: u8 = 4;
 const TAG_ACCEPTED: u8 = 5;
+const TAG_ADD: u8 = 6;
+const TAG_POLICY: u8 = 7;
 
 /// A table as the manifest knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableMeta {
     /// Its level.
     pub level: u8,
+    /// Number of its run; higher is newer, within the level.
+    pub run: u64,
     /// Its number in this folder.
     pub id: TableId,
     /// Identity of its bytes.
@@ -25,6 +31,8 @@ pub struct TableMeta {
     pub first: Rc<[u8]>,
     /// Largest key of the table that belongs to this engine.
     pub last: Rc<[u8]>,
+    /// When its entries were flushed; zeros when the manifest does not say.
+    pub flushed: Flushed,
 }
 
 /// Counters that only move forward.
@@ -51,6 +59,8 @@ pub struct Edit {
     pub lost: Vec<Lost>,
     /// Every mark of damage goes, before those of this edit come: the loss was accepted.
     pub accepted: bool,
+    /// The compaction policy from now on, as text; `None`: as before.
+    pub policy: Option<String>,
     /// The counters after the edit.
     pub progress: Progress,
 }
@@ -65,12 +75,16 @@ impl Edit {
         }
         for table in &self.added {
             bytes.extend_from_slice(&[TAG_ADD, table.level]);
-            bytes.extend_from_slice(&table.id.0.to_le_bytes());
-            bytes.extend_from_slice(&table.uid.0.to_le_bytes());
-            for key in [&table.first, &table.last] {
-                bytes.extend_from_slice(&(key.len() as u32).to_le_bytes());
-                bytes.extend_from_slice(key);
+            let Flushed { oldest, newest } = table.flushed;
+            for value in [table.run, table.id.0, table.uid.0, oldest, newest] {
+                bytes.extend_from_slice(&value.to_le_bytes());
             }
+            put_bytes(&mut bytes, &table.first);
+            put_bytes(&mut bytes, &table.last);
+        }
+        if let Some(policy) = &self.policy {
+            bytes.push(TAG_POLICY);
+            put_bytes(&mut bytes, policy.as_bytes());
         }
         if self.accepted {
             bytes.push(TAG_ACCEPTED);
@@ -109,6 +123,11 @@ impl Edit {
     }
 }
 
+fn put_bytes(into: &mut Vec<u8>, bytes: &[u8]) {
+    into.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    into.extend_from_slice(bytes);
+}
+
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -118,13 +137,24 @@ impl Reader<'_> {
     fn item(&mut self, edit: &mut Edit, complete: &mut bool) -> Option<()> {
         match self.take(1)?[0] {
             TAG_ADD => {
-                let level = self.take(1)?[0];
-                if usize::from(level) >= LEVELS {
-                    return None;
-                }
+                let (level, run) = (self.level()?, self.u64()?);
+                let (id, uid) = (TableId(self.u64()?), TableUid(self.u64()?));
+                let flushed = Flushed { oldest: self.u64()?, newest: self.u64()? };
+                let (first, last) = (self.key()?, self.key()?);
+                edit.added.push(TableMeta { level, run, id, uid, first, last, flushed });
+            }
+            TAG_ADD_V2 => {
+                let level = self.level()?;
                 let (id, uid) = (TableId(self.u64()?), TableUid(self.u64()?));
                 let (first, last) = (self.key()?, self.key()?);
-                edit.added.push(TableMeta { level, id, uid, first, last });
+                // Each flush was a run of its own, every deeper level was one.
+                let run = if level == 0 { id.0 } else { 0 };
+                let flushed = Flushed::default();
+                edit.added.push(TableMeta { level, run, id, uid, first, last, flushed });
+            }
+            TAG_POLICY => {
+                let text = self.key()?;
+                edit.policy = Some(std::str::from_utf8(&text).ok()?.to_owned());
             }
             TAG_REMOVE => edit.removed.push(TableId(self.u64()?)),
             TAG_ACCEPTED => edit.accepted = true,
@@ -147,6 +177,11 @@ impl Reader<'_> {
             _ => return None,
         }
         Some(())
+    }
+
+    fn level(&mut self) -> Option<u8> {
+        let level = self.take(1)?[0];
+        (usize::from(level) < LEVELS).then_some(level)
     }
 
     fn take(&mut self, len: usize) -> Option<&[u8]> {
@@ -173,6 +208,8 @@ pub struct State {
     pub tables: BTreeMap<TableId, TableMeta>,
     /// Damage that was found and not accepted.
     pub lost: Vec<Lost>,
+    /// The compaction policy, as text, once one was chosen.
+    pub policy: Option<String>,
     /// The newest counters.
     pub progress: Progress,
 }
@@ -194,6 +231,9 @@ impl State {
             self.lost.clear();
         }
         self.lost.extend_from_slice(&edit.lost);
+        if let Some(policy) = &edit.policy {
+            self.policy = Some(policy.clone());
+        }
         self.progress = edit.progress;
         Ok(())
     }
@@ -205,6 +245,7 @@ impl State {
             removed: Vec::new(),
             lost: self.lost.clone(),
             accepted: false,
+            policy: self.policy.clone(),
             progress: self.progress,
         }
     }
@@ -217,13 +258,15 @@ mod tests {
 
     fn table() -> impl Strategy<Value = TableMeta> {
         let key = || proptest::collection::vec(any::<u8>(), 0..40);
-        (0..LEVELS as u8, any::<u64>(), any::<u64>(), key(), key()).prop_map(
-            |(level, id, uid, first, last)| TableMeta {
+        (0..LEVELS as u8, any::<[u64; 5]>(), key(), key()).prop_map(
+            |(level, [run, id, uid, oldest, newest], first, last)| TableMeta {
                 level,
+                run,
                 id: TableId(id),
                 uid: TableUid(uid),
                 first: first.into(),
                 last: last.into(),
+                flushed: Flushed { oldest, newest },
             },
         )
     }
@@ -235,6 +278,7 @@ mod tests {
             removed in proptest::collection::vec(any::<u64>().prop_map(TableId), 0..8),
             lost in proptest::collection::vec(table(), 0..4),
             accepted in any::<bool>(),
+            policy in proptest::option::of("\\PC{0,20}"),
             numbers in any::<(u64, u64, u64, u64)>(),
             cut in any::<proptest::sample::Index>(),
         ) {
@@ -243,7 +287,7 @@ mod tests {
                 flushed: Seq(numbers.2), log_floor: numbers.3,
             };
             let lost = lost.iter().map(|meta| Lost::table(meta, "000001.sst".as_ref(), Seq(7)));
-            let edit = Edit { added, removed, lost: lost.collect(), accepted, progress };
+            let edit = Edit { added, removed, lost: lost.collect(), accepted, policy, progress };
             let bytes = edit.encode();
             prop_assert_eq!(Edit::decode(&bytes), Ok(edit));
             prop_assert!(Edit::decode(&bytes[..cut.index(bytes.len())]).is_err());
@@ -263,10 +307,12 @@ mod tests {
         assert!(state.apply(&edit).unwrap_err().contains("table 3"));
         let meta = TableMeta {
             level: 0,
+            run: 1,
             id: TableId(1),
             uid: TableUid(9),
             first: (*b"a").into(),
             last: (*b"b").into(),
+            flushed: Flushed { oldest: 5, newest: 6 },
         };
         let add = Edit { added: vec![meta.clone()], ..Edit::default() };
         state.apply(&add).unwrap();
@@ -276,5 +322,23 @@ mod tests {
             Edit { added: vec![moved.clone()], removed: vec![TableId(1)], ..Edit::default() };
         state.apply(&edit).unwrap();
         assert_eq!(state.as_edit().added, vec![moved]);
+    }
+
+    #[test]
+    fn tables_of_old_versions_get_their_runs() {
+        let mut bytes = Vec::new();
+        for (level, id) in [(0u8, 7u64), (2, 5)] {
+            bytes.extend_from_slice(&[TAG_ADD_V2, level]);
+            bytes.extend_from_slice(&id.to_le_bytes());
+            bytes.extend_from_slice(&99u64.to_le_bytes());
+            put_bytes(&mut bytes, b"a");
+            put_bytes(&mut bytes, b"z");
+        }
+        bytes.push(TAG_PROGRESS);
+        bytes.extend_from_slice(&[0; 32]);
+        let edit = Edit::decode(&bytes).unwrap();
+        let runs: Vec<_> = edit.added.iter().map(|meta| (meta.level, meta.run)).collect();
+        assert_eq!(runs, [(0, 7), (2, 0)]);
+        assert_eq!((&*edit.added[1].first, &*edit.added[1].last), (&b"a"[..], &b"z"[..]));
     }
 }

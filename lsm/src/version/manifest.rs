@@ -4,14 +4,15 @@
 //! the highest number whose first record is whole is the valid one, and older ones are removed
 //! before the first edit goes into a new one.
 
+use super::Flushed;
 use super::edit::{Edit, State};
 use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// Format version that this release writes, and the newest it reads.
-pub const VERSION: u32 = 2;
-/// The oldest that can be read: without marks of damage.
+pub const VERSION: u32 = 3;
+/// The oldest that can be read: without runs and policy, and without marks of damage.
 const OLDEST: u32 = 1;
 const MAGIC: [u8; 8] = *b"CRNTMAN\0";
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"CRME");
@@ -50,7 +51,8 @@ pub async fn load<E: Env>(env: &E, dir: &Path) -> Result<Loaded> {
     numbers.sort_unstable();
     let highest = numbers.last().copied().unwrap_or(0);
     for number in numbers.iter().rev().copied() {
-        if let Some(state) = load_one(env, &manifest_path(dir, number), number).await? {
+        if let Some(mut state) = load_one(env, &manifest_path(dir, number), number).await? {
+            date_tables(&mut state, env.wall_micros());
             return Ok(Loaded { state, number, highest });
         }
     }
@@ -61,6 +63,14 @@ pub async fn load<E: Env>(env: &E, dir: &Path) -> Result<Loaded> {
         return Err(Error::corruption(&path, 0, "no manifest of this folder is readable"));
     }
     Ok(Loaded { highest, ..Loaded::default() })
+}
+
+/// Tables of a manifest that did not keep times count as flushed now.
+fn date_tables(state: &mut State, wall_micros: u64) {
+    let undated = state.tables.values_mut().filter(|meta| meta.flushed == Flushed::default());
+    undated.for_each(|meta| {
+        meta.flushed = Flushed { oldest: wall_micros, newest: wall_micros };
+    });
 }
 
 /// Reads one manifest; `None` when its beginning is not whole.
@@ -282,10 +292,10 @@ mod tests {
         assert_eq!(decode_header(&page, path, Some(3)).unwrap(), Some(11));
         assert!(matches!(decode_header(&page, path, Some(4)), Err(Error::Corruption { .. })));
         let mut newer = page.clone();
-        newer[8] = 3;
+        newer[8] = 4;
         assert!(matches!(
             decode_header(&newer, path, Some(3)),
-            Err(Error::UnknownVersion { found: 3, supported: 2, .. })
+            Err(Error::UnknownVersion { found: 4, supported: 3, .. })
         ));
         let mut torn = page;
         torn[20] ^= 1;

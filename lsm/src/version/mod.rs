@@ -12,4 +12,4 @@ pub(crate) mod set;
 mod tree;
 
 pub(crate) use set::VersionSet;
-pub(crate) use tree::{Deeper, LiveTable, Version, table_id, table_path};
+pub(crate) use tree::{Flushed, LiveTable, Older, Place, Version, table_id, table_path};

@@ -3,12 +3,12 @@
 use super::edit::{Edit, Progress, State, TableMeta};
 use super::lost::{Lost, LostRanges};
 use super::manifest::{Loaded, Manifest};
-use super::{LiveTable, Version, table_path};
+use super::{LiveTable, Place, Version, table_path};
 use crate::env::Env;
 use crate::stats::Counters;
 use crate::table::{Bounds, Table, TableRef};
 use crate::trash::Trash;
-use crate::{Error, Result, Seq, TableId};
+use crate::{CompactionPolicy, Error, Result, Seq, TableId};
 use futures_util::future::join_all;
 use futures_util::lock::Mutex;
 use std::cell::{Cell, RefCell};
@@ -20,12 +20,21 @@ const OPEN_AT_ONCE: usize = 32;
 
 /// A change of the version.
 pub struct Change<E: Env> {
-    /// Tables that come, with their level.
-    pub added: Vec<(usize, Rc<LiveTable<E>>)>,
+    /// Tables that come, with their place. A table that is removed and added only changes its
+    /// place or its bounds.
+    pub added: Vec<(Place, Rc<LiveTable<E>>)>,
     /// Tables that go.
     pub removed: Vec<Rc<LiveTable<E>>>,
     /// Log position after a flush: newest flushed entry, first generation still needed.
     pub flushed: Option<(Seq, u64)>,
+    /// The compaction policy from now on.
+    pub policy: Option<CompactionPolicy>,
+}
+
+impl<E: Env> Default for Change<E> {
+    fn default() -> Self {
+        Change { added: Vec::new(), removed: Vec::new(), flushed: None, policy: None }
+    }
 }
 
 /// Manifest and state, changed together under a lock.
@@ -50,10 +59,10 @@ impl<E: Env> VersionSet<E> {
         dir: &Path,
         loaded: Loaded,
         progress: Progress,
-        tables: Vec<(usize, Rc<LiveTable<E>>)>,
+        tables: Vec<(Place, Rc<LiveTable<E>>)>,
         stats: Rc<Counters>,
     ) -> Result<Self> {
-        let state = State { tables: loaded.state.tables, lost: loaded.state.lost, progress };
+        let state = State { progress, ..loaded.state };
         let lost = LostRanges::new(&state.lost);
         let manifest = Manifest::create(env.clone(), dir, loaded.highest + 1, &state).await?;
         Ok(VersionSet {
@@ -105,7 +114,7 @@ impl<E: Env> VersionSet<E> {
         mut retry: impl AsyncFnMut(Error) -> Result<()>,
     ) -> Result<()> {
         let mut durable = self.durable.lock().await;
-        let nothing = Change { added: Vec::new(), removed: Vec::new(), flushed: None };
+        let nothing = Change::default();
         let accepted = lost.is_empty();
         let edit = Edit { lost, accepted, ..self.edit(&nothing, &durable.state, last_seq) };
         self.commit(&mut durable, &edit, &mut retry).await?;
@@ -150,10 +159,11 @@ impl<E: Env> VersionSet<E> {
             change.flushed.unwrap_or((state.progress.flushed, state.progress.log_floor));
         let progress = Progress { next_table: self.next_table.get(), last_seq, flushed, log_floor };
         Edit {
-            added: change.added.iter().map(|(level, live)| meta(*level, live)).collect(),
+            added: change.added.iter().map(|(place, live)| meta(*place, live)).collect(),
             removed: change.removed.iter().map(|live| live.id).collect(),
             lost: Vec::new(),
             accepted: false,
+            policy: change.policy.as_ref().map(ToString::to_string),
             progress,
         }
     }
@@ -173,13 +183,15 @@ impl<E: Env> VersionSet<E> {
     }
 }
 
-fn meta<E: Env>(level: usize, live: &LiveTable<E>) -> TableMeta {
+fn meta<E: Env>(place: Place, live: &LiveTable<E>) -> TableMeta {
     TableMeta {
-        level: level as u8,
+        level: place.level as u8,
+        run: place.run,
         id: live.id,
         uid: live.table.table.info().uid,
         first: live.table.bounds.first.clone(),
         last: live.table.bounds.last.clone(),
+        flushed: live.flushed,
     }
 }
 
@@ -191,7 +203,7 @@ pub async fn open_tables<E: Env>(
     dir: &Path,
     state: &mut State,
     trash: &Rc<Trash>,
-) -> Result<(Vec<(usize, Rc<LiveTable<E>>)>, Vec<Error>)> {
+) -> Result<(Vec<(Place, Rc<LiveTable<E>>)>, Vec<Error>)> {
     let metas: Vec<TableMeta> = state.tables.values().cloned().collect();
     let lost = LostRanges::new(&state.lost);
     let mut damaged = Vec::new();
@@ -210,8 +222,8 @@ pub async fn open_tables<E: Env>(
                 opened => opened?,
             };
             table.table.set_lost(lost.offsets(meta.uid));
-            let live = LiveTable::new(meta.id, table, trash.clone());
-            opened.push((usize::from(meta.level), live));
+            let live = LiveTable::new(meta.id, table, meta.flushed, trash.clone());
+            opened.push((Place { level: usize::from(meta.level), run: meta.run }, live));
         }
     }
     Ok((opened, damaged))

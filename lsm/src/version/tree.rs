@@ -1,12 +1,16 @@
-//! An immutable version of the tree: which tables on which level.
+//! An immutable version of the tree: which tables in which run of which level.
+//!
+//! For a key, everything in a level is newer than in deeper levels, and everything in a run is
+//! newer than in the runs of its level with lower numbers.
 
 use super::lost::LostRanges;
 use crate::env::Env;
 use crate::stats::LEVELS;
-use crate::table::TableRef;
+use crate::table::{Bounds, Table, TableRef};
 use crate::trash::Trash;
-use crate::{EntryRef, Options, TableId};
+use crate::{EntryRef, TableId};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -20,44 +24,19 @@ pub fn table_id(path: &Path) -> Option<TableId> {
     path.file_name()?.to_str()?.strip_suffix(".sst")?.parse().ok().map(TableId)
 }
 
-/// A table of some version. Its file goes to the trash when it is obsolete and the last version
-/// that uses it is dropped.
-pub struct LiveTable<E: Env> {
-    /// Its number.
-    pub id: TableId,
-    /// The table and the part of it that is ours.
-    pub table: TableRef<E>,
+/// The file of a table. It goes to the trash when it is obsolete and the last version that uses
+/// any part of it is dropped.
+struct TableFile<E: Env> {
+    table: Rc<Table<E>>,
     obsolete: Cell<bool>,
     trash: Rc<Trash>,
 }
 
-impl<E: Env> LiveTable<E> {
-    /// A table whose file is thrown away through `trash` when it became obsolete.
-    pub fn new(id: TableId, table: TableRef<E>, trash: Rc<Trash>) -> Rc<Self> {
-        Rc::new(LiveTable { id, table, obsolete: Cell::new(false), trash })
-    }
-
-    /// No further version will use the table.
-    pub fn retire(&self) {
-        self.obsolete.set(true);
-    }
-
-    /// Size of its file.
-    pub fn bytes(&self) -> u64 {
-        self.table.table.info().file_bytes
-    }
-
-    /// Whether its keys and the closed range `first..=last` may meet.
-    pub fn overlaps(&self, first: &[u8], last: &[u8]) -> bool {
-        self.table.smallest() <= last && self.table.largest() >= first
-    }
-}
-
-impl<E: Env> Drop for LiveTable<E> {
+impl<E: Env> Drop for TableFile<E> {
     fn drop(&mut self) {
         if self.obsolete.get() {
-            let path = self.table.table.path().to_owned();
-            if self.table.table.has_lost() {
+            let path = self.table.path().to_owned();
+            if self.table.has_lost() {
                 self.trash.set_aside(path)
             } else {
                 self.trash.discard(path)
@@ -66,60 +45,122 @@ impl<E: Env> Drop for LiveTable<E> {
     }
 }
 
-/// One level.
-pub struct Level<E: Env> {
-    /// Level 0: newest first, ranges may overlap. Deeper: by key, ranges do not overlap.
+/// When the entries of a table were flushed, wall clock in microseconds since the Unix epoch;
+/// merges pass it on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flushed {
+    /// The earliest flush whose entries it may hold.
+    pub oldest: u64,
+    /// The latest flush whose entries it may hold.
+    pub newest: u64,
+}
+
+impl Flushed {
+    /// The smallest span that covers both.
+    pub fn cover(self, other: Flushed) -> Flushed {
+        Flushed { oldest: self.oldest.min(other.oldest), newest: self.newest.max(other.newest) }
+    }
+}
+
+/// A table of some version.
+pub struct LiveTable<E: Env> {
+    /// Its number.
+    pub id: TableId,
+    /// The table and the part of it that is ours.
+    pub table: TableRef<E>,
+    /// When its entries were flushed.
+    pub flushed: Flushed,
+    file: Rc<TableFile<E>>,
+}
+
+impl<E: Env> LiveTable<E> {
+    /// A table whose file is thrown away through `trash` when it became obsolete.
+    pub fn new(id: TableId, table: TableRef<E>, flushed: Flushed, trash: Rc<Trash>) -> Rc<Self> {
+        let obsolete = Cell::new(false);
+        let file = Rc::new(TableFile { table: table.table.clone(), obsolete, trash });
+        Rc::new(LiveTable { id, table, flushed, file })
+    }
+
+    /// The same table without the keys up to and including `key`, which lies within its bounds.
+    pub fn after(&self, key: &[u8]) -> Rc<Self> {
+        let mut first = key.to_vec();
+        // The smallest key beyond it.
+        first.push(0);
+        let bounds = Bounds { first: first.into(), last: self.table.bounds.last.clone() };
+        let table = TableRef { table: self.table.table.clone(), bounds };
+        Rc::new(LiveTable { id: self.id, table, flushed: self.flushed, file: self.file.clone() })
+    }
+
+    /// No further version will use the table.
+    pub fn retire(&self) {
+        self.file.obsolete.set(true);
+    }
+
+    /// Size of its file.
+    pub fn bytes(&self) -> u64 {
+        self.table.table.info().file_bytes
+    }
+}
+
+/// A sorted run: tables by key that do not overlap.
+pub struct Run<E: Env> {
+    /// Higher is newer, within a level.
+    pub number: u64,
+    /// Its tables, by key.
     pub tables: Vec<Rc<LiveTable<E>>>,
     /// The same tables for run cursors.
-    pub run: Rc<[TableRef<E>]>,
+    pub refs: Rc<[TableRef<E>]>,
     /// Bytes of all files.
     pub bytes: u64,
 }
 
-impl<E: Env> Level<E> {
-    fn new(level: usize, mut tables: Vec<Rc<LiveTable<E>>>) -> Self {
-        if level == 0 {
-            tables.sort_by_key(|t| std::cmp::Reverse((t.table.table.info().max_seq, t.id)));
-        } else {
-            tables.sort_by(|a, b| a.table.smallest().cmp(b.table.smallest()));
-            let disjoint =
-                tables.windows(2).all(|pair| pair[0].table.largest() < pair[1].table.smallest());
-            assert!(disjoint, "tables of level {level} overlap");
-        }
-        let run = tables.iter().map(|live| live.table.clone()).collect();
+impl<E: Env> Run<E> {
+    fn new(number: u64, mut tables: Vec<Rc<LiveTable<E>>>) -> Self {
+        tables.sort_by(|a, b| a.table.smallest().cmp(b.table.smallest()));
+        let disjoint =
+            tables.windows(2).all(|pair| pair[0].table.largest() < pair[1].table.smallest());
+        assert!(disjoint, "tables of run {number} overlap");
+        let refs = tables.iter().map(|live| live.table.clone()).collect();
         let bytes = tables.iter().map(|live| live.bytes()).sum();
-        Level { tables, run, bytes }
+        Run { number, tables, refs, bytes }
     }
 
-    /// The only table of a deeper level that can hold `key`.
+    /// The only table that can hold `key`.
     pub fn find(&self, key: &[u8]) -> Option<&LiveTable<E>> {
         let at = self.tables.partition_point(|live| live.table.largest() < key);
         self.tables.get(at).map(|live| &**live).filter(|live| live.table.covers(key))
     }
+}
 
-    /// The tables that meet the closed range.
-    pub fn overlapping(&self, first: &[u8], last: &[u8]) -> Vec<Rc<LiveTable<E>>> {
-        self.tables.iter().filter(|live| live.overlaps(first, last)).cloned().collect()
-    }
+/// Where a table is in the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The level; deeper is older.
+    pub level: usize,
+    /// The run's number; lower is older, within a level.
+    pub run: u64,
 }
 
 /// An immutable set of tables; readers hold it while they read.
 pub struct Version<E: Env> {
-    /// All levels, level 0 first.
-    pub levels: Vec<Level<E>>,
+    /// All levels, level 0 first; each with its runs, newest first.
+    pub levels: Vec<Vec<Run<E>>>,
     /// Keys whose values in tables cannot be relied on.
     pub lost: LostRanges,
 }
 
 impl<E: Env> Version<E> {
     /// A version of the given tables.
-    pub fn new(tables: Vec<(usize, Rc<LiveTable<E>>)>) -> Self {
-        let mut levels: Vec<Vec<_>> = (0..LEVELS).map(|_| Vec::new()).collect();
-        for (level, table) in tables {
-            levels[level].push(table);
+    pub fn new(tables: Vec<(Place, Rc<LiveTable<E>>)>) -> Self {
+        let mut runs: BTreeMap<Place, Vec<_>> = BTreeMap::new();
+        for (place, table) in tables {
+            runs.entry(place).or_default().push(table);
         }
-        let levels = levels.into_iter().enumerate().map(|(n, tables)| Level::new(n, tables));
-        Version { levels: levels.collect(), lost: LostRanges::default() }
+        let mut levels: Vec<Vec<_>> = (0..LEVELS).map(|_| Vec::new()).collect();
+        for (place, tables) in runs.into_iter().rev() {
+            levels[place.level].push(Run::new(place.run, tables));
+        }
+        Version { levels, lost: LostRanges::default() }
     }
 
     /// The same version with marks of damage.
@@ -128,49 +169,51 @@ impl<E: Env> Version<E> {
         self
     }
 
-    /// Every table with its level.
-    pub fn tables(&self) -> impl Iterator<Item = (usize, &Rc<LiveTable<E>>)> {
-        let levels = self.levels.iter().enumerate();
-        levels.flat_map(|(n, level)| level.tables.iter().map(move |table| (n, table)))
+    /// Every run, newest data first.
+    pub fn runs(&self) -> impl Iterator<Item = &Run<E>> {
+        self.levels.iter().flatten()
     }
 
-    /// The deepest level that has tables.
-    pub fn bottom(&self) -> usize {
-        self.levels.iter().rposition(|level| !level.tables.is_empty()).unwrap_or(0)
-    }
-
-    /// Size of a level relative to what it may have.
-    pub fn score(&self, level: usize, options: &Options) -> f64 {
-        if level == 0 {
-            return self.levels[0].tables.len() as f64 / options.l0_trigger as f64;
-        }
-        let fanout = f64::from(options.fanout).powi(level as i32 - 1);
-        self.levels[level].bytes as f64 / (options.level_base_bytes as f64 * fanout)
+    /// Every table with its place.
+    pub fn tables(&self) -> impl Iterator<Item = (Place, &Rc<LiveTable<E>>)> {
+        self.levels.iter().enumerate().flat_map(|(level, runs)| {
+            runs.iter().flat_map(move |run| {
+                let place = Place { level, run: run.number };
+                run.tables.iter().map(move |table| (place, table))
+            })
+        })
     }
 }
 
-/// Tells whether any deeper level may hold a key; asked for rising keys.
-pub struct Deeper<E: Env> {
+/// Tells whether any older run may hold a key; asked for rising keys.
+pub struct Older<E: Env> {
     version: Rc<Version<E>>,
-    /// Level and the first of its tables that does not end before the last key asked for.
-    positions: Vec<(usize, usize)>,
+    /// Level and index of a run, and the first of its tables that does not end before the last
+    /// key asked for.
+    positions: Vec<(usize, usize, usize)>,
 }
 
-impl<E: Env> Deeper<E> {
-    /// Looks below `level`.
-    pub fn below(version: Rc<Version<E>>, level: usize) -> Self {
-        let positions = (level + 1..LEVELS)
-            .filter(|n| !version.levels[*n].tables.is_empty())
-            .map(|n| (n, 0))
-            .collect();
-        Deeper { version, positions }
+impl<E: Env> Older<E> {
+    /// Looks at everything that is older than the run at `place`, apart from the runs of its
+    /// level that `merged` names.
+    pub fn than(version: Rc<Version<E>>, place: Place, merged: &[u64]) -> Self {
+        let mut positions = Vec::new();
+        for (level, runs) in version.levels.iter().enumerate().skip(place.level) {
+            for (at, run) in runs.iter().enumerate() {
+                let older = run.number < place.run && !merged.contains(&run.number);
+                if level > place.level || older {
+                    positions.push((level, at, 0));
+                }
+            }
+        }
+        Older { version, positions }
     }
 
-    /// Whether the entry's key may exist below.
+    /// Whether the entry's key may exist there.
     pub fn may_hold(&mut self, entry: &EntryRef<'_>) -> bool {
         let levels = &self.version.levels;
-        self.positions.iter_mut().any(|(level, at)| {
-            let tables = &levels[*level].tables;
+        self.positions.iter_mut().any(|(level, run, at)| {
+            let tables = &levels[*level][*run].tables;
             while tables.get(*at).is_some_and(|live| live.table.largest() < entry.key) {
                 *at += 1;
             }

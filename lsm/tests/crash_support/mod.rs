@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use coronet_lsm::env::Env;
-use coronet_lsm::{Codec, Engine, Options, ScanRange};
+use coronet_lsm::{Codec, CompactionPolicy, Engine, Options, ScanRange};
 use coronet_sim::{Rng, SimEnv};
 
 use model::Contents;
@@ -29,15 +29,29 @@ pub fn options(rng: &mut Rng) -> Options {
     Options {
         memtable_bytes: 8 << (10 + rng.below(3)),
         log_segment_bytes: 32 << (10 + rng.below(2)),
-        table_bytes: 8 << (10 + rng.below(3)),
-        level_base_bytes: 32 << (10 + rng.below(2)),
+        compaction: policy(rng),
         max_frozen: 1 + rng.index(2),
-        l0_trigger: 2 + rng.index(3),
         sync_interval: Duration::from_millis(1 + rng.below(30)),
         full_probe_interval: Duration::from_millis(20),
         compression: std::array::from_fn(|_| [Codec::None, Codec::Lz4, Codec::Zstd][rng.index(3)]),
         ..Options::tiny()
     }
+}
+
+/// Any policy that keeps everything, with small sizes.
+pub fn policy(rng: &mut Rng) -> CompactionPolicy {
+    let names = [
+        "leveled(fanout=4)",
+        "leveled(fanout=10)",
+        "tiered(fanout=3)",
+        "tiered",
+        "lazy_leveled",
+        "tree(fanout=3/5,runs=2/1,last=2)",
+    ];
+    let policy = names[rng.index(names.len())].parse::<CompactionPolicy>().unwrap();
+    policy
+        .sized(32 << (10 + rng.below(2)), 8 << (10 + rng.below(3)))
+        .level0(2 + rng.below(3) as u32)
 }
 
 /// Everything a scan yields, checked to be in order.

@@ -9,7 +9,7 @@ use coronet_lsm::{Durability, Engine, Error, WriteBatch};
 use coronet_sim::{Rng, SimEnv};
 
 use super::model::Model;
-use super::scan_all;
+use super::{policy, scan_all};
 
 /// One life of an engine under load.
 pub struct Workload {
@@ -214,8 +214,12 @@ impl Workload {
         while !self.stop.get() {
             self.pause(40_000).await;
             // Faults may make either fail; what counts is what is left afterwards.
-            let done = match self.below(3) {
-                0 => self.engine.compact().await,
+            let done = match self.below(8) {
+                0 => {
+                    let policy = policy(&mut self.rng.borrow_mut());
+                    self.engine.set_policy(policy).await
+                }
+                1 | 2 => self.engine.compact().await,
                 _ => self.engine.flush().await,
             };
             if let Err(error) = done {

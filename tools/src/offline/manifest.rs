@@ -21,6 +21,7 @@ enum Item {
     Added {
         added: u64,
         level: u8,
+        run: u64,
         uid: String,
         first: Encoded,
         last: Encoded,
@@ -36,6 +37,9 @@ enum Item {
     },
     LossAccepted {
         loss_accepted: bool,
+    },
+    Policy {
+        policy: String,
     },
     Manifest {
         file: String,
@@ -53,9 +57,10 @@ impl Item {
             ManifestItem::Record { offset, last_seq, flushed, log_floor } => {
                 Item::Record { record: offset, last_seq: last_seq.0, flushed: flushed.0, log_floor }
             }
-            ManifestItem::Added { level, id, uid, first, last } => Item::Added {
+            ManifestItem::Added { level, run, id, uid, first, last } => Item::Added {
                 added: id.0,
                 level,
+                run,
                 uid: format!("{:016x}", uid.0),
                 first: Encoded::of(first),
                 last: Encoded::of(last),
@@ -68,6 +73,7 @@ impl Item {
                 last: Encoded::of(last),
             },
             ManifestItem::LossAccepted => Item::LossAccepted { loss_accepted: true },
+            ManifestItem::Policy { text } => Item::Policy { policy: text.to_owned() },
         }
     }
 
@@ -76,8 +82,8 @@ impl Item {
             Item::Record { record, last_seq, flushed, log_floor } => format!(
                 "record at {record}: last {last_seq}, flushed {flushed}, log from generation {log_floor}"
             ),
-            Item::Added { added, level, uid, first, last } => format!(
-                "  + table {added} ({uid}) on level {level}: {} to {}",
+            Item::Added { added, level, run, uid, first, last } => format!(
+                "  + table {added} ({uid}) on level {level}, run {run}: {} to {}",
                 first.value, last.value
             ),
             Item::Removed { removed } => format!("  - table {removed}"),
@@ -85,6 +91,7 @@ impl Item {
                 let place = offset.map_or("all of it".into(), |at| format!("offset {at}"));
                 format!("  ! {lost}, {place}: keys {} to {} lost", first.value, last.value)
             }
+            Item::Policy { policy } => format!("  policy {policy}"),
             Item::LossAccepted { .. } => "  ! every earlier loss accepted".into(),
             Item::Manifest { file, records, tables, lost_ranges, end, torn_tail } => {
                 let tail = if *torn_tail { ", with an unfinished record" } else { "" };

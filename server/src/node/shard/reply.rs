@@ -144,6 +144,7 @@ impl Failure {
             lsm::Error::UnknownVersion { .. }
             | lsm::Error::Io { .. }
             | lsm::Error::LogFailed(_)
+            | lsm::Error::Policy(_)
             | lsm::Error::DiskFull => ErrorCode::Internal,
         };
         Self::new(code, text)

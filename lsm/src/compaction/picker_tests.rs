@@ -1,0 +1,355 @@
+//! The picker against a tree of maps: whatever is flushed, merged in whole or in part, and
+//! however often the policy changes, the newest version wins, ages stay in order, and the debt
+//! ends.
+
+use super::picker::{Action, Job, Situation, pick};
+use super::policy::{CompactionPolicy, LevelShape, TreePolicy};
+use super::shape::{RunShape, Shape, TableShape};
+use crate::TableId;
+use crate::stats::LEVELS;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// Model bytes of one entry.
+const ENTRY: u64 = 10;
+
+/// What a key holds: when it was written, and whether that was a delete.
+type Entry = (u64, bool);
+
+#[derive(Debug, Clone)]
+struct Table {
+    id: TableId,
+    /// The file's content; keys before `from` are cut off.
+    file: BTreeMap<u16, Entry>,
+    from: Option<u16>,
+    flushed: u64,
+}
+
+impl Table {
+    fn live(&self) -> impl Iterator<Item = (u16, Entry)> + '_ {
+        let from = self.from.unwrap_or(0);
+        self.file.range(from..).map(|(key, entry)| (*key, *entry))
+    }
+
+    fn shape(&self) -> TableShape {
+        let deletes = self.file.values().filter(|(_, delete)| *delete).count();
+        let (first, _) = self.file.first_key_value().unwrap();
+        let (last, _) = self.file.last_key_value().unwrap();
+        let mut bound = self.from.map_or(*first, |from| from - 1).to_be_bytes().to_vec();
+        bound.extend(self.from.map(|_| 0));
+        TableShape {
+            id: self.id,
+            first: bound.into(),
+            last: Rc::from(&last.to_be_bytes()[..]),
+            bytes: self.file.len() as u64 * ENTRY,
+            has_deletes: deletes > 0,
+            mostly_deletes: deletes * 2 >= self.file.len(),
+            newest_flush: self.flushed,
+        }
+    }
+}
+
+/// Runs by (level, number), the order of ages reversed.
+#[derive(Debug, Default)]
+struct Tree {
+    runs: BTreeMap<(usize, u64), Vec<Table>>,
+    expected: BTreeMap<u16, Entry>,
+    next: u64,
+    clock: u64,
+}
+
+impl Tree {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn flush(&mut self, keys: &[(u16, bool)]) {
+        let id = TableId(self.number());
+        self.clock += 1;
+        let mut file = BTreeMap::new();
+        for (key, delete) in keys {
+            let seq = self.number();
+            file.insert(*key, (seq, *delete));
+            self.expected.insert(*key, (seq, *delete));
+        }
+        let table = Table { id, file, from: None, flushed: self.clock };
+        self.runs.insert((0, id.0), vec![table]);
+    }
+
+    fn shape(&self) -> Shape {
+        let mut levels = vec![Vec::new(); LEVELS];
+        for ((level, number), tables) in self.runs.iter().rev() {
+            let tables = tables.iter().map(Table::shape).collect();
+            levels[*level].push(RunShape { number: *number, tables });
+        }
+        Shape { levels }
+    }
+
+    fn take(&mut self, run: (usize, u64), ids: &[TableId]) -> Vec<Table> {
+        let all = self.runs.remove(&run).unwrap_or_default();
+        let (taken, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|t| ids.contains(&t.id));
+        assert_eq!(taken.len(), ids.len(), "the job names tables that are not in run {run:?}");
+        if !kept.is_empty() {
+            self.runs.insert(run, kept);
+        }
+        taken
+    }
+
+    fn put(&mut self, run: (usize, u64), table: Table) {
+        let tables = self.runs.entry(run).or_default();
+        tables.push(table);
+        tables.sort_by_key(|t| t.shape().first);
+    }
+
+    /// Runs the job up to the key `cut` (to its end without one).
+    fn run(&mut self, job: &Job, policy: &CompactionPolicy, cut: Option<u16>) {
+        let target = (job.target_level, job.target_run.unwrap_or(self.next + 1));
+        self.next += 1;
+        let mut inputs = Vec::new();
+        let lower = job.target_run.map(|run| (run, job.lower.clone()));
+        let upper = job.upper.iter().map(|(run, ids)| ((job.level, *run), ids.clone()));
+        let lower = lower.map(|(run, ids)| ((job.target_level, run), ids));
+        for (run, ids) in upper.chain(lower).collect::<Vec<_>>() {
+            inputs.extend(self.take(run, &ids).into_iter().map(|table| (run, table)));
+        }
+        match job.action {
+            Action::Drop => {}
+            Action::Move => inputs.into_iter().for_each(|(_, table)| self.put(target, table)),
+            Action::Merge => self.merge(inputs, target, policy, cut),
+        }
+    }
+
+    fn merge(
+        &mut self,
+        inputs: Vec<((usize, u64), Table)>,
+        target: (usize, u64),
+        policy: &CompactionPolicy,
+        cut: Option<u16>,
+    ) {
+        let mut merged: BTreeMap<u16, Entry> = BTreeMap::new();
+        let flushed = inputs.iter().map(|(_, table)| table.flushed).max().unwrap();
+        for (run, mut table) in inputs {
+            for (key, entry) in table.live().filter(|(key, _)| cut.is_none_or(|cut| *key <= cut)) {
+                let newest = merged.entry(key).or_insert(entry);
+                *newest = (*newest).max(entry);
+            }
+            let last = *table.file.last_key_value().unwrap().0;
+            if let Some(cut) = cut.filter(|cut| last > *cut) {
+                if *table.shape().first <= cut.to_be_bytes()[..] {
+                    table.from = Some(cut + 1);
+                }
+                self.put(run, table);
+            }
+        }
+        merged.retain(|key, (_, delete)| !*delete || self.older_holds(target, *key));
+        let per_table = policy.tree().map_or(8, |tree| (tree.table_bytes / ENTRY).max(1)) as usize;
+        let entries: Vec<_> = merged.into_iter().collect();
+        for chunk in entries.chunks(per_table) {
+            let id = TableId(self.number());
+            let file = chunk.iter().copied().collect();
+            self.put(target, Table { id, file, from: None, flushed });
+        }
+    }
+
+    fn older_holds(&self, (level, number): (usize, u64), key: u16) -> bool {
+        let holds = |table: &Table| table.live().any(|(held, _)| held == key);
+        self.runs.iter().any(|((l, n), tables)| {
+            (*l > level || (*l == level && *n < number)) && tables.iter().any(holds)
+        })
+    }
+
+    /// Ages are in order for every key, runs do not overlap, and reads find the newest version.
+    fn check(&self) {
+        let mut seen: BTreeMap<u16, Entry> = BTreeMap::new();
+        let mut last: BTreeMap<u16, u64> = BTreeMap::new();
+        let mut levels: Vec<_> = self.runs.iter().collect();
+        levels.sort_by_key(|((level, number), _)| (*level, std::cmp::Reverse(*number)));
+        for (place, tables) in levels {
+            let spans: Vec<_> = tables.iter().map(Table::shape).collect();
+            let disjoint = spans.windows(2).all(|pair| pair[0].last < pair[1].first);
+            assert!(disjoint, "tables of run {place:?} overlap");
+            for (key, entry) in tables.iter().flat_map(Table::live) {
+                seen.entry(key).or_insert(entry);
+                let newer = last.insert(key, entry.0);
+                assert!(newer.is_none_or(|newer| newer > entry.0), "key {key}: ages are mixed up");
+            }
+        }
+        let visible = |map: &BTreeMap<u16, Entry>| -> Vec<(u16, u64)> {
+            map.iter().filter(|(_, (_, delete))| !delete).map(|(k, (seq, _))| (*k, *seq)).collect()
+        };
+        assert_eq!(visible(&seen), visible(&self.expected));
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Flush(Vec<(u16, bool)>),
+    /// One job, cut off at a key.
+    Compact(Option<u16>),
+    Switch(CompactionPolicy),
+    Settle,
+}
+
+fn policies() -> impl Strategy<Value = CompactionPolicy> {
+    let shape = (2..6u32, 1..6u32).prop_map(|(fanout, runs)| LevelShape { fanout, runs });
+    let levels = proptest::collection::vec(shape, 1..4);
+    let custom = (1..6u32, 10..800u64, 10..200u64, levels, 1..6u32).prop_map(
+        |(level0_runs, level1_bytes, table_bytes, levels, last_runs)| {
+            let tree = TreePolicy { level0_runs, level1_bytes, table_bytes, levels, last_runs };
+            CompactionPolicy::Tree(tree)
+        },
+    );
+    let small = |policy: CompactionPolicy| policy.sized(120, 60);
+    prop_oneof![
+        Just(small(CompactionPolicy::leveled())),
+        Just(small(CompactionPolicy::tiered())),
+        Just(small(CompactionPolicy::lazy_leveled())),
+        custom,
+    ]
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let key = || prop_oneof![0..400u16, 0..30u16];
+    let entry = (key(), proptest::bool::weighted(0.2));
+    let flush = proptest::collection::vec(entry, 1..40).prop_map(Op::Flush);
+    let op = prop_oneof![
+        6 => flush,
+        6 => proptest::option::of(key()).prop_map(Op::Compact),
+        1 => policies().prop_map(Op::Switch),
+        1 => Just(Op::Settle),
+    ];
+    proptest::collection::vec(op, 1..80)
+}
+
+fn situation(positions: &[Vec<u8>; LEVELS], has_filter: bool) -> Situation<'_> {
+    Situation { positions, has_filter, wall_micros: 0 }
+}
+
+/// Runs jobs until nothing is owed.
+fn settle(tree: &mut Tree, policy: &CompactionPolicy, positions: &mut [Vec<u8>; LEVELS]) {
+    let mut jobs = 0;
+    while let Some(job) = pick(&tree.shape(), policy, &situation(positions, false)) {
+        let ids: Vec<TableId> = job.upper.iter().flat_map(|(_, ids)| ids.clone()).collect();
+        let shape = tree.shape();
+        let tables = shape.levels[job.level].iter().flat_map(|run| &run.tables);
+        let last = tables.filter(|table| ids.contains(&table.id)).map(|t| t.last.to_vec()).max();
+        tree.run(&job, policy, None);
+        positions[job.level] = last.unwrap();
+        tree.check();
+        jobs += 1;
+        assert!(jobs < 2_000, "no end: {policy} {job:?}");
+    }
+    let shape = tree.shape();
+    let scores = (0..LEVELS).map(|level| shape.score(level, policy.tree().unwrap()));
+    assert!(scores.fold(0.0, f64::max) < 1.0, "{policy} leaves a debt");
+    assert_eq!(shape.debt(policy.tree().unwrap()), 0, "{policy}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn ages_stay_in_order_and_debts_end(first in policies(), ops in ops()) {
+        let (mut tree, mut policy) = (Tree::default(), first);
+        let mut positions = [const { Vec::new() }; LEVELS];
+        for op in ops {
+            match op {
+                Op::Flush(keys) => tree.flush(&keys),
+                Op::Switch(next) => policy = next,
+                Op::Settle => settle(&mut tree, &policy, &mut positions),
+                Op::Compact(cut) => {
+                    let now = situation(&positions, false);
+                    if let Some(job) = pick(&tree.shape(), &policy, &now) {
+                        tree.run(&job, &policy, cut);
+                    }
+                }
+            }
+            tree.check();
+        }
+        settle(&mut tree, &policy, &mut positions);
+    }
+
+    #[test]
+    fn the_same_shape_gives_the_same_job(policy in policies(), flushes in 1..20u16) {
+        let mut tree = Tree::default();
+        for n in 0..flushes {
+            tree.flush(&[(n * 3 % 17, false), (n + 20, n % 4 == 0)]);
+        }
+        let positions = [const { Vec::new() }; LEVELS];
+        let (shape, now) = (tree.shape(), situation(&positions, false));
+        prop_assert_eq!(pick(&shape, &policy, &now), pick(&shape, &policy, &now));
+    }
+}
+
+fn settled(policy: &CompactionPolicy, flushes: impl Iterator<Item = Vec<(u16, bool)>>) -> Tree {
+    let mut tree = Tree::default();
+    let mut positions = [const { Vec::new() }; LEVELS];
+    for keys in flushes {
+        tree.flush(&keys);
+        settle(&mut tree, policy, &mut positions);
+    }
+    tree
+}
+
+/// Flushes of keys spread over the whole range.
+fn spread(count: u16) -> impl Iterator<Item = Vec<(u16, bool)>> {
+    (0..count).map(|n| (0..6).map(|k| ((n * 31 + k * 67) % 400, false)).collect())
+}
+
+#[test]
+fn presets_have_their_shapes() {
+    let sized = |policy: CompactionPolicy| policy.sized(240, 60);
+    let runs = |policy: &CompactionPolicy| -> Vec<usize> {
+        let shape = settled(policy, spread(200)).shape();
+        shape.levels.iter().map(Vec::len).collect()
+    };
+    let leveled = runs(&sized(CompactionPolicy::leveled()));
+    assert!(leveled[1..].iter().all(|runs| *runs <= 1), "{leveled:?}");
+    let tiered = runs(&sized(CompactionPolicy::tiered()));
+    assert!(tiered[1..].iter().any(|runs| *runs > 1), "{tiered:?}");
+    assert!(tiered[1..].iter().all(|runs| *runs <= 3), "{tiered:?}");
+    let lazy = sized(CompactionPolicy::lazy_leveled());
+    let shape = settled(&lazy, spread(200)).shape();
+    assert!(shape.bottom() > 1);
+    assert_eq!(shape.levels[shape.bottom()].len(), 1);
+}
+
+#[test]
+fn rising_keys_are_only_moved() {
+    for policy in [CompactionPolicy::leveled(), CompactionPolicy::tiered()] {
+        let policy = policy.sized(240, 60);
+        let mut tree = Tree::default();
+        let positions = [const { Vec::new() }; LEVELS];
+        for n in 0..60u16 {
+            tree.flush(&(0..6).map(|k| (n * 6 + k, false)).collect::<Vec<_>>());
+            while let Some(job) = pick(&tree.shape(), &policy, &situation(&positions, false)) {
+                assert_eq!(job.action, Action::Move, "{policy}: {job:?}");
+                tree.run(&job, &policy, None);
+            }
+        }
+    }
+}
+
+#[test]
+fn fifo_drops_the_oldest_and_nothing_that_hides_older() {
+    let mut tree = Tree::default();
+    tree.flush(&[(1, false), (9, false)]);
+    tree.flush(&[(1, false)]);
+    tree.flush(&[(50, false)]);
+    // The oldest data is dated newer than what hides it, as after a merge.
+    tree.runs.get_mut(&(0, 1)).unwrap()[0].flushed = 1_000_000_000;
+    let positions = [const { Vec::new() }; LEVELS];
+    let at = |wall_micros| Situation { positions: &positions, has_filter: false, wall_micros };
+    let day = CompactionPolicy::fifo(Some(std::time::Duration::from_secs(100)), None);
+    assert_eq!(pick(&tree.shape(), &day, &at(5)), None);
+    let expired = pick(&tree.shape(), &day, &at(200_000_000)).unwrap();
+    assert_eq!(expired.action, Action::Drop);
+    let third = tree.runs.keys().next_back().unwrap().1;
+    assert_eq!(expired.upper, [(third, vec![TableId(third)])]);
+    let small = CompactionPolicy::fifo(None, Some(3 * ENTRY));
+    let first = pick(&tree.shape(), &small, &at(0)).unwrap();
+    assert_eq!(first.upper, [(1, vec![TableId(1)])]);
+    tree.run(&first, &small, None);
+    assert_eq!(pick(&tree.shape(), &small, &at(0)), None);
+}
