@@ -4,7 +4,8 @@
 //! decodes encodes to the same again where the format is canonical. Tests drive them with random
 //! bytes; a fuzzer can drive them as they are.
 
-use coronet_ring::{Context, ObjectRef};
+use coronet_ring::gossip::message::Message as Gossip;
+use coronet_ring::{Context, ObjectRef, Table};
 
 use crate::codec::{
     Cursor, ErrorReply, Hello, HelloReply, KeyList, ListPage, ListRequest, MultiResults, Request,
@@ -29,6 +30,8 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("cursor", cursor),
     ("peer_stream", peer_stream),
     ("peer_message", peer_message),
+    ("gossip", gossip),
+    ("placement", placement),
 ];
 
 /// A stream of requests, as a node reads it.
@@ -124,6 +127,24 @@ pub fn peer_message(bytes: &[u8]) {
     if let Ok(message) = PeerMessage::decode(bytes) {
         let mut again = Vec::new();
         message.write(&mut again);
+        assert_eq!(again, bytes);
+    }
+}
+
+/// The bytes as a gossip message.
+pub fn gossip(bytes: &[u8]) {
+    if let Some(message) = Gossip::decode(bytes) {
+        let mut again = Vec::new();
+        message.encode(&mut again);
+        assert_eq!(again, bytes);
+    }
+}
+
+/// The bytes as a placement table.
+pub fn placement(bytes: &[u8]) {
+    if let Ok(table) = Table::decode(bytes) {
+        let mut again = Vec::new();
+        table.encode(&mut again);
         assert_eq!(again, bytes);
     }
 }
