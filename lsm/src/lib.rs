@@ -16,6 +16,8 @@ pub mod inspect;
 mod log;
 mod memtable;
 mod options;
+mod prefetch;
+mod prefix;
 pub mod read;
 pub mod reshard;
 mod scrub;

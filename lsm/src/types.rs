@@ -64,30 +64,3 @@ pub enum Durability {
 pub fn key_hash(key: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(key)
 }
-
-/// The first sixteen bytes of a key as a number that sorts like the key. Equal numbers decide
-/// nothing.
-pub(crate) fn sort_prefix(key: &[u8]) -> u128 {
-    match key.first_chunk() {
-        Some(head) => u128::from_be_bytes(*head),
-        None => {
-            let mut head = [0; 16];
-            head[..key.len()].copy_from_slice(key);
-            u128::from_be_bytes(head)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prefixes_sort_like_keys() {
-        assert!(sort_prefix(b"a") < sort_prefix(b"b"));
-        assert!(sort_prefix(b"a") <= sort_prefix(b"a\0"));
-        assert!(sort_prefix(b"abcdefghijklmnop") < sort_prefix(b"abcdefghijklmnoq"));
-        assert_eq!(sort_prefix(b"abcdefghijklmnop"), sort_prefix(b"abcdefghijklmnopq"));
-        assert_eq!(sort_prefix(b""), 0);
-    }
-}

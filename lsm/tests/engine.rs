@@ -38,6 +38,35 @@ fn a_committed_write_is_read_by_every_kind_of_read() {
 }
 
 #[test]
+fn looking_ahead_changes_no_answer_and_no_number() {
+    let sim = Sim::new(4);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let engine = open(&env, Options::tiny()).await;
+        let keys: Vec<Vec<u8>> = (0..400).map(key).collect();
+        let refs: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        engine.prefetch(&refs);
+        for n in 0..300 {
+            put(&env, &engine, &key(n), &value(n, 300)).await;
+        }
+        engine.prefetch(&refs);
+        // Twice: the second look into a block makes its hints.
+        for _ in 0..2 {
+            let before = engine.stats();
+            engine.prefetch(&refs);
+            engine.prefetch(&[]);
+            assert_eq!(engine.stats(), before);
+            for n in 0..400 {
+                let expected = (n < 300).then(|| value(n, 300));
+                assert_eq!(engine.get(&key(n)).await.unwrap(), expected);
+            }
+        }
+        let stats = engine.stats();
+        assert!(stats.flushes > 0 && stats.cache_hits > 0, "{stats:?}");
+    });
+}
+
+#[test]
 fn readers_see_a_write_only_when_it_is_committed_but_latest_readers_at_once() {
     let sim = Sim::new(2);
     let env = sim.node_env("a");

@@ -1,5 +1,6 @@
 //! The active memtable and the frozen ones that wait for their flush.
 
+use crate::memtable::ChunkPool;
 use crate::write::{Record, Records};
 use crate::{Memtable, Options, Seq, WriteBatch, key_hash};
 use std::cell::RefCell;
@@ -24,9 +25,12 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// One empty memtable.
-    pub fn new() -> Self {
-        Memory { active: Rc::default(), active_last: Seq(0), frozen: VecDeque::new() }
+    /// One empty memtable. Beside what the memtables hold, up to one memtable's memory is kept for
+    /// the next ones.
+    pub fn new(options: &Options) -> Self {
+        let active = Memtable::pooled(ChunkPool::new(options.memtable_bytes));
+        let active = Rc::new(RefCell::new(active));
+        Memory { active, active_last: Seq(0), frozen: VecDeque::new() }
     }
 
     /// Inserts a checked batch whose first entry has `first`.
@@ -56,7 +60,8 @@ impl Memory {
         if self.active.borrow().is_empty() {
             return;
         }
-        let table = std::mem::take(&mut self.active);
+        let successor = self.active.borrow().successor();
+        let table = std::mem::replace(&mut self.active, Rc::new(RefCell::new(successor)));
         self.frozen.push_back(Frozen { table, last: self.active_last });
     }
 

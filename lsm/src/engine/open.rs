@@ -60,7 +60,7 @@ async fn recover<E: Env>(
     let mut loaded = manifest::load(env, dir).await?;
     let (tables, damaged) = open_tables(env, dir, &mut loaded.state, trash).await?;
     let policy = stored_policy(dir, &loaded)?.unwrap_or_else(|| options.compaction.clone());
-    let mut memory = Memory::new();
+    let mut memory = Memory::new(&options);
     let Progress { log_floor, flushed, .. } = loaded.state.progress;
     let replayed = replay(env, dir, &options, log_floor, flushed, &stats, |seq, record| {
         memory.replay(seq, record, &options);

@@ -3,7 +3,9 @@
 //!
 //! Owns allocation and its accounting; knows nothing of keys or versions.
 
+use std::cell::RefCell;
 use std::ops::{Index, IndexMut};
+use std::rc::Rc;
 
 /// First and largest size of a shared byte chunk; sizes double in between, so that an almost
 /// empty memtable is small and a full one has few chunks.
@@ -18,16 +20,62 @@ pub(super) struct Span {
     pub len: u32,
 }
 
+/// Chunks that memtables of one engine hand on to each other: memory that goes back to the system
+/// between two memtables comes anew, page by page, cleared.
+#[derive(Debug, Default)]
+pub(crate) struct ChunkPool {
+    chunks: RefCell<Vec<Vec<u8>>>,
+    /// Most chunks that are kept.
+    most: usize,
+}
+
+impl ChunkPool {
+    /// A pool that keeps up to `bytes`.
+    pub fn new(bytes: usize) -> Rc<Self> {
+        Rc::new(ChunkPool { chunks: RefCell::default(), most: bytes / LAST_CHUNK })
+    }
+
+    fn take(&self) -> Vec<u8> {
+        let kept = self.chunks.borrow_mut().pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(LAST_CHUNK))
+    }
+
+    fn give_back(&self, mut chunk: Vec<u8>) {
+        let mut chunks = self.chunks.borrow_mut();
+        if chunk.capacity() == LAST_CHUNK && chunks.len() < self.most {
+            chunk.clear();
+            chunks.push(chunk);
+        }
+    }
+}
+
 /// Append-only byte storage.
 #[derive(Debug, Default)]
 pub(super) struct Arena {
+    pool: Rc<ChunkPool>,
     chunks: Vec<Vec<u8>>,
     /// The chunk that takes small strings; large ones get a chunk of their own.
     open: Option<usize>,
     held: usize,
 }
 
+impl Drop for Arena {
+    fn drop(&mut self) {
+        self.chunks.drain(..).for_each(|chunk| self.pool.give_back(chunk));
+    }
+}
+
 impl Arena {
+    /// Empty storage that takes its chunks from `pool` and leaves them there.
+    pub fn new(pool: Rc<ChunkPool>) -> Self {
+        Arena { pool, chunks: Vec::new(), open: None, held: 0 }
+    }
+
+    /// The pool of this storage.
+    pub fn pool(&self) -> Rc<ChunkPool> {
+        self.pool.clone()
+    }
+
     /// Stores `head` and `tail` side by side and returns the place of each.
     pub fn push(&mut self, head: &[u8], tail: &[u8]) -> (Span, Span) {
         let need = head.len() + tail.len();
@@ -54,7 +102,11 @@ impl Arena {
         };
         // A large string must not retire a chunk that still has room for many small ones.
         let own = need > size / 4;
-        let chunk = Vec::with_capacity(if own { need } else { size });
+        let chunk = match (own, size) {
+            (true, _) => Vec::with_capacity(need),
+            (false, LAST_CHUNK) => self.pool.take(),
+            (false, size) => Vec::with_capacity(size),
+        };
         self.held += chunk.capacity();
         self.chunks.push(chunk);
         if !own {
@@ -147,6 +199,23 @@ mod tests {
         assert!(arena.get(large).iter().all(|b| *b == 7));
         assert_eq!(large.len, 16 << 20);
         assert!(arena.held() < (16 << 20) + 3 + FIRST_CHUNK + 200);
+    }
+
+    #[test]
+    fn full_chunks_are_handed_on_up_to_the_bound_and_come_back_empty() {
+        let pool = ChunkPool::new(2 * LAST_CHUNK);
+        let fill = |bytes: usize| {
+            let mut arena = Arena::new(pool.clone());
+            let piece = [7; 1000];
+            let spans: Vec<_> = (0..bytes / 1000).map(|_| arena.push(b"", &piece).1).collect();
+            assert!(spans.iter().all(|span| arena.get(*span) == piece));
+            arena.held()
+        };
+        let held = fill(6 << 20);
+        assert_eq!(pool.chunks.borrow().len(), 2);
+        assert!(pool.chunks.borrow().iter().all(Vec::is_empty));
+        assert_eq!(fill(6 << 20), held);
+        assert_eq!(pool.chunks.borrow().len(), 2);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! growing rehashes a small part and never stalls a write noticeably. A slot holds 32 bits of
 //! the hash beside the number: probing touches no key that does not match.
 
+use crate::prefetch::prefetch;
+
 const PARTS: u32 = 64;
 const FIRST_SLOTS: usize = 8;
 
@@ -47,6 +49,14 @@ impl HashIndex {
                 return Some(slot as u32 - 1);
             }
             at = (at + 1) & mask;
+        }
+    }
+
+    /// Asks for the memory that [`HashIndex::find`] looks at first.
+    pub fn prefetch(&self, hash: u64) {
+        let slots = &self.parts[part_of(hash)].slots;
+        if let Some(mask) = slots.len().checked_sub(1) {
+            prefetch(&slots[hash as u32 as usize & mask]);
         }
     }
 

@@ -12,11 +12,14 @@ mod arena;
 mod hash;
 mod order;
 
-use crate::types::sort_prefix;
+use crate::prefetch::{prefetch, prefetch_bytes};
+use crate::prefix::{Learner, Prefixes};
 use crate::{EntryKind, EntryRef, Seq};
+pub(crate) use arena::ChunkPool;
 use arena::{Arena, Segments, Span};
 use hash::HashIndex;
 use order::Order;
+use std::rc::Rc;
 
 const NONE: u32 = u32::MAX;
 
@@ -49,6 +52,10 @@ pub struct Memtable {
     versions: Segments<Version, 1024>,
     hash: HashIndex,
     order: Order,
+    /// How `order` numbers keys.
+    prefixes: Prefixes,
+    /// Learns numbers for the next memtable.
+    learner: Learner,
     /// The smallest key.
     head: u32,
 }
@@ -61,6 +68,8 @@ impl Default for Memtable {
             versions: Segments::default(),
             hash: HashIndex::default(),
             order: Order::default(),
+            prefixes: Prefixes::default(),
+            learner: Learner::default(),
             head: NONE,
         }
     }
@@ -70,6 +79,17 @@ impl Memtable {
     /// An empty memtable.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty memtable that takes memory from a pool and leaves it there.
+    pub(crate) fn pooled(pool: Rc<ChunkPool>) -> Self {
+        Memtable { arena: Arena::new(pool), ..Self::default() }
+    }
+
+    /// An empty memtable for keys like those of this one, with the same pool.
+    pub(crate) fn successor(&self) -> Self {
+        let prefixes = self.learner.prefixes();
+        Memtable { prefixes, ..Self::pooled(self.arena.pool()) }
     }
 
     /// Adds a version; `hash` is [`crate::key_hash`] of the key. Constant time for a key that is
@@ -95,9 +115,11 @@ impl Memtable {
         self.keys[id].newest =
             self.versions.push(Version { seq, value, key: id, older: NONE, kind });
         self.hash.insert(hash, id);
+        self.learner.see(key);
         let (keys, arena) = (&self.keys, &self.arena);
-        let before =
-            self.order.insert(sort_prefix(key), id, |other| arena.get(keys[other].bytes).cmp(key));
+        let before = self
+            .order
+            .insert(self.prefixes.of(key), id, |other| arena.get(keys[other].bytes).cmp(key));
         let link = match before {
             Some(before) => &mut self.keys[before].next,
             None => &mut self.head,
@@ -139,6 +161,31 @@ impl Memtable {
         None
     }
 
+    /// First step of looking ahead to [`Memtable::get`]: asks for the hash index.
+    pub(crate) fn prefetch_slot(&self, hash: u64) {
+        self.hash.prefetch(hash);
+    }
+
+    /// Second step: asks for the record of a key of this hash. What it returns, if there is such
+    /// a key, the next steps take.
+    pub(crate) fn prefetch_key(&self, hash: u64) -> Option<u32> {
+        let id = self.hash.find(hash, |_| true)?;
+        prefetch(&self.keys[id]);
+        Some(id)
+    }
+
+    /// Third step: asks for the key and its newest version.
+    pub(crate) fn prefetch_version(&self, id: u32) {
+        let key = &self.keys[id];
+        prefetch_bytes(self.arena.get(key.bytes));
+        prefetch(&self.versions[key.newest]);
+    }
+
+    /// Fourth step: asks for the value.
+    pub(crate) fn prefetch_value(&self, id: u32) {
+        prefetch_bytes(self.arena.get(self.versions[self.keys[id].newest].value));
+    }
+
     /// Memory held, in bytes: everything allocated, filled or not.
     pub fn bytes(&self) -> usize {
         self.arena.held()
@@ -146,6 +193,8 @@ impl Memtable {
             + self.versions.held()
             + self.hash.held()
             + self.order.held()
+            + self.prefixes.held()
+            + self.learner.held()
     }
 
     /// Number of versions.
@@ -167,7 +216,7 @@ impl Memtable {
     pub fn seek(&self, key: &[u8]) -> Option<Pos> {
         let before = self
             .order
-            .before(sort_prefix(key), |other| self.arena.get(self.keys[other].bytes).cmp(key));
+            .before(self.prefixes.of(key), |other| self.arena.get(self.keys[other].bytes).cmp(key));
         self.newest_of(before.map_or(self.head, |before| self.keys[before].next))
     }
 

@@ -2,7 +2,7 @@
 //! comes just before this one?". The keys themselves form a linked list in key order, so the
 //! tree is never walked by a scan and positions survive every insert.
 //!
-//! Each entry carries the first sixteen bytes of its key, so that most comparisons stay inside one
+//! Each entry carries its key's number ([`crate::prefix`]), so that most comparisons stay inside one
 //! node. Keys are only added: a memtable forgets everything at once.
 
 use super::arena::Segments;

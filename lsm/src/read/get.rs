@@ -115,7 +115,7 @@ impl<E: Env> Shared<E> {
                 continue;
             }
             probes += 1;
-            found = match live.table.get_cached(&self.cache, key, hash, at)? {
+            found = match live.table.table.search_cached(&self.cache, key, hash, at)? {
                 Lookup::Absent => continue,
                 Lookup::Found(hit) => Tables::Found(hit),
                 Lookup::NeedsBlock => Tables::NeedsIo,
@@ -143,7 +143,7 @@ impl<E: Env> Shared<E> {
 }
 
 /// The tables whose range holds `key`, newest data first.
-fn candidates<'a, E: Env>(
+pub(super) fn candidates<'a, E: Env>(
     version: &'a Version<E>,
     key: &'a [u8],
 ) -> impl Iterator<Item = &'a LiveTable<E>> {

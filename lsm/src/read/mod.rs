@@ -7,6 +7,7 @@
 //!
 //! After an error a cursor's place is undefined until the next `seek`.
 
+mod ahead;
 mod cursor;
 mod get;
 mod merge;

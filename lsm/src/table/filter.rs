@@ -4,6 +4,7 @@
 //! half. About 1.2 % of absent keys pass at 10 bits per key (a plain filter: 0.8 %).
 
 use super::block::{Damage, u32_at};
+use crate::prefetch::prefetch;
 
 /// Most bits that are set per key; more would need more hash than a line's probes use.
 const MAX_PROBES: u32 = 16;
@@ -42,6 +43,11 @@ impl Filter {
         for bit in bits(hash, self.probes) {
             line[bit >> 6] |= 1 << (bit & 63);
         }
+    }
+
+    /// Asks for the memory that [`Filter::may_contain`] looks at.
+    pub fn prefetch(&self, hash: u64) {
+        prefetch(&self.lines[self.line_of(hash)]);
     }
 
     /// Whether the hash may have been added.

@@ -1,10 +1,12 @@
 //! The index of a table: for every data block its length and a key that separates it from the
 //! next. Held in memory in a few flat arrays; blocks lie back to back, so lengths give offsets.
 
-use super::block::builder::common_prefix;
 use super::block::{Damage, HEADER, u32_at};
 use crate::env::PAGE;
-use crate::types::sort_prefix;
+use crate::prefetch::prefetch_bytes;
+use crate::prefix::{Learner, Prefixes, common_prefix};
+use std::cell::Cell;
+use zerocopy::IntoBytes;
 
 /// Where a data block lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,20 +59,33 @@ impl IndexBuilder {
     }
 }
 
+/// One of this many prefixes is in the short list that a search looks through first.
+const STRIDE: usize = 16;
+
+/// A block as the index knows it: everything that finding it needs, side by side.
+#[derive(Debug)]
+struct Place {
+    /// File offset in pages.
+    page: u32,
+    /// Bytes of the frame.
+    len: u32,
+    /// Where its separator ends in `keys`.
+    key_end: u32,
+    /// Where the cache had the block last.
+    slot: Cell<u32>,
+}
+
 /// The index of an open table.
 #[derive(Debug)]
 pub(crate) struct Index {
     smallest: Box<[u8]>,
-    /// Bytes that every key of the table begins with.
-    common: usize,
-    /// The sixteen bytes of each separator after the common ones: most of a search needs only
-    /// these.
+    order: Prefixes,
+    /// Every `STRIDE`th of `prefixes`, from the first on.
+    tops: Vec<u128>,
+    /// The separators as numbers: most of a search needs only these.
     prefixes: Vec<u128>,
     keys: Box<[u8]>,
-    key_ends: Vec<u32>,
-    /// Page number of each block, and one more: where the last block ends.
-    pages: Vec<u32>,
-    lens: Vec<u32>,
+    places: Vec<Place>,
 }
 
 impl Index {
@@ -84,38 +99,39 @@ impl Index {
         let smallest: Box<[u8]> = payload.get(smallest_at..keys_at).ok_or(cut)?.into();
         let keys: Box<[u8]> = payload.get(keys_at..).ok_or(cut)?.into();
 
-        let (mut key_ends, mut lens) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let mut pages = Vec::with_capacity(count + 1);
+        let mut places: Vec<Place> = Vec::with_capacity(count);
         let mut page = 0u32;
         for block in payload[4..smallest_at].as_chunks::<8>().0 {
             let (len, key_end) = (u32_at(block, 0).ok_or(cut)?, u32_at(block, 4).ok_or(cut)?);
-            if (len as usize) < HEADER || key_end < key_ends.last().copied().unwrap_or(0) {
+            if (len as usize) < HEADER || key_end < places.last().map_or(0, |last| last.key_end) {
                 return Err("index has an impossible block");
             }
-            pages.push(page);
+            places.push(Place { page, len, key_end, slot: Cell::new(u32::MAX) });
             page = page.checked_add(len.div_ceil(PAGE as u32)).ok_or("index is too long")?;
-            lens.push(len);
-            key_ends.push(key_end);
         }
-        pages.push(page);
-        if key_ends.last().copied() != Some(keys.len() as u32) {
+        if places.last().map(|last| last.key_end) != Some(keys.len() as u32) {
             return Err("index keys do not add up");
         }
         if u64::from(page) * PAGE as u64 != end {
             return Err("index does not cover the data blocks");
         }
-        let mut index =
-            Index { smallest, common: 0, prefixes: Vec::new(), keys, key_ends, pages, lens };
-        index.common = common_prefix(&index.smallest, index.largest());
-        index.prefixes = (0..count).map(|i| index.prefix(index.separator(i))).collect();
+        let (order, tops, prefixes) = (Prefixes::default(), Vec::new(), Vec::new());
+        let mut index = Index { smallest, order, tops, prefixes, keys, places };
+        index.number();
         if index.smallest() > index.largest() || !index.prefixes.is_sorted() {
             return Err("index keys are out of order");
         }
         Ok(index)
     }
 
-    fn prefix(&self, key: &[u8]) -> u128 {
-        sort_prefix(key.get(self.common..).unwrap_or_default())
+    /// Turns the separators into numbers.
+    fn number(&mut self) {
+        let mut learner = Learner::default();
+        learner.see(&self.smallest);
+        (0..self.len()).for_each(|i| learner.see(self.separator(i)));
+        self.order = learner.prefixes();
+        self.prefixes = (0..self.len()).map(|i| self.order.of(self.separator(i))).collect();
+        self.tops = self.prefixes.iter().copied().step_by(STRIDE).collect();
     }
 
     pub fn smallest(&self) -> &[u8] {
@@ -129,34 +145,41 @@ impl Index {
 
     /// Number of blocks.
     pub fn len(&self) -> usize {
-        self.lens.len()
+        self.places.len()
     }
 
     /// The separator after block `i`.
     pub fn separator(&self, i: usize) -> &[u8] {
-        let start = i.checked_sub(1).map_or(0, |before| self.key_ends[before]);
-        &self.keys[start as usize..self.key_ends[i] as usize]
+        let start = i.checked_sub(1).map_or(0, |before| self.places[before].key_end);
+        &self.keys[start as usize..self.places[i].key_end as usize]
     }
 
     pub fn handle(&self, i: usize) -> Handle {
-        let offset = u64::from(self.pages[i]) * PAGE as u64;
-        Handle { offset, len: self.lens[i] as usize }
+        let place = &self.places[i];
+        Handle { offset: u64::from(place.page) * PAGE as u64, len: place.len as usize }
+    }
+
+    /// The cache's note on where it has block `i`.
+    pub fn slot(&self, i: usize) -> &Cell<u32> {
+        &self.places[i].slot
+    }
+
+    /// The part of the prefixes in which a search for the number ends.
+    fn group(&self, prefix: u128) -> std::ops::Range<usize> {
+        let end = self.tops.partition_point(|top| *top < prefix);
+        let start = end.saturating_sub(1) * STRIDE;
+        start..(end * STRIDE).min(self.len())
     }
 
     /// The first block that may hold `key` or a later key; the number of blocks if none does.
     pub fn find(&self, key: &[u8]) -> usize {
-        let head = &key[..self.common.min(key.len())];
-        match head.cmp(&self.smallest[..self.common]) {
-            std::cmp::Ordering::Less => return 0,
-            std::cmp::Ordering::Greater => return self.len(),
-            std::cmp::Ordering::Equal => {}
-        }
-        let prefix = self.prefix(key);
-        let (mut low, mut high) = (self.prefixes.partition_point(|p| *p < prefix), self.len());
+        let prefix = self.order.of(key);
+        let group = self.group(prefix);
+        let mut low = group.start + self.prefixes[group].partition_point(|p| *p < prefix);
         if self.prefixes.get(low) != Some(&prefix) {
             return low;
         }
-        high = low + self.prefixes[low..high].partition_point(|p| *p == prefix);
+        let mut high = low + self.prefixes[low..].partition_point(|p| *p == prefix);
         while low < high {
             let middle = (low + high) / 2;
             if self.separator(middle) < key {
@@ -168,12 +191,22 @@ impl Index {
         low
     }
 
+    /// Asks for the memory that [`Index::find`] ends in.
+    pub fn prefetch(&self, key: &[u8]) {
+        let group = self.group(self.order.of(key));
+        prefetch_bytes(self.prefixes[group.clone()].as_bytes());
+        if let Some(place) = self.places.get(group.start) {
+            crate::prefetch::prefetch(place);
+        }
+    }
+
     /// Memory held, bytes.
     pub fn held(&self) -> usize {
         self.keys.len()
             + self.smallest.len()
-            + self.prefixes.capacity() * 16
-            + (self.key_ends.capacity() + self.pages.capacity() + self.lens.capacity()) * 4
+            + self.order.held()
+            + (self.prefixes.capacity() + self.tops.capacity()) * size_of::<u128>()
+            + self.places.capacity() * size_of::<Place>()
     }
 }
 

@@ -1,12 +1,13 @@
 //! An open table: index and filter in memory, data blocks through the cache.
 
 use super::TableInfo;
-use super::block::{Block, Damage, FrameHeader, FrameKind, Search, check};
+use super::block::{Block, Damage, FrameHeader, FrameKind, Hints, Search, check};
 use super::filter::Filter;
 use super::footer::{BadFooter, Footer, VERSION};
 use super::index::{Handle, Index};
-use crate::cache::BlockKey;
+use crate::cache::{BlockKey, Step};
 use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
+use crate::prefetch::prefetch;
 use crate::{BlockCache, EntryKind, Error, Result, Seq, TableUid};
 use futures_util::FutureExt;
 use std::cell::RefCell;
@@ -126,10 +127,31 @@ impl<E: Env> Table<E> {
     /// Point read without I/O: the newest version of `key` with a sequence number of at most
     /// `at`. `hash` is [`crate::key_hash`] of the key; the filter is asked here.
     pub fn get_cached(&self, cache: &BlockCache, key: &[u8], hash: u64, at: Seq) -> Result<Lookup> {
-        let Some(mut i) = self.start(key, hash, at) else { return Ok(Lookup::Absent) };
+        if self.covers(key) && self.may_contain(hash) {
+            self.search_cached(cache, key, hash, at)
+        } else {
+            Ok(Lookup::Absent)
+        }
+    }
+
+    /// [`Table::get_cached`] of a key that lies in the table's range and passed its filter.
+    pub(crate) fn search_cached(
+        &self,
+        cache: &BlockCache,
+        key: &[u8],
+        hash: u64,
+        at: Seq,
+    ) -> Result<Lookup> {
+        let mut i = self.start(key, at);
         while i < self.index.len() {
-            let Some(block) = cache.get(self.block_key(i)) else { return Ok(Lookup::NeedsBlock) };
-            match self.look(i, block, key, at)? {
+            let look = |block: &Block, hints: &Hints| {
+                self.seen(i, block, hints.search(block, key, hash, at), key)
+            };
+            let note = self.index.slot(i);
+            let Some(seen) = cache.look(self.block_key(i), note, look) else {
+                return Ok(Lookup::NeedsBlock);
+            };
+            match seen? {
                 Look::Hit(hit) => return Ok(Lookup::Found(hit)),
                 Look::Absent => break,
                 Look::Next => i += 1,
@@ -146,10 +168,13 @@ impl<E: Env> Table<E> {
         hash: u64,
         at: Seq,
     ) -> Result<Option<Hit>> {
-        let Some(mut i) = self.start(key, hash, at) else { return Ok(None) };
+        if !(self.covers(key) && self.may_contain(hash)) {
+            return Ok(None);
+        }
+        let mut i = self.start(key, at);
         while i < self.index.len() {
             let block = self.block(cache, i).await?;
-            match self.look(i, block, key, at)? {
+            match self.seen(i, &block, block.search(key, at), key)? {
                 Look::Hit(hit) => return Ok(Some(hit)),
                 Look::Absent => break,
                 Look::Next => i += 1,
@@ -158,15 +183,48 @@ impl<E: Env> Table<E> {
         Ok(None)
     }
 
-    /// The first block to look into, unless it is plain that the key is not here.
-    fn start(&self, key: &[u8], hash: u64, at: Seq) -> Option<usize> {
-        let possible = at >= self.info.min_seq && self.may_contain(hash) && self.covers(key);
-        possible.then(|| self.index.find(key))
+    /// The first block to look into; the number of blocks if none can have the key.
+    fn start(&self, key: &[u8], at: Seq) -> usize {
+        if at >= self.info.min_seq { self.index.find(key) } else { self.index.len() }
     }
 
-    fn look(&self, i: usize, block: Block, key: &[u8], at: Seq) -> Result<Look> {
-        match block.search(key, at).map_err(|what| self.damage(i, what))? {
-            Search::Found { seq, kind, value } => Ok(Look::Hit(Hit { block, value, seq, kind })),
+    /// First step of looking ahead to a point read: asks for the filter.
+    pub(crate) fn prefetch_filter(&self, hash: u64) {
+        self.filter.prefetch(hash);
+    }
+
+    /// Second step, for keys that pass the filter: asks for the index.
+    pub(crate) fn prefetch_index(&self, key: &[u8]) {
+        self.index.prefetch(key);
+    }
+
+    /// Third step: asks for the cache's note on the block, which the next steps take.
+    pub(crate) fn prefetch_note(&self, key: &[u8]) -> Option<usize> {
+        let i = self.index.find(key);
+        (i < self.index.len()).then(|| {
+            prefetch(self.index.slot(i));
+            i
+        })
+    }
+
+    /// Fourth to sixth step: asks for what the cache has of block `i`, each time one thing
+    /// further.
+    pub(crate) fn prefetch_block(&self, cache: &BlockCache, step: Step, i: usize, hash: u64) {
+        cache.prefetch(step, self.index.slot(i), || self.block_key(i), hash);
+    }
+
+    /// What a search in block `i` means for the search in the table.
+    fn seen(
+        &self,
+        i: usize,
+        block: &Block,
+        found: std::result::Result<Search, Damage>,
+        key: &[u8],
+    ) -> Result<Look> {
+        match found.map_err(|what| self.damage(i, what))? {
+            Search::Found { seq, kind, value } => {
+                Ok(Look::Hit(Hit { block: block.clone(), value, seq, kind }))
+            }
             // The versions of one key may go on in the next block.
             Search::Beyond if self.index.separator(i) == key => Ok(Look::Next),
             Search::Beyond | Search::Absent => Ok(Look::Absent),
@@ -187,7 +245,7 @@ impl<E: Env> Table<E> {
 
     /// Block `i` if the cache has it.
     pub(crate) fn cached(&self, cache: &BlockCache, i: usize) -> Option<Block> {
-        cache.get(self.block_key(i))
+        cache.get(self.block_key(i), self.index.slot(i))
     }
 
     /// Block `i` through the cache.
@@ -203,7 +261,7 @@ impl<E: Env> Table<E> {
             }
             .boxed_local()
         };
-        cache.get_or_load(self.block_key(i), load).await
+        cache.get_or_load(self.block_key(i), self.index.slot(i), load).await
     }
 
     /// Marks the blocks at these offsets as damaged: compactions pass over them.

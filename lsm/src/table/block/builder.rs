@@ -2,6 +2,7 @@
 
 use super::entry::{MAX_OVERHEAD, encode};
 use super::{FrameKind, HEADER, seal};
+use crate::prefix::common_prefix;
 use crate::table::codec::{Codec, Packer};
 use crate::{EntryRef, TableUid};
 
@@ -88,9 +89,4 @@ impl BlockBuilder {
         self.last_key.clear();
         (self.count, self.since) = (0, 0);
     }
-}
-
-/// Number of bytes that both begin with.
-pub(in crate::table) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

@@ -6,15 +6,18 @@
 
 pub(super) mod builder;
 mod entry;
+mod hints;
 mod search;
 mod walk;
 
+pub(crate) use hints::Hints;
 pub(crate) use search::Search;
 pub(crate) use walk::BlockWalk;
 
 use super::codec::{Codec, unpack};
 use crate::TableUid;
 use crate::env::AlignedBuf;
+use crate::prefetch::prefetch;
 use std::rc::Rc;
 
 /// Bytes of a frame before its payload.
@@ -105,10 +108,12 @@ pub(crate) fn check(
 pub(crate) struct Block {
     buf: Rc<AlignedBuf>,
     /// First byte of the entries in `buf`.
-    start: usize,
+    start: u32,
     /// Bytes of entries; the restart offsets follow.
-    entries: usize,
-    restarts: usize,
+    entries: u32,
+    restarts: u32,
+    /// Number of entries.
+    count: u32,
 }
 
 impl Block {
@@ -147,7 +152,14 @@ impl Block {
         if restarts == 0 || header.count < header.restarts {
             return Err("block has too few restarts or entries");
         }
-        let block = Block { buf, start, entries, restarts };
+        let within = "block lies beyond 4 GiB of its buffer";
+        let block = Block {
+            start: u32::try_from(start).map_err(|_| within)?,
+            entries: u32::try_from(entries).map_err(|_| within)?,
+            restarts: header.restarts,
+            count: header.count,
+            buf,
+        };
         if !(0..restarts).all(|r| block.restart(r) < entries) || block.restart(0) != 0 {
             return Err("block has a restart outside its entries");
         }
@@ -156,12 +168,14 @@ impl Block {
 
     /// The bytes from the first entry to the end of the last.
     fn entries(&self) -> &[u8] {
-        &self.buf[self.start..self.start + self.entries]
+        let start = self.start as usize;
+        &self.buf[start..start + self.entries as usize]
     }
 
     /// Offset of restart `r` in the entries.
     fn restart(&self, r: usize) -> usize {
-        u32_at(&self.buf, self.start + self.entries + r * 4).unwrap_or(u32::MAX) as usize
+        let restarts = self.start as usize + self.entries as usize;
+        u32_at(&self.buf, restarts + r * 4).unwrap_or(u32::MAX) as usize
     }
 
     /// A part of the entries that [`Search`] named.
@@ -171,7 +185,12 @@ impl Block {
 
     /// Bytes of entries and restarts.
     pub fn payload_len(&self) -> usize {
-        self.entries + self.restarts * 4
+        self.entries as usize + self.restarts as usize * 4
+    }
+
+    /// Asks for what leads to the block's memory.
+    pub fn prefetch(&self) {
+        prefetch(&*self.buf);
     }
 
     /// Memory held, if nobody else shares it.

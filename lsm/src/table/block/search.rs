@@ -2,6 +2,7 @@
 
 use super::entry::{RawEntry, decode};
 use super::{Block, Damage};
+use crate::prefix::common_prefix;
 use crate::{EntryKind, Seq};
 use std::cmp::Ordering;
 
@@ -19,8 +20,18 @@ pub(crate) enum Search {
 impl Block {
     /// Looks for the newest version of `key` with a sequence number of at most `at`.
     pub fn search(&self, key: &[u8], at: Seq) -> Result<Search, Damage> {
+        self.search_from(self.restart_before(key, at)?, key, at)
+    }
+
+    /// [`Block::search`] from a restart that is not behind the first version of `key`.
+    pub(super) fn search_from(
+        &self,
+        restart: usize,
+        key: &[u8],
+        at: Seq,
+    ) -> Result<Search, Damage> {
         let entries = self.entries();
-        let mut next = self.restart_before(key, at)?;
+        let mut next = restart;
         // How much of `key` the entry before has; that entry sorts before (key, at).
         let mut matched = 0;
         while next < entries.len() {
@@ -42,7 +53,7 @@ impl Block {
     /// Offset of the last restart whose entry sorts before (key, at), or of the first restart.
     pub(super) fn restart_before(&self, key: &[u8], at: Seq) -> Result<usize, Damage> {
         let entries = self.entries();
-        let (mut low, mut high) = (0, self.restarts);
+        let (mut low, mut high) = (0, self.restarts as usize);
         while low < high {
             let middle = (low + high) / 2;
             let entry = decode(entries, self.restart(middle))?;
@@ -79,7 +90,7 @@ fn compare(entry: &RawEntry<'_>, key: &[u8], matched: &mut usize) -> Result<Orde
         Ordering::Equal => {}
     }
     let rest = key.get(*matched..).ok_or("block has a malformed entry")?;
-    let common = super::builder::common_prefix(entry.suffix, rest);
+    let common = common_prefix(entry.suffix, rest);
     *matched += common;
     Ok(entry.suffix[common..].cmp(&rest[common..]))
 }

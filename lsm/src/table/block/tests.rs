@@ -1,7 +1,7 @@
 use super::builder::BlockBuilder;
 use super::*;
 use crate::table::codec::Packer;
-use crate::{EntryKind, EntryRef, Seq};
+use crate::{EntryKind, EntryRef, Seq, key_hash};
 use proptest::prelude::*;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -51,6 +51,8 @@ proptest! {
     ) {
         let codec = Codec::from_byte(codec).unwrap();
         let block = open(packed(&model, 8192, codec)).unwrap();
+        let hints = Hints::of(&block);
+        let last = model.keys().next_back().unwrap().0.clone();
         let mut walk = BlockWalk::default();
         let mut more = walk.first(block.clone()).unwrap();
         for ((key, Reverse(seq)), value) in &model {
@@ -72,6 +74,16 @@ proptest! {
                 (e.seq.0, e.kind, e.value)
             });
             prop_assert_eq!(found, want);
+            let hinted = hints.search(&block, &key, key_hash(&key), Seq(at)).unwrap();
+            let value = match hinted {
+                Search::Found { seq, kind, value } => Some((seq.0, kind, block.slice(value))),
+                Search::Absent | Search::Beyond => None,
+            };
+            prop_assert_eq!(value, want);
+            // What may go on in the next block must say so.
+            if last == key && want.is_none() {
+                prop_assert_eq!(hinted, Search::Beyond);
+            }
 
             let first = model.range((key.clone(), Reverse(u64::MAX))..).next();
             let there = walk.seek(block.clone(), &key).unwrap();
@@ -96,6 +108,7 @@ proptest! {
         buf.extend_from_slice(&bytes);
         if let Ok(block) = open(buf) {
             let _ = block.search(&key, Seq(7));
+            let _ = Hints::of(&block).search(&block, &key, key_hash(&key), Seq(7));
             let mut walk = BlockWalk::default();
             let mut more = walk.first(block.clone());
             while more == Ok(true) { more = walk.advance(); }

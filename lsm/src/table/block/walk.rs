@@ -39,7 +39,7 @@ impl BlockWalk {
     pub fn advance(&mut self) -> Result<bool, Damage> {
         self.current = None;
         let Some(block) = &self.block else { return Ok(false) };
-        if self.next >= block.entries {
+        if self.next >= block.entries as usize {
             self.block = None;
             return Ok(false);
         }

@@ -8,6 +8,7 @@ use coronet_net::limits::PRE_HELLO_MAX_FRAME;
 use coronet_net::{
     ErrorCode, FrameError, FrameWriter, Op, Parsed, ReplyHead, RequestFrame, Status,
 };
+use coronet_ring::key_hash;
 
 use super::connection::{Connection, Overdue};
 use super::dispatch::{Call, Progress};
@@ -16,6 +17,24 @@ use super::reply::{EPOCH, Failure, Ticket, write_error};
 use super::{Inner, OutputState};
 use crate::node::stats::{add, count};
 use crate::node::{ConnId, CoreId, NodeEnv};
+
+/// Requests that are cut from the stream before the first of them is executed.
+const GROUP: usize = 16;
+
+/// Frames from the front of a stream, each with its length, and why there are no more.
+struct Cut<'a> {
+    frames: Vec<(RequestFrame<'a>, usize)>,
+    end: CutEnd,
+}
+
+enum CutEnd {
+    /// The group is full, or nothing is left.
+    More,
+    /// The next frame is not whole.
+    Partial,
+    /// The next frame cannot be read.
+    Bad(FrameError),
+}
 
 impl<E: NodeEnv> Inner<E> {
     pub(super) fn receive(self: &Rc<Self>, id: ConnId, bytes: &[u8]) {
@@ -49,29 +68,90 @@ impl<E: NodeEnv> Inner<E> {
     fn work(self: &Rc<Self>, conn: &mut Connection, id: ConnId, bytes: &[u8], now: Nanos) -> usize {
         let mut at = 0;
         let mut partial = false;
-        while conn.takes_requests(&self.config.limits) && at < bytes.len() {
-            let limit = if conn.greeted { self.wire.max_frame } else { PRE_HELLO_MAX_FRAME };
-            match RequestFrame::parse(&bytes[at..], limit) {
-                Ok(Parsed::Incomplete { .. }) => {
-                    partial = true;
+        while conn.takes_requests(&self.config.limits) && at < bytes.len() && !partial {
+            let cut = self.cut(conn, &bytes[at..]);
+            if cut.frames.len() > 1 {
+                self.look_ahead(&cut.frames);
+            }
+            for (frame, consumed) in &cut.frames {
+                if !conn.takes_requests(&self.config.limits) {
                     break;
                 }
-                Ok(Parsed::Frame { frame, consumed }) => {
-                    if let Some(core) = self.moves_to(conn, &frame) {
-                        // The other core reads this HELLO anew.
-                        conn.hand_over = Some(core);
-                        break;
-                    }
-                    let whole = &bytes[at..at + consumed];
-                    at += consumed;
-                    count(&self.counters.requests);
-                    self.take_request(conn, id, &frame, whole, now);
+                if let Some(core) = self.moves_to(conn, frame) {
+                    // The other core reads this HELLO anew.
+                    conn.hand_over = Some(core);
+                    break;
                 }
-                Err(error) => at += self.refuse_frame(conn, &error),
+                let whole = &bytes[at..at + consumed];
+                at += consumed;
+                count(&self.counters.requests);
+                self.take_request(conn, id, frame, whole, now);
+            }
+            // A full connection is not asked what comes next.
+            if !conn.takes_requests(&self.config.limits) {
+                break;
+            }
+            match cut.end {
+                CutEnd::More => {}
+                CutEnd::Partial => partial = true,
+                CutEnd::Bad(error) => at += self.refuse_frame(conn, &error),
             }
         }
         conn.note_partial(partial, at > 0, now);
         at
+    }
+
+    /// Cuts the frames of one group from the front of `bytes`.
+    fn cut<'a>(&self, conn: &Connection, bytes: &'a [u8]) -> Cut<'a> {
+        // The limit of the second frame depends on what the first one says.
+        let (limit, most) =
+            if conn.greeted { (self.wire.max_frame, GROUP) } else { (PRE_HELLO_MAX_FRAME, 1) };
+        let (mut frames, mut at) = (Vec::with_capacity(most), 0);
+        let end = loop {
+            if frames.len() == most || at == bytes.len() {
+                break CutEnd::More;
+            }
+            match RequestFrame::parse(&bytes[at..], limit) {
+                Ok(Parsed::Incomplete { .. }) => break CutEnd::Partial,
+                Ok(Parsed::Frame { frame, consumed }) => {
+                    at += consumed;
+                    frames.push((frame, consumed));
+                }
+                Err(error) => break CutEnd::Bad(error),
+            }
+        };
+        Cut { frames, end }
+    }
+
+    /// Has the engine bring closer what the group's reads and writes of single keys need.
+    fn look_ahead(&self, frames: &[(RequestFrame<'_>, usize)]) {
+        let scratch = &mut *self.scratch.borrow_mut();
+        scratch.key.clear();
+        let mut ends = [0; GROUP];
+        let mut keys = 0;
+        for (frame, _) in frames.iter().take(GROUP) {
+            if !matches!(frame.head.op, Op::Get | Op::Put | Op::Delete) {
+                continue;
+            }
+            let key = match Request::decode(frame, &self.wire) {
+                Ok(Request::Get { key }) => key,
+                Ok(Request::Put(put)) => put.key,
+                Ok(Request::Delete(delete)) => delete.key,
+                _ => continue,
+            };
+            let partition = self.map.partition_of_hash(key_hash(key));
+            if self.map.core_of(partition) == self.me {
+                Self::engine_key(partition, key, &mut scratch.key);
+                ends[keys] = scratch.key.len();
+                keys += 1;
+            }
+        }
+        let mut start = 0;
+        let slices: [&[u8]; GROUP] = std::array::from_fn(|n| {
+            let end = ends[n].max(start);
+            &scratch.key[std::mem::replace(&mut start, end)..end]
+        });
+        self.engine.prefetch(&slices[..keys]);
     }
 
     /// Answers a frame that cannot be read. Returns how far the stream is readable after it; when

@@ -4,20 +4,16 @@
 //! Tables decide what goes through it: point reads insert, long scans and compactions do not,
 //! so that they push nothing out.
 
-use crate::table::Block;
+mod slots;
+
+use crate::table::{Block, Hints};
 use crate::{Result, TableUid};
-use ahash::RandomState;
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared, WeakShared};
-use quick_cache::Weighter;
-use quick_cache::unsync::{Cache, DefaultLifecycle};
-use std::cell::{Cell, RefCell};
+use slots::Slots;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 
-/// Expected size of a block, to size the cache's own tables.
-const TYPICAL_BLOCK: usize = 8 << 10;
-/// Cost of an entry beside the block.
-const ENTRY_OVERHEAD: usize = 96;
 /// Loads in flight from which abandoned ones are looked for.
 const SWEEP_AT: usize = 256;
 
@@ -28,16 +24,24 @@ pub(crate) struct BlockKey {
     pub offset: u64,
 }
 
-#[derive(Debug, Clone)]
-struct Bytes;
-
-impl Weighter<BlockKey, Block> for Bytes {
-    fn weight(&self, _: &BlockKey, block: &Block) -> u64 {
-        (block.held() + ENTRY_OVERHEAD) as u64
-    }
+/// How far looking ahead into the cache has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The note is known: the slot comes next.
+    Slot,
+    /// The slot is known: the block and its hints come next.
+    Block,
+    /// They are known: the entry comes next.
+    Entry,
 }
 
-type Blocks = Cache<BlockKey, Block, Bytes, RandomState, DefaultLifecycle<BlockKey, Block>>;
+/// A block in the cache, with hints once it was used again.
+#[derive(Debug)]
+struct Cached {
+    block: Block,
+    hints: OnceCell<Hints>,
+}
+
 type Load = LocalBoxFuture<'static, Result<Block>>;
 
 /// Numbers of a [`BlockCache`].
@@ -55,7 +59,7 @@ pub struct CacheStats {
 
 /// Data blocks in memory. Shared as `Rc` by everything that reads one engine's tables.
 pub struct BlockCache {
-    blocks: RefCell<Blocks>,
+    blocks: RefCell<Slots<Cached>>,
     loads: RefCell<BTreeMap<BlockKey, WeakShared<Load>>>,
     hits: Cell<u64>,
     misses: Cell<u64>,
@@ -70,12 +74,9 @@ impl std::fmt::Debug for BlockCache {
 impl BlockCache {
     /// An empty cache that holds up to `budget_bytes`.
     pub fn new(budget_bytes: usize) -> Self {
-        let items = (budget_bytes / TYPICAL_BLOCK).max(16);
-        let seeds = RandomState::with_seeds(1, 2, 3, 4);
-        let blocks =
-            Cache::with(items, budget_bytes as u64, Bytes, seeds, DefaultLifecycle::default());
+        let blocks = RefCell::new(Slots::new(budget_bytes as u64));
         let (hits, misses) = (Cell::new(0), Cell::new(0));
-        BlockCache { blocks: RefCell::new(blocks), loads: RefCell::default(), hits, misses }
+        BlockCache { blocks, loads: RefCell::default(), hits, misses }
     }
 
     /// Counters and sizes.
@@ -84,25 +85,69 @@ impl BlockCache {
         CacheStats {
             hits: self.hits.get(),
             misses: self.misses.get(),
-            bytes: blocks.weight(),
-            budget: blocks.capacity(),
+            bytes: blocks.bytes(),
+            budget: blocks.budget(),
         }
     }
 
-    pub(crate) fn get(&self, key: BlockKey) -> Option<Block> {
-        let found = self.blocks.borrow().get(&key).cloned();
+    /// What `look` finds in the block of this key, if it is here. `note` is the caller's note on
+    /// where the block was the last time.
+    pub(crate) fn look<R>(
+        &self,
+        key: BlockKey,
+        note: &Cell<u32>,
+        look: impl FnOnce(&Block, &Hints) -> R,
+    ) -> Option<R> {
+        let blocks = self.blocks.borrow();
+        let found = blocks.get(key, note).map(|(cached, again)| {
+            let make = || Hints::of(&cached.block);
+            if again {
+                look(&cached.block, cached.hints.get_or_init(make))
+            } else {
+                look(&cached.block, &Hints::default())
+            }
+        });
         let counter = if found.is_some() { &self.hits } else { &self.misses };
         counter.set(counter.get() + 1);
         found
+    }
+
+    /// The block of this key, if it is here.
+    pub(crate) fn get(&self, key: BlockKey, note: &Cell<u32>) -> Option<Block> {
+        self.look(key, note, |block, _| block.clone())
+    }
+
+    /// One step of looking ahead to [`BlockCache::look`] for a key of this hash. Counts as nothing.
+    pub(crate) fn prefetch(
+        &self,
+        step: Step,
+        note: &Cell<u32>,
+        key: impl FnOnce() -> BlockKey,
+        hash: u64,
+    ) {
+        let blocks = self.blocks.borrow();
+        if step == Step::Slot {
+            return blocks.prefetch(note);
+        }
+        let Some(Cached { block, hints }) = blocks.peek(key(), note) else { return };
+        match (step, hints.get()) {
+            (Step::Block, hints) => {
+                block.prefetch();
+                hints.into_iter().for_each(Hints::prefetch);
+            }
+            (Step::Entry, Some(hints)) => hints.prefetch_entry(block, hash),
+            _ => {}
+        }
     }
 
     /// The block from the cache or from `load`, which runs once for all who wait for it.
     pub(crate) async fn get_or_load(
         &self,
         key: BlockKey,
+        note: &Cell<u32>,
         load: impl FnOnce() -> Load,
     ) -> Result<Block> {
-        if let Some(block) = self.get(key) {
+        if let Some(block) = self.get(key, note) {
             return Ok(block);
         }
         let block = self.join_load(key, load).await;
@@ -110,7 +155,9 @@ impl BlockCache {
         if self.loads.borrow_mut().remove(&key).is_some()
             && let Ok(block) = &block
         {
-            self.blocks.borrow_mut().insert(key, block.clone());
+            let bytes = block.held() + Hints::most_bytes(block);
+            let cached = Cached { block: block.clone(), hints: OnceCell::new() };
+            self.blocks.borrow_mut().insert(key, cached, bytes);
         }
         block
     }

@@ -1,0 +1,202 @@
+//! Which blocks stay: two queues and a memory of what left (the S3-FIFO scheme of Yang et al.,
+//! SOSP 2023).
+//!
+//! New blocks go into a small queue, a tenth of the budget. One that is asked for again before its
+//! end moves to the main queue, the others leave: a scan pushes out only what nobody uses. The
+//! main queue gives blocks that were used another round. A block that comes back soon after it
+//! left goes to the main queue at once.
+//!
+//! Being found writes one byte and moves nothing. A reader notes where it found a block; the next
+//! time one comparison tells whether it is still there.
+
+use super::BlockKey;
+use crate::prefetch::prefetch;
+use ahash::RandomState;
+use std::cell::Cell;
+use std::collections::VecDeque;
+
+/// Uses that are counted.
+const MOST_USES: u8 = 3;
+/// Uses that a block needs in the small queue to get into the main one.
+const ENOUGH_USES: u8 = 1;
+/// Share of the small queue in the budget: one of so many.
+const SMALL_SHARE: u64 = 10;
+/// Cost of a slot beside what it holds: itself, its places in queue, map and memory of the gone.
+const OVERHEAD: u64 = 192;
+
+// Their seeds are fixed, and nobody walks through them.
+#[allow(clippy::disallowed_types)]
+type Map = std::collections::HashMap<BlockKey, u32, RandomState>;
+#[allow(clippy::disallowed_types)]
+type Set = std::collections::HashSet<BlockKey, RandomState>;
+
+/// A block in memory; on one cache line when `B` is small enough.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Slot<B> {
+    key: BlockKey,
+    block: Option<B>,
+    weight: u32,
+    uses: Cell<u8>,
+}
+
+/// Blocks, or whatever stands for them, within a budget of bytes.
+#[derive(Debug)]
+pub(super) struct Slots<B> {
+    slots: Vec<Slot<B>>,
+    free: Vec<u32>,
+    by_key: Map,
+    small: VecDeque<u32>,
+    main: VecDeque<u32>,
+    small_bytes: u64,
+    bytes: u64,
+    budget: u64,
+    /// Blocks that left the small queue, oldest first, at most as many as the main queue has.
+    gone: VecDeque<BlockKey>,
+    gone_keys: Set,
+}
+
+impl<B> Slots<B> {
+    /// No blocks, and room for `budget` bytes of them.
+    pub fn new(budget: u64) -> Self {
+        // Fixed seeds: the simulator replays a history byte for byte.
+        let hasher = || RandomState::with_seeds(1, 2, 3, 4);
+        Slots {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_key: Map::with_hasher(hasher()),
+            small: VecDeque::new(),
+            main: VecDeque::new(),
+            small_bytes: 0,
+            bytes: 0,
+            budget,
+            gone: VecDeque::new(),
+            gone_keys: Set::with_hasher(hasher()),
+        }
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes allowed.
+    pub fn budget(&self) -> u64 {
+        self.budget
+    }
+
+    /// The block of this key, and whether it was used since it came or changed queues. `note` is
+    /// the caller's note on where it was the last time.
+    pub fn get(&self, key: BlockKey, note: &Cell<u32>) -> Option<(&B, bool)> {
+        let slot = self.find(key, note)?;
+        let uses = slot.uses.get();
+        slot.uses.set((uses + 1).min(MOST_USES));
+        Some((slot.block.as_ref()?, uses > 0))
+    }
+
+    /// [`Slots::get`] that does not count as use.
+    pub fn peek(&self, key: BlockKey, note: &Cell<u32>) -> Option<&B> {
+        self.find(key, note)?.block.as_ref()
+    }
+
+    /// Asks for the memory of the slot that `note` names.
+    pub fn prefetch(&self, note: &Cell<u32>) {
+        if let Some(slot) = self.slots.get(note.get() as usize) {
+            prefetch(slot);
+        }
+    }
+
+    fn find(&self, key: BlockKey, note: &Cell<u32>) -> Option<&Slot<B>> {
+        let noted = self.slots.get(note.get() as usize);
+        if let Some(slot) = noted.filter(|slot| slot.key == key && slot.block.is_some()) {
+            return Some(slot);
+        }
+        let at = *self.by_key.get(&key)?;
+        note.set(at);
+        self.slots.get(at as usize)
+    }
+
+    /// Puts a block of so many bytes in; others leave until it fits.
+    pub fn insert(&mut self, key: BlockKey, block: B, bytes: usize) {
+        let weight = bytes as u64 + OVERHEAD;
+        if weight > self.budget.min(u64::from(u32::MAX)) || self.by_key.contains_key(&key) {
+            return;
+        }
+        // Asked before others leave and are remembered in its stead.
+        let main = self.gone_keys.remove(&key);
+        while self.bytes + weight > self.budget {
+            self.evict();
+        }
+        let slot = Slot { key, block: Some(block), weight: weight as u32, uses: Cell::new(0) };
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.slots[at as usize] = slot;
+                at
+            }
+            None => {
+                self.slots.push(slot);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        self.by_key.insert(key, at);
+        self.bytes += weight;
+        if main {
+            self.main.push_back(at);
+        } else {
+            self.small.push_back(at);
+            self.small_bytes += weight;
+        }
+    }
+
+    /// Lets one block go, or moves one from queue to queue.
+    fn evict(&mut self) {
+        if self.small_bytes > self.budget / SMALL_SHARE || self.main.is_empty() {
+            self.evict_small();
+        } else {
+            self.evict_main();
+        }
+    }
+
+    fn evict_small(&mut self) {
+        let Some(at) = self.small.pop_front() else { return };
+        let slot = &mut self.slots[at as usize];
+        self.small_bytes -= u64::from(slot.weight);
+        if slot.uses.get() >= ENOUGH_USES {
+            slot.uses.set(0);
+            self.main.push_back(at);
+            return;
+        }
+        let key = slot.key;
+        self.remove(at);
+        self.gone.push_back(key);
+        self.gone_keys.insert(key);
+        while self.gone.len() > self.main.len().max(1) {
+            if let Some(oldest) = self.gone.pop_front() {
+                self.gone_keys.remove(&oldest);
+            }
+        }
+    }
+
+    fn evict_main(&mut self) {
+        let Some(at) = self.main.pop_front() else { return };
+        let uses = &self.slots[at as usize].uses;
+        match uses.get() {
+            0 => self.remove(at),
+            used => {
+                uses.set(used - 1);
+                self.main.push_back(at);
+            }
+        }
+    }
+
+    fn remove(&mut self, at: u32) {
+        let slot = &mut self.slots[at as usize];
+        self.by_key.remove(&slot.key);
+        self.bytes -= u64::from(slot.weight);
+        slot.block = None;
+        self.free.push(at);
+    }
+}
+
+#[cfg(test)]
+mod tests;

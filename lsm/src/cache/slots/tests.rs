@@ -1,0 +1,92 @@
+use super::*;
+use crate::TableUid;
+use proptest::prelude::*;
+
+fn key(n: u64) -> BlockKey {
+    BlockKey { uid: TableUid(n % 7), offset: n / 7 * 4096 }
+}
+
+/// Everything that must hold between any two calls.
+fn check(slots: &Slots<u64>) {
+    let queued: Vec<u32> = slots.small.iter().chain(&slots.main).copied().collect();
+    let weight = |at: &u32| u64::from(slots.slots[*at as usize].weight);
+    assert_eq!(slots.bytes, queued.iter().map(weight).sum::<u64>());
+    assert_eq!(slots.small_bytes, slots.small.iter().map(weight).sum::<u64>());
+    assert!(slots.bytes <= slots.budget);
+    assert_eq!(slots.by_key.len(), queued.len());
+    assert!(queued.iter().all(|at| slots.by_key[&slots.slots[*at as usize].key] == *at));
+    assert!(slots.free.iter().all(|at| slots.slots[*at as usize].block.is_none()));
+    assert_eq!(slots.slots.len(), queued.len() + slots.free.len());
+    assert!(slots.gone_keys.iter().all(|key| slots.gone.contains(key)));
+}
+
+proptest! {
+    #[test]
+    fn what_is_found_is_what_was_put_in_whatever_the_note(
+        steps in prop::collection::vec((0u64..60, 0usize..2000, 0u32..80, any::<bool>()), 1..400),
+        budget in 500u64..30_000,
+    ) {
+        let mut slots = Slots::new(budget);
+        for (n, bytes, note, insert) in steps {
+            let note = Cell::new(note);
+            match slots.get(key(n), &note).map(|(block, _)| *block) {
+                Some(found) => {
+                    prop_assert_eq!(found, n);
+                    // The note is right now.
+                    prop_assert_eq!(slots.slots[note.get() as usize].block, Some(n));
+                }
+                None if insert => {
+                    slots.insert(key(n), n, bytes);
+                    let fits = bytes as u64 + OVERHEAD <= budget;
+                    prop_assert_eq!(slots.peek(key(n), &note).is_some(), fits);
+                }
+                None => {}
+            }
+            check(&slots);
+        }
+    }
+}
+
+#[test]
+fn a_scan_pushes_out_nothing_that_is_used() {
+    let mut slots = Slots::new(100 * (1000 + OVERHEAD));
+    let note = Cell::new(0);
+    for round in 0..3 {
+        for n in 0..50 {
+            if slots.get(key(n), &note).is_none() {
+                assert_eq!(round, 0, "block {n} is gone");
+                slots.insert(key(n), n, 1000);
+            }
+        }
+    }
+    for n in 1000..2000 {
+        slots.insert(key(n), n, 1000);
+    }
+    assert!((0..50).all(|n| slots.peek(key(n), &note) == Some(&n)));
+    check(&slots);
+}
+
+#[test]
+fn what_comes_back_soon_stays() {
+    let mut slots = Slots::new(20 * (1000 + OVERHEAD));
+    let note = Cell::new(0);
+    // The main queue must have blocks for the memory of the gone to be of use.
+    for n in 0..10 {
+        slots.insert(key(n), n, 1000);
+        slots.get(key(n), &note);
+    }
+    for n in 100..120 {
+        slots.insert(key(n), n, 1000);
+    }
+    let left = (100..120).find(|n| slots.peek(key(*n), &note).is_none()).unwrap();
+    slots.insert(key(left), left, 1000);
+    for n in 200..230 {
+        slots.insert(key(n), n, 1000);
+    }
+    assert_eq!(slots.peek(key(left), &note), Some(&left));
+}
+
+#[test]
+fn a_slot_takes_one_cache_line() {
+    assert_eq!(size_of::<Slot<crate::cache::Cached>>(), 64);
+}

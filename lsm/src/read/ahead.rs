@@ -1,0 +1,97 @@
+//! Looking ahead: what a group of point reads will need is on its way into the processor's caches
+//! before the first of them is executed.
+//!
+//! A read goes hash slot, record, value; or filter, index, block, entry. Each step takes the whole
+//! group one place further, so that the waits for memory overlap. Nothing is answered here and
+//! nothing changes; a read that was not looked ahead to, or no longer finds what was there, is
+//! slower and no less right.
+
+use super::get::candidates;
+use crate::cache::Step;
+use crate::engine::Shared;
+use crate::env::Env;
+use crate::key_hash;
+use crate::table::Table;
+use crate::version::Version;
+
+/// Reads looked ahead to at once: what they touch must fit the first-level cache.
+const GROUP: usize = 16;
+
+/// How far one read was followed.
+struct Trail<'a, E: Env> {
+    key: &'a [u8],
+    hash: u64,
+    /// The memtable, from the newest on, and the record there.
+    record: Option<(usize, u32)>,
+    /// The table that may have the key, and the block.
+    table: Option<(&'a Table<E>, usize)>,
+}
+
+impl<E: Env> Shared<E> {
+    /// Brings what point reads of these keys need closer. For keys that are read or written right
+    /// afterwards; costs time when they are not.
+    pub fn prefetch(&self, keys: &[&[u8]]) {
+        self.versions.with(|version| {
+            for keys in keys.chunks(GROUP) {
+                let mut trails: [Option<Trail<'_, E>>; GROUP] = std::array::from_fn(|n| {
+                    let key = *keys.get(n)?;
+                    Some(Trail { key, hash: key_hash(key), record: None, table: None })
+                });
+                self.follow(version, &mut trails);
+            }
+        });
+    }
+
+    fn follow<'a>(&self, version: &'a Version<E>, trails: &mut [Option<Trail<'a, E>>; GROUP]) {
+        self.each_memtable(|_, memtable| {
+            trails.iter().flatten().for_each(|trail| memtable.prefetch_slot(trail.hash));
+        });
+        for trail in trails.iter().flatten() {
+            candidates(version, trail.key)
+                .for_each(|live| live.table.table.prefetch_filter(trail.hash));
+        }
+        self.each_memtable(|n, memtable| {
+            for trail in trails.iter_mut().flatten().filter(|trail| trail.record.is_none()) {
+                trail.record = memtable.prefetch_key(trail.hash).map(|record| (n, record));
+            }
+        });
+        for trail in trails.iter_mut().flatten().filter(|trail| trail.record.is_none()) {
+            let mut live = candidates(version, trail.key);
+            let table = live.find(|live| live.table.table.may_contain(trail.hash));
+            trail.table = table.map(|live| (&*live.table.table, 0));
+            trail.table.iter().for_each(|(table, _)| table.prefetch_index(trail.key));
+        }
+        self.each_record(trails, |memtable, record| memtable.prefetch_version(record));
+        for trail in trails.iter_mut().flatten() {
+            let found = trail.table.take();
+            trail.table =
+                found.and_then(|(table, _)| table.prefetch_note(trail.key).map(|i| (table, i)));
+        }
+        self.each_record(trails, |memtable, record| memtable.prefetch_value(record));
+        for step in [Step::Slot, Step::Block, Step::Entry] {
+            for trail in trails.iter().flatten() {
+                if let Some((table, i)) = trail.table {
+                    table.prefetch_block(&self.cache, step, i, trail.hash);
+                }
+            }
+        }
+    }
+
+    /// Runs `f` on every memtable, newest first, with its place.
+    fn each_memtable(&self, mut f: impl FnMut(usize, &crate::Memtable)) {
+        let memory = self.memory.borrow();
+        memory.newest_first().enumerate().for_each(|(n, memtable)| f(n, &memtable.borrow()));
+    }
+
+    /// Runs `f` on every record that was found.
+    fn each_record(
+        &self,
+        trails: &[Option<Trail<'_, E>>; GROUP],
+        mut f: impl FnMut(&crate::Memtable, u32),
+    ) {
+        self.each_memtable(|n, memtable| {
+            let records = trails.iter().flatten().filter_map(|trail| trail.record);
+            records.filter(|(m, _)| *m == n).for_each(|(_, record)| f(memtable, record));
+        });
+    }
+}
