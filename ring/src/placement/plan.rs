@@ -1,4 +1,4 @@
-//! Making a table, and changing it with as few moves as possible.
+//! Making a table, and changing it with few moves.
 //!
 //! A node gives away only what it holds beyond its quota, and only to nodes below theirs, so a
 //! join moves exactly the share of the newcomer. Deterministic: every node computes the same table

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // in helpers: a failure is the test's failure
 
 mod listing;
+mod timing;
 mod world;
 
 use coronet_ring::coordinate::message::Refusal;
