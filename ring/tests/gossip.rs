@@ -4,6 +4,7 @@
 use coronet_ring::gossip::keyspace::{Keyspace, KeyspaceError, KeyspaceId};
 use coronet_ring::gossip::member::{Member, Newness, Standing};
 use coronet_ring::gossip::message::{Body, ClusterName, Delta, Digest, Message};
+use coronet_ring::gossip::snapshot::SnapshotError;
 use coronet_ring::gossip::state::{Event, Founding, Gossip, MAX_DELTA, Target};
 use coronet_ring::{Conflicts, Epoch, Incarnation, NodeId, Table};
 use proptest::prelude::*;
@@ -68,7 +69,7 @@ struct Cluster {
 
 impl Cluster {
     fn new(count: usize, seeds: usize, seed: u64, drop_percent: u64) -> Self {
-        let node = |n| Gossip::new(member(n), founding(seeds), None);
+        let node = |n| Gossip::new(member(n), founding(seeds));
         let nodes = (0..count).map(node).collect();
         Self { nodes, rng: Rng(seed), drop_percent, events: Vec::new(), largest: 0 }
     }
@@ -195,7 +196,7 @@ fn concurrent_definitions_end_as_one_everywhere() {
 
 #[test]
 fn impossible_keyspaces_are_refused() {
-    let mut node = Gossip::new(member(0), founding(1), None);
+    let mut node = Gossip::new(member(0), founding(1));
     let refused = |k: Keyspace| k.check().err();
     assert_eq!(refused(keyspace("")), Some(KeyspaceError::Name));
     assert_eq!(refused(Keyspace { w: 4, ..keyspace("k") }), Some(KeyspaceError::Quorum));
@@ -209,9 +210,9 @@ fn impossible_keyspaces_are_refused() {
 
 #[test]
 fn another_cluster_or_another_founding_is_not_listened_to() {
-    let mut node = Gossip::new(member(0), founding(2), None);
-    let stranger = Gossip::new(member(1), Founding { cluster: 43, ..founding(2) }, None);
-    let misfounded = Gossip::new(member(2), Founding { depth: 2, ..founding(2) }, None);
+    let mut node = Gossip::new(member(0), founding(2));
+    let stranger = Gossip::new(member(1), Founding { cluster: 43, ..founding(2) });
+    let misfounded = Gossip::new(member(2), Founding { depth: 2, ..founding(2) });
     for other in [stranger, misfounded] {
         let (_, message) = other.round(0).remove(0);
         let (from, mut events) = (message.from, Vec::new());
@@ -242,7 +243,7 @@ fn a_restarted_node_is_believed_even_when_its_clock_went_back() {
     cluster.nodes[2].describe(|me| me.weight = 9);
     cluster.rounds_until_agreed(10);
     let again = Member { newness: Newness { generation: 50, version: 1, beat: 0 }, ..member(2) };
-    cluster.nodes[2] = Gossip::new(again, founding(3), None);
+    cluster.nodes[2] = Gossip::new(again, founding(3));
     cluster.rounds_until_agreed(15);
     assert_eq!(cluster.nodes[0].member(NodeId(3)).unwrap().weight, 1);
 }
@@ -385,13 +386,43 @@ fn golden() {
     assert_eq!(bytes, expected);
 }
 
+/// All nodes stop and start again with what they stored.
+#[test]
+fn a_whole_cluster_restarts_with_its_keyspaces_and_placement() {
+    let mut cluster = Cluster::new(5, 3, 3, 0);
+    cluster.rounds_until_agreed(10);
+    cluster.nodes[3].define(keyspace("kept")).unwrap();
+    cluster.nodes[1].define(Keyspace { dropped: true, ..keyspace("gone") }).unwrap();
+    let table = cluster.nodes[0].table().unwrap().clone();
+    cluster.nodes[0].adopt_table(table.change(Epoch(7), table.nodes()[..2].to_vec()).unwrap());
+    cluster.rounds_until_agreed(10);
+    for n in 0..5 {
+        let mut stored = Vec::new();
+        cluster.nodes[n].snapshot(&mut stored);
+        let again =
+            Member { newness: Newness { generation: 200, version: 1, beat: 0 }, ..member(n) };
+        let cut = Gossip::restore(again.clone(), founding(3), &stored[1..]);
+        assert_eq!(cut.err(), Some(SnapshotError::Damaged));
+        let node = Gossip::restore(again.clone(), founding(3), &stored).unwrap();
+        assert_eq!(node.table().map(Table::epoch), Some(Epoch(7)));
+        assert_eq!(node.member(NodeId(n as u128 + 1)), Some(&again), "it speaks for itself anew");
+        let other = Gossip::restore(again, founding(2), &stored);
+        assert_eq!(other.err(), Some(SnapshotError::OtherCluster));
+        cluster.nodes[n] = node;
+    }
+    cluster.rounds_until_agreed(10);
+    let names: Vec<_> = cluster.nodes[4].keyspaces().map(|k| k.name.as_str()).collect();
+    assert_eq!(names, ["kept"]);
+}
+
+/// A founder of one would compute its first table anew, from what it is now.
 #[test]
 fn a_stored_table_is_kept_over_founding() {
-    let nodes = Cluster::new(3, 3, 3, 0);
-    let mut founded = nodes;
-    founded.rounds_until_agreed(10);
-    let table: Table = founded.nodes[0].table().unwrap().clone();
-    let later = table.change(Epoch(5), table.nodes()[..1].to_vec()).unwrap();
-    let node = Gossip::new(member(0), founding(3), Some(later.clone()));
-    assert_eq!(node.table(), Some(&later));
+    let node = Gossip::new(member(0), founding(1));
+    let table = node.table().unwrap().clone();
+    let mut stored = Vec::new();
+    node.snapshot(&mut stored);
+    let changed = Member { rack: "elsewhere".to_owned(), ..member(0) };
+    let node = Gossip::restore(changed, founding(1), &stored).unwrap();
+    assert_eq!(node.table(), Some(&table));
 }

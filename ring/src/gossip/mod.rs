@@ -18,4 +18,5 @@ pub mod detector;
 pub mod keyspace;
 pub mod member;
 pub mod message;
+pub mod snapshot;
 pub mod state;

@@ -79,29 +79,29 @@ pub enum Target {
 /// The state.
 #[derive(Debug, Clone)]
 pub struct Gossip {
-    me: NodeId,
+    pub(super) me: NodeId,
     founding: Founding,
-    name: ClusterName,
-    members: BTreeMap<NodeId, Member>,
-    keyspaces: BTreeMap<KeyspaceId, Keyspace>,
-    table: Option<Table>,
+    pub(super) name: ClusterName,
+    pub(super) members: BTreeMap<NodeId, Member>,
+    pub(super) keyspaces: BTreeMap<KeyspaceId, Keyspace>,
+    pub(super) table: Option<Table>,
     /// Hash of the encoded table.
     table_check: u64,
 }
 
 impl Gossip {
-    /// A node that knows itself, and what it had stored before it stopped.
-    pub fn new(me: Member, founding: Founding, table: Option<Table>) -> Self {
+    /// A node that knows itself and nothing else. A founder of one is a cluster at once.
+    pub fn new(me: Member, founding: Founding) -> Self {
+        let mut gossip = Self::unfounded(me, founding);
+        gossip.found();
+        gossip
+    }
+
+    pub(super) fn unfounded(me: Member, founding: Founding) -> Self {
         let (id, name) = (me.id, founding.name());
         let members = BTreeMap::from([(id, me)]);
         let keyspaces = BTreeMap::new();
-        let mut gossip =
-            Self { me: id, founding, name, members, keyspaces, table: None, table_check: 0 };
-        match table {
-            Some(table) => gossip.set_table(table),
-            None => drop(gossip.found()),
-        }
-        gossip
+        Self { me: id, founding, name, members, keyspaces, table: None, table_check: 0 }
     }
 
     /// Every member known, this node included, ascending by id.
@@ -292,7 +292,12 @@ impl Gossip {
     }
 
     /// Takes what is newer; returns what the sender wants to know.
-    fn learn(&mut self, from: NodeId, delta: Delta, events: &mut Vec<Event>) -> Option<Digest> {
+    pub(super) fn learn(
+        &mut self,
+        from: NodeId,
+        delta: Delta,
+        events: &mut Vec<Event>,
+    ) -> Option<Digest> {
         for member in delta.members {
             self.learn_member(from, member, events);
         }

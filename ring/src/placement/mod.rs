@@ -1,7 +1,7 @@
 //! Where things live: keys in partitions, partitions on nodes and on the cores of one node.
 //!
 //! [`partition`] is arithmetic, [`table`] says which nodes hold a partition, [`plan`] makes tables
-//! and changes them with as few moves as possible, [`report`] says what a table is worth and what
+//! and changes them with few moves, [`report`] says what a table is worth and what
 //! a change costs.
 
 mod codec;
