@@ -156,6 +156,15 @@ impl Model {
         self.first_failed = None;
     }
 
+    /// Every key that was ever written or found.
+    pub fn keys(&self) -> Vec<Vec<u8>> {
+        let written = self.history.iter().flat_map(|batch| &batch.ops).map(|(key, _)| key);
+        let mut keys: Vec<_> = self.base.keys().chain(written).cloned().collect();
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+
     /// The state after the first `upto` batches.
     pub fn state(&self, upto: usize) -> Contents {
         let mut state = self.base.clone();

@@ -16,8 +16,13 @@ pub struct Faults {
     pub sync_error: u32,
     /// A write reports success and stores one bit wrong.
     pub bit_flip: u32,
-    /// A write reports success and lands on another page of the same file.
+    /// A write reports success and lands on another page, of the same file or of another one
+    /// that faults may hit.
     pub misdirected: u32,
+    /// A read reports success and returns one bit wrong; the stored bytes are right.
+    pub read_flip: u32,
+    /// A read reports success and returns another place of the same file.
+    pub misdirected_read: u32,
     /// Bytes the disk holds; writes that would exceed it fail with `StorageFull`.
     pub capacity: Option<u64>,
     /// Faults hit only files whose path contains this text; all files when `None`.
@@ -28,6 +33,20 @@ impl Faults {
     /// No faults: latency only.
     pub fn none() -> Self {
         Faults::default()
+    }
+
+    /// A disk that lies about files whose path contains `only`: what is written or
+    /// read goes wrong or astray without an error. Drawn from a seed.
+    pub fn lies(rng: &mut Rng, only: &str) -> Self {
+        let mut draw = |max: u64| u32::try_from(rng.below(max)).unwrap_or(0);
+        Faults {
+            bit_flip: draw(20_000),
+            misdirected: draw(20_000),
+            read_flip: draw(5_000),
+            misdirected_read: draw(5_000),
+            only: Some(only.to_owned()),
+            ..Faults::default()
+        }
     }
 
     /// Rare errors of all honest kinds (the disk says that it failed), drawn from a seed.

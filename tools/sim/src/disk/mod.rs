@@ -293,14 +293,23 @@ impl Disk {
         if state.fault(path, |faults| faults.read_error, 1) {
             return Err(injected("read", path));
         }
+        let mut offset = to_usize(offset);
+        if state.fault(path, |faults| faults.misdirected_read, 7) {
+            let pages = (state.inode(ino).len() / PAGE).max(1);
+            offset = state.rng.index(pages) * PAGE;
+        }
         let content = state.inode(ino).content();
-        let start = to_usize(offset).min(content.len());
+        let start = offset.min(content.len());
         let end = start.saturating_add(len).min(content.len());
         let mut buf = AlignedBuf::with_capacity(len);
         buf.extend_from_slice(&content[start..end]);
+        if !buf.is_empty() && state.fault(path, |faults| faults.read_flip, 8) {
+            let at = state.rng.index(buf.len());
+            buf[at] ^= 1 << state.rng.index(8);
+        }
         state.stats.reads += 1;
         state.stats.read_bytes += buf.len() as u64;
-        state.notes.push((Tag::Read, ino, offset));
+        state.notes.push((Tag::Read, ino, offset as u64));
         Ok(buf)
     }
 
@@ -434,10 +443,26 @@ impl Disk {
 }
 
 impl State {
+    /// The file a misdirected write lands in: half of the time the right one.
+    fn astray(&mut self, ino: u64) -> u64 {
+        let files = self.names.files();
+        let hit = |path: &Path| match &self.faults.only {
+            Some(part) => path.to_string_lossy().contains(part.as_str()),
+            None => true,
+        };
+        let others: Vec<u64> =
+            files.into_iter().filter(|(path, _)| hit(path)).map(|(_, ino)| ino).collect();
+        if others.is_empty() || self.rng.chance(500_000) {
+            return ino;
+        }
+        others[self.rng.index(others.len())]
+    }
+
     /// Stores a write that reports success, honestly or not.
-    fn store(&mut self, ino: u64, path: &Path, offset: u64, data: &[u8]) {
+    fn store(&mut self, mut ino: u64, path: &Path, offset: u64, data: &[u8]) {
         let mut offset = to_usize(offset);
         if self.fault(path, |faults| faults.misdirected, 5) {
+            ino = self.astray(ino);
             let pages = (self.inode(ino).len() / PAGE).max(2);
             offset = self.rng.index(pages) * PAGE;
         }

@@ -1,0 +1,139 @@
+//! A disk that lies: writes that arrive wrong or elsewhere, reads that return something else, and
+//! crashes on top. One rule: every answer is right or a reported error, and every acknowledged
+//! durable write is there or its loss is reported.
+//!
+//! The lies are about tables. About the log they are not all detectable: when the newest batch is
+//! written wrong, it looks like one that was being written when the power failed.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod crash_support;
+
+use std::cell::{Cell, RefCell};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use coronet_lsm::{Engine, Error, Options};
+use coronet_sim::{Faults, Latency, Sim, SimEnv, for_each_seed};
+
+use crash_support::model::{End, Model};
+use crash_support::workload::Workload;
+use crash_support::{DIR, options, prepare, scan_all};
+
+/// What happened over all seeds, so that the test proves that it tests something.
+#[derive(Debug, Default)]
+struct Coverage {
+    faults: Cell<u64>,
+    right: Cell<u64>,
+    reported: Cell<u64>,
+    quarantined: Cell<u64>,
+    unconfirmed: Cell<u64>,
+}
+
+fn add(cell: &Cell<u64>, n: u64) {
+    cell.set(cell.get() + n);
+}
+
+struct World<'a> {
+    sim: Sim,
+    env: SimEnv,
+    options: Options,
+    model: Rc<RefCell<Model>>,
+    coverage: &'a Coverage,
+}
+
+impl World<'_> {
+    fn open(&self) -> Engine<SimEnv> {
+        let open = Engine::open(self.env.clone(), Path::new(DIR), self.options.clone());
+        self.sim
+            .block_on(open)
+            .expect("tables that are damaged do not keep the engine from opening")
+    }
+
+    /// Checks every key by itself: right for a state after the required writes, or reported.
+    fn check(&mut self, end: End) {
+        let engine = self.open();
+        let required = self.model.borrow().required(end);
+        let keys = self.model.borrow().keys();
+        for key in keys {
+            match self.sim.block_on(engine.get(&key)) {
+                Ok(value) => {
+                    self.model.borrow_mut().check_get(&key, value.as_deref(), required);
+                    add(&self.coverage.right, 1);
+                }
+                Err(Error::Corruption { .. }) => add(&self.coverage.reported, 1),
+                Err(other) => panic!("{other}"),
+            }
+        }
+        match self.sim.block_on(scan_all(&engine)) {
+            Ok(contents) => {
+                assert!(
+                    self.model
+                        .borrow()
+                        .find_prefix(&contents, required, self.model.borrow().len())
+                        .is_some()
+                );
+            }
+            Err(error) => assert!(matches!(error, Error::Corruption { .. }), "{error}"),
+        }
+        self.sim.run_for(Duration::from_secs(2));
+        add(&self.coverage.quarantined, engine.stats().lost_ranges);
+    }
+}
+
+fn run(seed: u64, coverage: &Coverage) -> u64 {
+    let sim = Sim::new(seed);
+    let env = sim.node_env("node");
+    let mut rng = sim.rng();
+    let mut options = options(&mut rng);
+    options.scrub_bytes_per_second = [0, 1 << 20][rng.index(2)];
+    options.scrub_pause = Duration::from_millis(20);
+    sim.block_on(prepare(&env));
+    let mut world = World { sim, env, options, model: Rc::default(), coverage };
+    if rng.below(3) == 0 {
+        // A slow disk: a tenth of all operations take a hundred times as long.
+        let slow = Latency { slow: 100_000, slow_factor: 100, ..Latency::default() };
+        world.env.disk().set_latency(slow);
+    }
+    let engine = world.open();
+    let workload = Workload::new(&world.env, engine.clone(), &world.model, rng.fork());
+    workload.read_errors_allowed.set(true);
+    workload.start();
+    world.env.disk().set_faults(Faults::lies(&mut rng, ".sst"));
+    world.sim.run_events(rng.range(2_000, 20_000));
+    add(&coverage.faults, world.env.disk().stats().faults);
+    add(&coverage.unconfirmed, engine.stats().damage_not_confirmed);
+    world.env.disk().set_faults(Faults::none());
+    drop((engine, workload));
+    let end = [End::Process, End::Power][rng.index(2)];
+    world.env = match end {
+        End::Process => world.sim.kill(&world.env),
+        _ => world.sim.crash(&world.env),
+    };
+    world.check(end);
+    // What was found out is not forgotten: the same rule holds in the next life.
+    world.env = world.sim.kill(&world.env);
+    world.check(end);
+    world.sim.trace_hash()
+}
+
+#[test]
+fn a_lying_disk_never_gives_a_wrong_answer() {
+    let coverage = Coverage::default();
+    for_each_seed(0..80, |seed| {
+        run(seed, &coverage);
+    });
+    let Coverage { faults, right, reported, quarantined, unconfirmed } = &coverage;
+    for reached in [faults, right, reported, quarantined, unconfirmed] {
+        assert!(
+            reached.get() > 0 || std::env::var_os("CORONET_SIM_SEED").is_some(),
+            "{coverage:?}"
+        );
+    }
+}
+
+#[test]
+fn the_same_seed_tells_the_same_lies() {
+    let coverage = Coverage::default();
+    assert_eq!(run(7, &coverage), run(7, &coverage));
+}
