@@ -12,6 +12,7 @@ mod engine;
 pub mod env;
 mod error;
 mod flush;
+pub mod fuzz;
 pub mod inspect;
 mod log;
 mod memtable;

@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod cli;
+pub mod fuzz;
 pub mod offline;
 pub mod sim;
 pub mod transfer;

@@ -10,7 +10,7 @@ use crate::{Seq, TableUid};
 pub(super) const VERSION: u32 = 2;
 /// The oldest that can be read: without compression and without `raw_bytes`.
 const OLDEST: u32 = 1;
-const MAGIC: [u8; 8] = *b"CORTABLE";
+pub(super) const MAGIC: [u8; 8] = *b"CORTABLE";
 /// Bytes in use; the rest of the page is zero.
 const USED: usize = 104;
 /// The same in version 1.

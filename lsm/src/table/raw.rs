@@ -1,14 +1,14 @@
 //! A table file as bytes in memory, for offline inspection.
 
 use super::TableInfo;
-use super::block::{Block, Damage, FrameKind, check};
+use super::block::{Block, BlockWalk, Damage, FrameKind, HEADER, Search, check, checksum, seal};
 use super::codec::Codec;
 use super::filter::Filter;
 use super::footer::{BadFooter, Footer, VERSION};
 use super::index::{Handle, Index};
 use super::reader::decode_meta;
 use crate::env::{AlignedBuf, PAGE};
-use crate::{Error, TableUid};
+use crate::{Error, Seq, TableUid};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -60,4 +60,63 @@ pub(crate) fn open_meta(bytes: &[u8]) -> Result<Meta, (u64, String)> {
     let (index_bytes, filter_bytes) = (footer.index_len.into(), footer.filter_len.into());
     let info = footer.info(&index);
     Ok(Meta { info, index, version, index_bytes, filter_bytes, filter, uid: footer.uid })
+}
+
+/// Fills in magic and checksum of a footer, and what must agree with the file's length.
+pub(crate) fn seal_footer(file: &mut [u8]) {
+    let len = file.len() as u64;
+    let page = file.len() - PAGE;
+    file[page..page + 8].copy_from_slice(&super::footer::MAGIC);
+    file[page + 24..page + 32].copy_from_slice(&len.to_le_bytes());
+    let uid = TableUid(super::block::u64_at(file, page + 16).unwrap_or(0));
+    let crc = checksum(uid, page as u64, &[&file[page..page + 12], &file[page + 16..]]);
+    file[page + 12..page + 16].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// The bytes as a data block whose checksum is right: two bytes choose the compression and the
+/// number of restarts, the rest is the payload.
+pub(crate) fn fuzz_block(bytes: &[u8]) {
+    let Some((&[codec, restarts], payload)) = bytes.split_first_chunk() else { return };
+    let uid = TableUid(1);
+    let codec = Codec::from_byte(codec % 3).unwrap_or_default();
+    let mut frame = vec![0; HEADER];
+    frame.extend_from_slice(payload);
+    let restarts = u32::from(restarts % 8);
+    seal(&mut frame, FrameKind::Data, codec, (restarts + 3, restarts), uid, 0);
+    let mut buf = AlignedBuf::default();
+    buf.extend_from_slice(&frame);
+    let len = buf.len();
+    let Ok(block) = Block::open(Rc::new(buf), 0, len, uid, 0) else { return };
+    let key = &payload[..payload.len().min(4)];
+    if let Ok(Search::Found { value, .. }) = block.search(key, Seq(u64::MAX / 2)) {
+        assert!(block.slice(value).len() <= block.payload_len());
+    }
+    let mut walk = BlockWalk::default();
+    let mut more = walk.first(block.clone());
+    while more == Ok(true) {
+        more = walk.advance();
+    }
+    let _ = walk.seek(block, key);
+}
+
+/// The bytes as an index: two bytes choose how many blocks and pages the footer claims.
+pub(crate) fn fuzz_index(bytes: &[u8]) {
+    let Some((&[count, pages], payload)) = bytes.split_first_chunk() else { return };
+    let end = u64::from(pages) * PAGE as u64;
+    if let Ok(index) = Index::decode(payload, count.into(), end) {
+        let at = index.find(&payload[..payload.len().min(6)]);
+        assert!(at <= index.len());
+        assert!((0..index.len()).all(|i| index.handle(i).end() <= end));
+    }
+}
+
+/// The bytes as a filter: one byte chooses how many lines its frame claims.
+pub(crate) fn fuzz_filter(bytes: &[u8]) {
+    let Some((lines, payload)) = bytes.split_first() else { return };
+    if let Ok(filter) = Filter::decode(payload, u32::from(*lines)) {
+        let mut again = Vec::new();
+        filter.encode(&mut again);
+        assert_eq!(again, payload);
+        let _ = filter.may_contain(u64::MAX / 3);
+    }
 }

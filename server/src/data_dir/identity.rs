@@ -54,7 +54,8 @@ impl Identity {
         page
     }
 
-    fn decode(path: &Path, page: &[u8]) -> Result<Self, DataDirError> {
+    /// Reads the first page of an identity file; `path` names it in errors.
+    pub fn decode(path: &Path, page: &[u8]) -> Result<Self, DataDirError> {
         let damaged = |what| DataDirError::Identity { path: path.to_owned(), what };
         let short = || damaged("is cut off");
         let mut reader = Reader::new(page);
