@@ -54,6 +54,8 @@ pub enum ErrorCode {
     Corruption,
     /// The node failed in a way it has no better name for.
     Internal,
+    /// Too few replicas are reachable for what the request asks; nothing was done.
+    NotEnoughReplicas,
     /// An error of a later version, by its number on the wire.
     Unknown(u16),
 }
@@ -79,6 +81,7 @@ const TABLE: &[(ErrorCode, u16, &str)] = &[
     (ErrorCode::InDoubt, ERROR | POSSIBLY_APPLIED | 17, "in doubt, possibly applied"),
     (ErrorCode::Corruption, ERROR | 18, "stored data is corrupt"),
     (ErrorCode::Internal, ERROR | POSSIBLY_APPLIED | 19, "internal error, possibly applied"),
+    (ErrorCode::NotEnoughReplicas, ERROR | RETRYABLE | 20, "not enough replicas, not applied"),
 ];
 
 impl ErrorCode {

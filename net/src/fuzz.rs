@@ -9,7 +9,7 @@ use coronet_ring::{Context, ObjectRef, Table};
 
 use crate::codec::{
     Cursor, ErrorReply, Hello, HelloReply, KeyList, ListPage, ListRequest, MultiResults, Request,
-    RouteReply, StatsReply, Versions, Written,
+    RouteReply, StatsReply, TopologyReply, Versions, Written,
 };
 use crate::frame::{Parsed, ReplyFrame, RequestFrame, RequestHead};
 use crate::limits::Limits;
@@ -73,7 +73,7 @@ pub fn request_bodies(body: &[u8]) {
 /// The bytes as the body of every reply.
 pub fn reply_bodies(body: &[u8]) {
     let _ = (ErrorReply::decode(body), HelloReply::decode(body), Written::decode(body));
-    let _ = (RouteReply::decode(body), StatsReply::decode(body));
+    let _ = (RouteReply::decode(body), StatsReply::decode(body), TopologyReply::decode(body));
     if let Ok(versions) = Versions::decode(body) {
         assert_eq!(versions.iter().count(), versions.len());
     }

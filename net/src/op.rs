@@ -24,11 +24,13 @@ pub enum Op {
     Stats = 8,
     /// Asks where a key lives.
     Route = 9,
+    /// Asks for the cluster's nodes and where partitions are.
+    Topology = 10,
 }
 
 impl Op {
     /// Every operation.
-    pub const ALL: [Op; 9] = [
+    pub const ALL: [Op; 10] = [
         Op::Ping,
         Op::Hello,
         Op::Put,
@@ -38,6 +40,7 @@ impl Op {
         Op::List,
         Op::Stats,
         Op::Route,
+        Op::Topology,
     ];
 
     /// The operation of a number.
@@ -64,6 +67,7 @@ impl Op {
             Op::List => "LIST",
             Op::Stats => "STATS",
             Op::Route => "ROUTE",
+            Op::Topology => "TOPOLOGY",
         }
     }
 

@@ -113,6 +113,7 @@ fn requests(parts: &Parts) -> Vec<Request<'_>> {
             cursor: context,
         }),
         Request::Stats,
+        Request::Topology,
         Request::Route { key },
     ]
 }

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use answers::{Answers, argument};
-use coronet_server::node::{ConnId, CoreId, CoreMessage, NodeEnv, OutputState};
+use coronet_server::node::{ConnId, CoreId, CoreMessage, Door, NodeEnv, OutputState};
 use coronet_server::rt::{
     ConnectionHandler, Cores, CoresConfig, NetStats, RtEnv, RtError, ServeOptions, executor,
 };
@@ -38,6 +38,7 @@ fn serve<H: ConnectionHandler>(
     let running = executor::start_each(&config, |_| {
         let options = ServeOptions {
             listener: listener.take(),
+            peers: None,
             data_cores: cores as u16,
             connection_limit: limit,
             drain: Duration::from_secs(1),
@@ -238,7 +239,9 @@ impl Mover {
 }
 
 impl ConnectionHandler for Mover {
-    fn connect(&self, conn: ConnId) {
+    fn dial_failed(&self, _: u64) {}
+
+    fn connect(&self, conn: ConnId, _: Door) {
         self.inputs.borrow_mut().insert(conn, Default::default());
     }
 
@@ -334,7 +337,8 @@ struct Bouncer {
 }
 
 impl ConnectionHandler for Bouncer {
-    fn connect(&self, _: ConnId) {}
+    fn connect(&self, _: ConnId, _: Door) {}
+    fn dial_failed(&self, _: u64) {}
     fn receive(&self, _: ConnId, _: &[u8]) {}
     fn end_of_input(&self, _: ConnId) {}
     fn disconnect(&self, _: ConnId) {}

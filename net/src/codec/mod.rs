@@ -11,6 +11,7 @@ mod multi;
 mod object;
 mod reply;
 mod request;
+mod topology;
 
 pub use cursor::{Cursor, CursorError};
 pub use error::{DecodeError, ErrorReply};
@@ -20,6 +21,7 @@ pub use multi::{KeyList, KeyListBuf, Keys, MultiEntry, MultiResults, MultiWriter
 pub use object::{VersionRef, Versions, VersionsIter, VersionsWriter, Written};
 pub use reply::{RouteReply, StatsReply};
 pub use request::{Delete, Put, Request};
+pub use topology::{TopologyNode, TopologyReply};
 
 use coronet_ring::bytes::Reader;
 

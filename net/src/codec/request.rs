@@ -59,6 +59,8 @@ pub enum Request<'a> {
         /// The key.
         key: &'a [u8],
     },
+    /// The cluster's nodes and placement. Empty body.
+    Topology,
 }
 
 impl<'a> Request<'a> {
@@ -87,6 +89,7 @@ impl<'a> Request<'a> {
             Op::Ping => Ok(Request::Ping(body)),
             Op::Hello => Ok(Request::Hello(Hello::decode(body)?)),
             Op::Stats => finished(&Reader::new(body)).map(|()| Request::Stats),
+            Op::Topology => finished(&Reader::new(body)).map(|()| Request::Topology),
         }
     }
 
@@ -101,6 +104,7 @@ impl<'a> Request<'a> {
             Request::MultiGet(_) => Op::MultiGet,
             Request::List(_) => Op::List,
             Request::Stats => Op::Stats,
+            Request::Topology => Op::Topology,
             Request::Route { .. } => Op::Route,
         }
     }
@@ -131,7 +135,7 @@ impl<'a> Request<'a> {
             Request::Delete(delete) => write_key_and_context(body, delete.key, delete.context),
             Request::MultiGet(keys) => keys.write(body),
             Request::List(list) => list.write(body),
-            Request::Stats => {}
+            Request::Stats | Request::Topology => {}
         }
     }
 }

@@ -95,6 +95,11 @@ impl List {
         list
     }
 
+    /// The partition it has come to.
+    pub fn partition(&self) -> PartitionId {
+        PartitionId(self.at.partition as u16) // at most 2^15
+    }
+
     /// A node answered about `partition`.
     pub fn on_answer(
         &mut self,

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use ahash::AHashMap;
-use coronet_server::node::{ConnId, CoreMessage, OutputState};
+use coronet_server::node::{ConnId, CoreMessage, Door, OutputState};
 use coronet_server::rt::ConnectionHandler;
 
 use super::answers::Answers;
@@ -47,7 +47,9 @@ impl EchoHandler {
 }
 
 impl ConnectionHandler for EchoHandler {
-    fn connect(&self, conn: ConnId) {
+    fn dial_failed(&self, _: u64) {}
+
+    fn connect(&self, conn: ConnId, _: Door) {
         self.state.borrow_mut().connections.insert(conn, Connection::default());
     }
 

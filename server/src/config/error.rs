@@ -66,6 +66,15 @@ pub enum ConfigError {
         /// The CPU.
         cpu: usize,
     },
+    /// The node is not among the nodes of its cluster.
+    #[error(
+        "cluster.nodes does not name this node; add {peers} (listen.peers), the same list on all \
+         nodes"
+    )]
+    NotInCluster {
+        /// Where this node listens for the others.
+        peers: SocketAddr,
+    },
 }
 
 impl ConfigError {

@@ -4,10 +4,12 @@
 //! one name, `group.name`; in the environment it is `CORONET_GROUP_NAME`. A name nobody knows is
 //! an error that names the closest known one, never ignored.
 
+mod cluster;
 mod error;
 mod settings;
 mod value;
 
+pub use cluster::ClusterSettings;
 pub use error::ConfigError;
 pub use value::{ControlCore, DataCores};
 
@@ -36,7 +38,7 @@ pub struct Config {
     pub partitions: u32,
     /// `listen.clients`: the binary protocol.
     pub clients: SocketAddr,
-    /// `listen.peers`: reserved for other nodes.
+    /// `listen.peers`: the other nodes of the cluster.
     pub peers: SocketAddr,
     /// `listen.http`: reserved for HTTP.
     pub http: SocketAddr,
@@ -48,6 +50,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// `memory.memtable`: size at which a memtable is flushed, per data core, bytes.
     pub memtable_bytes: u64,
+    /// `cluster.*`: the nodes this one works with.
+    pub cluster: ClusterSettings,
     /// `write.durability`: what a request gets that does not ask; `durable` or `buffered`.
     pub buffered_by_default: bool,
     /// `write.sync_interval`: how long a buffered write may stay un-synced.
@@ -87,6 +91,7 @@ impl Default for Config {
             control_core: ControlCore::Shared,
             cache_bytes: 256 << 20,
             memtable_bytes: 64 << 20,
+            cluster: ClusterSettings::default(),
             buffered_by_default: false,
             sync_interval: Duration::from_millis(50),
             blind_writes: BlindWrites::Replace,
@@ -171,7 +176,7 @@ impl Config {
         {
             return Err(ConfigError::ControlOnDataCore { cpu: control });
         }
-        Ok(())
+        self.cluster.check(self)
     }
 }
 

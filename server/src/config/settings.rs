@@ -7,7 +7,7 @@ use std::time::Duration;
 use toml::Value;
 
 use super::value::{boolean, control_core, count, data_cores, duration, size, text};
-use super::{Config, ConfigError, ENV_PREFIX};
+use super::{Config, ConfigError, ENV_PREFIX, cluster};
 use crate::node::BlindWrites;
 
 /// Puts one value into the settings, or says what it must be.
@@ -23,6 +23,12 @@ const SETTINGS: &[(&str, Setter)] = &[
     ("listen.http", |c, v| put(&mut c.http, address(v))),
     ("cores.data", |c, v| put(&mut c.data_cores, data_cores(v))),
     ("cores.control", |c, v| put(&mut c.control_core, control_core(v))),
+    ("cluster.name", |c, v| put(&mut c.cluster.name, text(v).map(str::to_owned))),
+    ("cluster.nodes", |c, v| put(&mut c.cluster.nodes, cluster::nodes(v))),
+    ("cluster.replicas", |c, v| put(&mut c.cluster.replicas, count(v, 1, 7).map(|n| n as u8))),
+    ("cluster.rack", |c, v| put(&mut c.cluster.rack, text(v).map(str::to_owned))),
+    ("cluster.quorum", |c, v| put(&mut c.cluster.mode, cluster::mode(v))),
+    ("cluster.key", |c, v| put(&mut c.cluster.key, text(v).map(|key| Some(key.to_owned())))),
     ("memory.cache", |c, v| put(&mut c.cache_bytes, sized(v, 1 << 20, 1 << 44))),
     ("memory.memtable", |c, v| put(&mut c.memtable_bytes, sized(v, 1 << 20, 4 << 30))),
     ("write.durability", |c, v| put(&mut c.buffered_by_default, buffered(v))),

@@ -95,9 +95,16 @@ pub struct DevArgs {
     /// Data cores: a number, or CPUs such as 0-3,6.
     #[arg(long, value_name = "N|LIST", default_value = "1")]
     pub cores: String,
-    /// Port for clients on 127.0.0.1.
+    /// Port for clients on 127.0.0.1. The peers' port is the next one; each further node is ten
+    /// ports up.
     #[arg(long, default_value_t = 4720)]
     pub port: u16,
+    /// Nodes of a local cluster, each a process of its own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub nodes: u16,
+    /// Replicas of a key; at most as many as there are nodes.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=7))]
+    pub replicas: u8,
 }
 
 #[cfg(test)]

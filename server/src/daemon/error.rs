@@ -24,6 +24,9 @@ pub enum DaemonError {
     /// Exit code 65.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// Exit code 65.
+    #[error("cannot read the stored placement: {0}; remove the file to learn it from the others")]
+    Placement(std::io::Error),
     /// Exit code 66.
     #[error("cannot open the engine of {core}: {cause}")]
     Engine {
@@ -44,6 +47,14 @@ pub enum DaemonError {
     #[error("cannot make a temporary folder: {0}; give --dir DIR")]
     TemporaryFolder(String),
     /// Exit code 69.
+    #[error("cannot start node {node}: {cause}")]
+    Node {
+        /// Which one, from 1.
+        node: u16,
+        /// The reason.
+        cause: std::io::Error,
+    },
+    /// Exit code 69.
     #[error(transparent)]
     Runtime(#[from] RtError),
     /// Exit code 69.
@@ -56,11 +67,11 @@ impl DaemonError {
     pub fn exit_code(&self) -> u8 {
         match self {
             DaemonError::Config(_) | DaemonError::NoDataDir => 64,
-            DaemonError::DataDir(_) => 65,
+            DaemonError::DataDir(_) | DaemonError::Placement(_) => 65,
             DaemonError::Engine { .. } => 66,
             DaemonError::Close { .. } => 67,
             DaemonError::TemporaryFolder(_) => 68,
-            DaemonError::Runtime(_) | DaemonError::Signals(_) => 69,
+            DaemonError::Runtime(_) | DaemonError::Signals(_) | DaemonError::Node { .. } => 69,
             DaemonError::Start(error) => error.exit_code(),
         }
     }

@@ -1,11 +1,15 @@
 //! The node as the runtime's connection handler.
 
-use crate::node::{ConnId, CoreMessage, NodeCore, OutputState};
+use crate::node::{ConnId, CoreMessage, Door, NodeCore, OutputState};
 use crate::rt::{ConnectionHandler, RtEnv};
 
 impl ConnectionHandler for NodeCore<RtEnv> {
-    fn connect(&self, conn: ConnId) {
-        NodeCore::connect(self, conn);
+    fn connect(&self, conn: ConnId, door: Door) {
+        NodeCore::connect(self, conn, door);
+    }
+
+    fn dial_failed(&self, ticket: u64) {
+        NodeCore::dial_failed(self, ticket);
     }
 
     fn receive(&self, conn: ConnId, bytes: &[u8]) {

@@ -6,6 +6,7 @@
 mod cli;
 mod error;
 mod handler;
+mod local;
 mod run;
 
 pub use cli::{Cli, Command, DevArgs, ServeArgs};
@@ -57,6 +58,12 @@ fn check_config(file: &std::path::Path) -> Result<(), DaemonError> {
 
 /// A node to try things out. A temporary folder lives as long as this function.
 fn dev(args: &DevArgs) -> Result<(), DaemonError> {
+    if args.nodes > 1 {
+        return match &args.dir {
+            Some(dir) => local::cluster(args, dir),
+            None => local::cluster(args, temporary_folder()?.path()),
+        };
+    }
     let mut flags =
         vec![("cores.data", args.cores.clone()), ("listen.clients", loopback(args.port))];
     if let Some(dir) = &args.dir {
@@ -65,17 +72,19 @@ fn dev(args: &DevArgs) -> Result<(), DaemonError> {
     let mut config = Config::load(None, environment(), flags)?;
     let temporary = match config.data_dir {
         Some(_) => None,
-        None => Some(
-            tempfile::Builder::new()
-                .prefix("coronet-dev-")
-                .tempdir()
-                .map_err(|error| DaemonError::TemporaryFolder(error.to_string()))?,
-        ),
+        None => Some(temporary_folder()?),
     };
     if let Some(folder) = &temporary {
         config.data_dir = Some(folder.path().to_owned());
     }
     run::node(&config, |ready| say(&invitation(ready, temporary.is_some())))
+}
+
+fn temporary_folder() -> Result<tempfile::TempDir, DaemonError> {
+    tempfile::Builder::new()
+        .prefix("coronet-dev-")
+        .tempdir()
+        .map_err(|error| DaemonError::TemporaryFolder(error.to_string()))
 }
 
 fn loopback(port: u16) -> String {

@@ -1,23 +1,30 @@
 //! A node's life on this machine: check, open the data folder, start the cores, serve, end.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use coronet_lsm::{Durability, Options};
+use coronet_net::Limits as WireLimits;
+use coronet_ring::coordinate::message::Durability as ReplicaDurability;
+use coronet_ring::gossip::member::{Member, Newness, Standing};
+use coronet_ring::{PartitionMap, Table};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::DaemonError;
 use crate::config::{Config, ControlCore};
 use crate::data_dir::{DataDir, Wanted};
-use crate::node::{Control, CoreId, Limits, NodeCore, Shard, ShardConfig};
+use crate::node::{
+    BlindWrites, Cluster, ClusterConfig, Control, CoreId, Limits, NodeCore, Shard, ShardConfig,
+    read_placement,
+};
 use crate::rt::check::{Prepared, Requirements, StartError, prepare};
 use crate::rt::executor::available_cpus;
-use crate::rt::{self, CoreContext, CoresConfig, ServeOptions, Stopper};
+use crate::rt::{self, CoreContext, CoresConfig, RtEnv, ServeOptions, Stopper};
 
 /// Files a core's engine may have open, beside connections.
 const FILES_PER_CORE: u64 = 1024;
@@ -47,6 +54,8 @@ struct Plan {
     data_cores: u16,
     connections: usize,
     listener: Mutex<Option<TcpListener>>,
+    peers: Mutex<Option<TcpListener>>,
+    cluster: Option<ClusterConfig>,
     opened: AtomicUsize,
     ready: mpsc::Sender<()>,
 }
@@ -62,23 +71,29 @@ pub(super) fn node(config: &Config, announce: impl FnOnce(&Ready)) -> Result<(),
     let prepared = prepare_patiently(&Requirements {
         data_dir: dir.clone(),
         listen: Some(config.clients),
+        peers: config.cluster.is_clustered().then_some(config.peers),
         cores: data_cores + usize::from(config.control_core != ControlCore::Shared),
         open_files: config.max_connections + FILES_PER_CORE * data_cores as u64,
         free_bytes: FREE_BYTES,
     })?;
-    let Prepared { listener, lock } = prepared;
+    let Prepared { listener, peers, lock } = prepared;
     let data_cores = u16::try_from(data_cores).unwrap_or(u16::MAX);
-    let data = open_data_dir(config, &dir, data_cores, &cpus)?;
+    let (data, placement) = open_data_dir(config, &dir, data_cores, &cpus)?;
     let clients = listener.as_ref().and_then(|socket| socket.local_addr().ok());
     let clients = clients.unwrap_or(config.clients);
     let (ready, is_ready) = mpsc::channel();
     let plan = Arc::new(Plan {
+        cluster: config
+            .cluster
+            .is_clustered()
+            .then(|| cluster_config(config, &data, &dir, clients, placement)),
         shard: shard_config(config, &data, clients.port()),
         data,
         cpus,
         data_cores,
         connections: usize::try_from(config.max_connections).unwrap_or(usize::MAX),
         listener: Mutex::new(listener),
+        peers: Mutex::new(peers),
         opened: AtomicUsize::new(0),
         ready,
     });
@@ -110,21 +125,23 @@ fn prepare_patiently(needs: &Requirements) -> Result<Prepared, StartError> {
 /// Opens the data folder on an executor of its own, before any core starts.
 fn open_data_dir(
     config: &Config,
-    dir: &std::path::Path,
+    dir: &Path,
     cores: u16,
     cpus: &[usize],
-) -> Result<DataDir, DaemonError> {
+) -> Result<(DataDir, Option<Table>), DaemonError> {
     let wanted = Wanted { cores, partitions: config.partitions, engine: options(config, cores) };
     let path = dir.to_owned();
     let first = CoresConfig { cpus: cpus.iter().copied().take(1).collect() };
     let opened = rt::executor::start(&first, move |context: CoreContext| async move {
-        DataDir::open(&context.env, &path, &wanted).await
+        let data = DataDir::open(&context.env, &path, &wanted).await?;
+        let placement = read_placement(&context.env, &path).await;
+        placement.map(|placement| (data, placement)).map_err(DaemonError::Placement)
     })?;
     let mut data = None;
     for result in opened.join() {
         data = Some(result??);
     }
-    let data = data.ok_or(crate::rt::RtError::Cores(0))?;
+    let (data, placement) = data.ok_or(crate::rt::RtError::Cores(0))?;
     if let Some(before) = data.changed_from {
         eprintln!("coronetd: changed from {before} to {cores} data cores");
     }
@@ -135,7 +152,47 @@ fn open_data_dir(
             config.partitions
         );
     }
-    Ok(data)
+    Ok((data, placement))
+}
+
+/// The node's part in its cluster.
+fn cluster_config(
+    config: &Config,
+    data: &DataDir,
+    dir: &Path,
+    clients: SocketAddr,
+    table: Option<Table>,
+) -> ClusterConfig {
+    let (settings, identity) = (&config.cluster, data.identity());
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let me = Member {
+        id: identity.node_id,
+        newness: Newness { generation: since.as_secs().max(1), ..Newness::default() },
+        incarnation: identity.incarnation,
+        standing: Standing::Up,
+        client_address: clients.to_string(),
+        peer_address: config.peers.to_string(),
+        rack: settings.rack.clone(),
+        weight: 1,
+        cores: identity.cores,
+    };
+    let shard = shard_config(config, data, clients.port());
+    let to_u32 = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+    ClusterConfig {
+        founding: settings.founding(identity.partitions),
+        me,
+        table,
+        replicas: settings.n(),
+        mode: settings.mode,
+        durability: match shard.durability {
+            Durability::Durable => ReplicaDurability::Durable,
+            Durability::Buffered => ReplicaDurability::Buffered,
+        },
+        blind_replaces: config.blind_writes == BlindWrites::Replace,
+        dir: dir.to_owned(),
+        secret: settings.secret(),
+        limits: WireLimits::new(to_u32(shard.limits.key_bytes), to_u32(shard.limits.value_bytes)),
+    }
 }
 
 /// The engine of one of `cores` data cores.
@@ -165,8 +222,11 @@ fn shard_config(config: &Config, data: &DataDir, port: u16) -> ShardConfig {
         ..defaults
     };
     let (node_id, incarnation) = (identity.node_id, identity.incarnation);
+    let clustered = config.cluster.is_clustered();
     ShardConfig {
-        secret: identity.secret,
+        // Contexts of one node must hold on all others.
+        secret: if clustered { config.cluster.secret() } else { identity.secret },
+        clustered,
         port,
         durability: if config.buffered_by_default {
             Durability::Buffered
@@ -242,7 +302,7 @@ async fn run_core(plan: Arc<Plan>, context: CoreContext) -> Result<(), DaemonErr
         None
     };
     let runs_control = if has_own_control { !is_data } else { core == CoreId(0) };
-    let control = runs_control.then(|| Control::new(env.clone(), plan.data_cores));
+    let control = runs_control.then(|| control(&plan, &env));
     // Whoever runs the control core accepts connections too.
     let listener = match plan.listener.lock() {
         Ok(mut listener) if runs_control => listener.take(),
@@ -252,8 +312,13 @@ async fn run_core(plan: Arc<Plan>, context: CoreContext) -> Result<(), DaemonErr
         // Nobody listens any more when the process is ending already.
         let _ = plan.ready.send(());
     }
+    let peers = match plan.peers.lock() {
+        Ok(mut peers) if runs_control => peers.take(),
+        _ => None,
+    };
     let options = ServeOptions {
         listener,
+        peers,
         data_cores: plan.data_cores,
         connection_limit: plan.connections,
         ..ServeOptions::default()
@@ -262,6 +327,18 @@ async fn run_core(plan: Arc<Plan>, context: CoreContext) -> Result<(), DaemonErr
     match shard {
         Some(shard) => shard.close().await.map_err(|cause| DaemonError::Close { core, cause }),
         None => Ok(()),
+    }
+}
+
+/// The control core, with the node's part in its cluster if it has one.
+fn control(plan: &Plan, env: &RtEnv) -> Control<RtEnv> {
+    let control = Control::new(env.clone(), plan.data_cores);
+    let map = PartitionMap::new(plan.shard.partitions, plan.data_cores);
+    match (&plan.cluster, map) {
+        (Some(config), Ok(map)) => {
+            control.with_cluster(Cluster::new(env.clone(), config.clone(), map))
+        }
+        _ => control,
     }
 }
 

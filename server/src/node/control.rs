@@ -14,7 +14,7 @@ use coronet_net::codec::StatsReply;
 use coronet_net::{FrameWriter, Op, ReplyHead, Status};
 use coronet_ring::CoreId;
 
-use super::{ConnId, ControlMessage, CoreMessage, CoreStats, NodeEnv};
+use super::{Cluster, ConnId, ControlMessage, CoreMessage, CoreStats, NodeEnv};
 
 /// How often each data core is asked for a sign of life.
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -24,11 +24,12 @@ const STUCK_AFTER: Duration = Duration::from_secs(5);
 /// The control core. A handle; clones are the same.
 pub struct Control<E: NodeEnv> {
     inner: Rc<RefCell<State<E>>>,
+    cluster: Option<Cluster<E>>,
 }
 
 impl<E: NodeEnv> Clone for Control<E> {
     fn clone(&self) -> Self {
-        Control { inner: Rc::clone(&self.inner) }
+        Control { inner: Rc::clone(&self.inner), cluster: self.cluster.clone() }
     }
 }
 
@@ -74,11 +75,33 @@ impl<E: NodeEnv> Control<E> {
             next_ticket: 0,
             env,
         };
-        Control { inner: Rc::new(RefCell::new(state)) }
+        Control { inner: Rc::new(RefCell::new(state)), cluster: None }
+    }
+
+    /// The same with a part in a cluster.
+    pub fn with_cluster(self, cluster: Cluster<E>) -> Self {
+        Control { cluster: Some(cluster), ..self }
+    }
+
+    /// The node's part in its cluster, if it has one.
+    pub fn cluster(&self) -> Option<&Cluster<E>> {
+        self.cluster.as_ref()
     }
 
     /// A message from a data core.
     pub fn message(&self, message: ControlMessage) {
+        match (message, &self.cluster) {
+            (ControlMessage::Coordinate(request), Some(cluster)) => cluster.coordinate(request),
+            (ControlMessage::Answer { ticket, answer }, Some(cluster)) => {
+                cluster.answered(ticket, answer);
+            }
+            (ControlMessage::Dropped { ticket }, Some(cluster)) => cluster.dropped(ticket),
+            (ControlMessage::Handoff(handoff), Some(cluster)) => cluster.hand_off(handoff),
+            (message, _) => self.count(message),
+        }
+    }
+
+    fn count(&self, message: ControlMessage) {
         let state = &mut *self.inner.borrow_mut();
         match message {
             ControlMessage::Stats { origin, conn, request_id, cost } => {
@@ -88,11 +111,19 @@ impl<E: NodeEnv> Control<E> {
             }
             ControlMessage::CoreStats { ticket, core: _, stats } => state.add(ticket, &stats),
             ControlMessage::Pong { core, beat } => state.pong(core, beat),
+            // A data core sends these only in a cluster.
+            ControlMessage::Coordinate(_)
+            | ControlMessage::Answer { .. }
+            | ControlMessage::Dropped { .. }
+            | ControlMessage::Handoff(_) => {}
         }
     }
 
     /// Asks for signs of life and reports those who gave none.
     pub fn tick(&self) {
+        if let Some(cluster) = &self.cluster {
+            cluster.tick(self.stuck().is_empty());
+        }
         let state = &mut *self.inner.borrow_mut();
         let now = state.env.now();
         if now.since(state.last_ping) < PING_EVERY {

@@ -1,6 +1,6 @@
 //! What runs on one core: a shard, the control core, or both.
 
-use super::{ConnId, Control, CoreMessage, NodeEnv, OutputState, Shard};
+use super::{Cluster, ConnId, Control, CoreMessage, Door, NodeEnv, OutputState, Shard};
 
 /// One core of a node as its shell drives it. Cheap to clone.
 pub struct NodeCore<E: NodeEnv> {
@@ -25,24 +25,44 @@ impl<E: NodeEnv> NodeCore<E> {
         self.shard.as_ref()
     }
 
-    /// See [`Shard::connect`].
-    pub fn connect(&self, conn: ConnId) {
-        self.with_shard(|shard| shard.connect(conn));
+    /// A connection is there: a client's for the shard, a node's for the cluster.
+    pub fn connect(&self, conn: ConnId, door: Door) {
+        match (door, self.cluster()) {
+            (Door::Clients, _) => drop(self.with_shard(|shard| shard.connect(conn))),
+            (Door::Peers | Door::Dialed(_), Some(cluster)) => cluster.connect(conn, door),
+            (Door::Peers | Door::Dialed(_), None) => {}
+        }
     }
 
-    /// See [`Shard::receive`].
+    /// See [`Cluster::dial_failed`].
+    pub fn dial_failed(&self, ticket: u64) {
+        if let Some(cluster) = self.cluster() {
+            cluster.dial_failed(ticket);
+        }
+    }
+
+    /// See [`Shard::receive`] and [`Cluster::receive`].
     pub fn receive(&self, conn: ConnId, bytes: &[u8]) {
-        self.with_shard(|shard| shard.receive(conn, bytes));
+        match self.cluster_of(conn) {
+            Some(cluster) => cluster.receive(conn, bytes),
+            None => drop(self.with_shard(|shard| shard.receive(conn, bytes))),
+        }
     }
 
     /// See [`Shard::end_of_input`].
     pub fn end_of_input(&self, conn: ConnId) {
-        self.with_shard(|shard| shard.end_of_input(conn));
+        match self.cluster_of(conn) {
+            Some(cluster) => cluster.end(conn),
+            None => drop(self.with_shard(|shard| shard.end_of_input(conn))),
+        }
     }
 
-    /// See [`Shard::disconnect`].
+    /// See [`Shard::disconnect`] and [`Cluster::disconnect`].
     pub fn disconnect(&self, conn: ConnId) {
-        self.with_shard(|shard| shard.disconnect(conn));
+        match self.cluster_of(conn) {
+            Some(cluster) => cluster.disconnect(conn),
+            None => drop(self.with_shard(|shard| shard.disconnect(conn))),
+        }
     }
 
     /// See [`Shard::release`].
@@ -62,11 +82,15 @@ impl<E: NodeEnv> NodeCore<E> {
 
     /// See [`Shard::next_dirty`].
     pub fn next_dirty(&self) -> Option<ConnId> {
-        self.with_shard(Shard::next_dirty).flatten()
+        let link = self.cluster().and_then(Cluster::next_dirty);
+        link.or_else(|| self.with_shard(Shard::next_dirty).flatten())
     }
 
     /// See [`Shard::take_output`]. A connection on a core without shard is closed.
     pub fn take_output(&self, conn: ConnId, into: &mut Vec<u8>) -> OutputState {
+        if let Some(cluster) = self.cluster_of(conn) {
+            return cluster.take_output(conn, into);
+        }
         let closed = OutputState { close_after: true, ..OutputState::default() };
         self.with_shard(|shard| shard.take_output(conn, into)).unwrap_or(closed)
     }
@@ -86,7 +110,18 @@ impl<E: NodeEnv> NodeCore<E> {
 
     /// See [`Shard::in_flight`].
     pub fn in_flight(&self) -> usize {
-        self.with_shard(Shard::in_flight).unwrap_or(0)
+        let coordinated = self.cluster().map_or(0, Cluster::in_flight);
+        self.with_shard(Shard::in_flight).unwrap_or(0) + coordinated
+    }
+
+    /// The node's part in its cluster, on the control core of a node that has one.
+    pub fn cluster(&self) -> Option<&Cluster<E>> {
+        self.control.as_ref().and_then(Control::cluster)
+    }
+
+    /// The cluster, if the connection is a link of it.
+    fn cluster_of(&self, conn: ConnId) -> Option<&Cluster<E>> {
+        self.cluster().filter(|cluster| cluster.has(conn))
     }
 
     fn with_shard<R>(&self, act: impl FnOnce(&Shard<E>) -> R) -> Option<R> {

@@ -1,6 +1,7 @@
 //! What a node needs from the world beyond the engine's environment.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use coronet_lsm::env::Env;
 use coronet_ring::CoreId;
@@ -15,6 +16,17 @@ impl fmt::Display for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "connection {}", self.0)
     }
+}
+
+/// How a connection came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Door {
+    /// A client connected.
+    Clients,
+    /// Another node connected.
+    Peers,
+    /// This core dialed it, with this ticket.
+    Dialed(u64),
 }
 
 /// The environment of one core of a node.
@@ -33,6 +45,11 @@ pub trait NodeEnv: Env {
     /// Some connection has bytes to send or changed its state: the shell asks
     /// [`next_dirty`](super::Shard::next_dirty) before it sleeps again.
     fn output_ready(&self);
+
+    /// Starts to connect to another node. The shell answers with a connection through
+    /// [`Door::Dialed`] or with `dial_failed`, both with this ticket, and not before the call
+    /// returned.
+    fn dial(&self, ticket: u64, address: SocketAddr);
 
     /// One line for the operator (standard error in production, kept by the simulator).
     fn log(&self, line: &str);

@@ -1,7 +1,8 @@
 //! What the cores of one node say to each other.
 
 use coronet_lsm::env::Nanos;
-use coronet_ring::CoreId;
+use coronet_ring::coordinate::message::{Answer, Ask};
+use coronet_ring::{CoreId, NodeId, PartitionId};
 
 use super::{ConnId, CoreStats};
 
@@ -32,6 +33,15 @@ pub enum CoreMessage {
     },
     /// To the control core.
     Control(ControlMessage),
+    /// From the control core: do this as a replica.
+    Ask(ShardAsk),
+    /// From the control core: this node is reachable, send it what you keep for it.
+    ReplayHints {
+        /// The node.
+        target: NodeId,
+    },
+    /// From the control core: the hint was delivered.
+    HandedOff(Box<Handoff>),
     /// From the control core: report your counters.
     CollectStats {
         /// The collection this belongs to.
@@ -44,9 +54,70 @@ pub enum CoreMessage {
     },
 }
 
+/// A client's request for the control core to coordinate.
+#[derive(Debug)]
+pub struct Coordinate {
+    /// The core that holds the connection.
+    pub origin: CoreId,
+    /// The connection that waits there.
+    pub conn: ConnId,
+    /// When the request arrived: its deadline counts from here.
+    pub arrived: Nanos,
+    /// Bytes the request holds at the core of the connection.
+    pub cost: usize,
+    /// The whole request frame as it came in.
+    pub frame: Vec<u8>,
+}
+
+/// What the control core asks of a data core as a replica.
+#[derive(Debug)]
+pub struct ShardAsk {
+    /// Comes back in the answers.
+    pub ticket: u64,
+    /// The partition.
+    pub partition: PartitionId,
+    /// The key; empty when the ask is about the partition.
+    pub key: Vec<u8>,
+    /// What to do.
+    pub ask: Ask,
+}
+
+/// A hint on its way to the replica it was kept for.
+#[derive(Debug)]
+pub struct Handoff {
+    /// The replica.
+    pub target: NodeId,
+    /// The data core that keeps the hint.
+    pub core: CoreId,
+    /// The key's partition.
+    pub partition: PartitionId,
+    /// The key.
+    pub key: Vec<u8>,
+    /// The object as it is now.
+    pub object: Vec<u8>,
+    /// What the hint said when it was read.
+    pub noted: Vec<u8>,
+}
+
 /// A message to the control core.
 #[derive(Debug)]
 pub enum ControlMessage {
+    /// Coordinate a client's request.
+    Coordinate(Coordinate),
+    /// A data core's answer to an ask.
+    Answer {
+        /// From the ask.
+        ticket: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// A data core will not answer: what became of the ask is not known.
+    Dropped {
+        /// From the ask.
+        ticket: u64,
+    },
+    /// A hint for a reachable node.
+    Handoff(Handoff),
     /// A client asked for the node's counters.
     Stats {
         /// The core that holds the connection.

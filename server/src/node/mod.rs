@@ -4,6 +4,7 @@
 //! tells another. Owns no socket, file, clock or thread: those come from [`NodeEnv`] and from the
 //! shell around the shard (`server/src/rt`, or the simulator), which moves bytes only.
 
+mod cluster;
 mod control;
 mod core;
 mod env;
@@ -12,9 +13,10 @@ pub mod shard;
 mod stats;
 
 pub use self::core::NodeCore;
+pub use cluster::{Cluster, ClusterConfig, read_placement};
 pub use control::Control;
 pub use coronet_ring::CoreId;
-pub use env::{ConnId, NodeEnv};
-pub use message::{ControlMessage, CoreMessage};
+pub use env::{ConnId, Door, NodeEnv};
+pub use message::{ControlMessage, Coordinate, CoreMessage, Handoff, ShardAsk};
 pub use shard::{BlindWrites, Limits, OpenError, OutputState, Shard, ShardConfig};
 pub use stats::{CoreStats, NodeStats};

@@ -44,6 +44,8 @@ pub struct Requirements {
     pub data_dir: PathBuf,
     /// Where clients connect; `None` when nothing is to be bound.
     pub listen: Option<SocketAddr>,
+    /// Where other nodes connect; `None` for a node on its own.
+    pub peers: Option<SocketAddr>,
     /// Executors, one per core.
     pub cores: usize,
     /// Files and sockets open at once.
@@ -196,8 +198,10 @@ impl fmt::Display for Finding {
 /// What a successful check holds on to for the node.
 #[derive(Debug)]
 pub struct Prepared {
-    /// The bound socket.
+    /// The clients' bound socket.
     pub listener: Option<TcpListener>,
+    /// The other nodes' bound socket.
+    pub peers: Option<TcpListener>,
     /// Holds the data folder's lock while it lives.
     pub lock: DirLock,
 }
@@ -222,7 +226,8 @@ pub fn prepare(needs: &Requirements) -> Result<Prepared, StartError> {
     check_direct_io(&needs.data_dir)?;
     check_space(&needs.data_dir, needs.free_bytes)?;
     let listener = needs.listen.map(bind_soon).transpose()?;
-    Ok(Prepared { listener, lock })
+    let peers = needs.peers.map(bind_soon).transpose()?;
+    Ok(Prepared { listener, peers, lock })
 }
 
 /// Checks everything, whatever fails, and holds on to nothing.
@@ -471,6 +476,7 @@ mod tests {
         let mut needs = Requirements {
             data_dir: dir.path().join("node"),
             listen: None,
+            peers: None,
             cores: 1,
             open_files: 64,
             free_bytes: 1,
@@ -491,6 +497,7 @@ mod tests {
         let impossible = Requirements {
             data_dir: dir.path().join("file"),
             listen: Some("192.0.2.1:1".parse().unwrap()),
+            peers: None,
             cores: usize::MAX >> 40,
             open_files: u64::MAX,
             free_bytes: u64::MAX,

@@ -19,7 +19,7 @@ use super::signal::Signal;
 use super::socket::Net;
 use super::timers::Timers;
 use super::xcore::{Bell, MeshEnd};
-use crate::node::{CoreId, CoreMessage};
+use crate::node::{CoreId, CoreMessage, Door};
 
 /// What travels between the cores of a process.
 #[derive(Debug)]
@@ -31,8 +31,15 @@ pub(super) enum Envelope {
     Socket {
         /// The connection.
         socket: OwnedFd,
+        /// How it came to be.
+        door: Door,
         /// Bytes that arrived before.
         unread: Vec<u8>,
+    },
+    /// Dialing failed.
+    NotDialed {
+        /// From the call.
+        ticket: u64,
     },
 }
 

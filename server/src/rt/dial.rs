@@ -91,7 +91,7 @@ async fn connect(core: &Rc<Core>, address: SocketAddr) -> io::Result<OwnedFd> {
     let pointer = (&raw const address.bytes).cast::<libc::sockaddr>();
     let entry = opcode::Connect::new(types::Fd(socket.as_raw_fd()), pointer, address.len).build();
     let owned =
-        Owned { address: Some(address), _file: Some(Rc::clone(&socket)), ..Owned::default() };
+        Owned { _address: Some(address), _file: Some(Rc::clone(&socket)), ..Owned::default() };
     // SAFETY: the pointer is into the boxed address that `owned` keeps, with its socket.
     let op = unsafe { Op::start(&core.ring, entry, owned) };
     match select(pin!(op), pin!(Sleep::new(core, PATIENCE))).await {

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::fs;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::coop::{coop, counted};
 use super::core::{Core, Envelope};
+use super::dial::dial;
 use super::file::RtFile;
 use super::op::{Op, Owned};
 use super::timers::Sleep;
@@ -198,6 +200,10 @@ impl NodeEnv for RtEnv {
 
     fn output_ready(&self) {
         self.core.signal.kick();
+    }
+
+    fn dial(&self, ticket: u64, address: SocketAddr) {
+        self.spawn(TaskClass::Foreground, dial(Rc::clone(&self.core), ticket, address));
     }
 
     fn log(&self, line: &str) {

@@ -10,11 +10,12 @@ use io_uring::{opcode, types};
 use super::core::{Core, Envelope};
 use super::ring::{Completion, Kind, tag};
 use super::serve::NetStats;
+use crate::node::Door;
 
 /// Connections the kernel completes ahead of us.
 const BACKLOG: i32 = 4096;
 
-/// The listening socket of the accepting core.
+/// A listening socket.
 pub(super) struct Listener {
     socket: TcpListener,
     armed: bool,
@@ -24,11 +25,25 @@ pub(super) struct Listener {
     next_core: usize,
     data_cores: usize,
     limit: usize,
+    door: Door,
+    /// Its number among the core's listeners, in the tags of its operations.
+    index: u64,
 }
 
 impl Listener {
+    /// Deals clients out over the data cores.
+    pub(super) fn clients(socket: TcpListener, data_cores: u16, limit: usize) -> Self {
+        Self::new(socket, usize::from(data_cores.max(1)), limit, Door::Clients)
+    }
+
+    /// Keeps every connection on this core. Other nodes are not counted against the limit:
+    /// clients must not be able to cut a node off.
+    pub(super) fn peers(socket: TcpListener) -> Self {
+        Self::new(socket, 1, usize::MAX, Door::Peers)
+    }
+
     #[allow(unsafe_code)]
-    pub(super) fn new(socket: TcpListener, data_cores: u16, limit: usize) -> Self {
+    fn new(socket: TcpListener, data_cores: usize, limit: usize, door: Door) -> Self {
         // SAFETY: a listening socket; listening again only changes its backlog.
         unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) };
         // A non-blocking socket would make the ring's accept fail instead of wait. Should this
@@ -40,9 +55,16 @@ impl Listener {
             resting: false,
             closing: false,
             next_core: 0,
-            data_cores: usize::from(data_cores.max(1)),
+            data_cores,
             limit,
+            index: u64::from(door == Door::Peers),
+            door,
         }
+    }
+
+    /// Its number in the tags of its operations.
+    pub(super) fn index(&self) -> u64 {
+        self.index
     }
 
     /// Starts accepting unless that goes on or has to rest.
@@ -55,7 +77,7 @@ impl Listener {
         let entry = opcode::AcceptMulti::new(types::Fd(self.socket.as_raw_fd()))
             .flags(libc::SOCK_CLOEXEC)
             .build()
-            .user_data(tag(Kind::Accept, 0));
+            .user_data(tag(Kind::Accept, self.index));
         // SAFETY: the operation has no pointers.
         unsafe { core.ring.push(entry) };
     }
@@ -70,7 +92,7 @@ impl Listener {
     #[allow(unsafe_code)]
     pub(super) fn close(&mut self, core: &Core) {
         if !self.closing && self.armed {
-            let entry = opcode::AsyncCancel::new(tag(Kind::Accept, 0)).build();
+            let entry = opcode::AsyncCancel::new(tag(Kind::Accept, self.index)).build();
             // SAFETY: the operation has no pointers.
             unsafe { core.ring.push(entry.user_data(tag(Kind::Ignore, 0))) };
         }
@@ -88,7 +110,7 @@ impl Listener {
         core: &Core,
         completion: Completion,
         stats: &mut NetStats,
-    ) -> Option<OwnedFd> {
+    ) -> Option<(OwnedFd, Door)> {
         self.armed = completion.more();
         let mut kept = None;
         if completion.result >= 0 {
@@ -98,7 +120,7 @@ impl Listener {
             self.resting = true;
         }
         self.arm(core);
-        kept
+        kept.map(|socket| (socket, self.door))
     }
 
     /// Counts a fresh connection and picks its core.
@@ -111,12 +133,15 @@ impl Listener {
         stats.accepted += 1;
         // Replies leave in whole turns already; waiting for more would only add delay.
         let _ = set_nodelay(&socket);
+        if self.door == Door::Peers {
+            return Some(socket);
+        }
         let to = self.next_core;
         self.next_core = (to + 1) % self.data_cores;
         if to == core.id.index() {
             return Some(socket);
         }
-        let envelope = Envelope::Socket { socket, unread: Vec::new() };
+        let envelope = Envelope::Socket { socket, door: self.door, unread: Vec::new() };
         core.mesh.borrow_mut().send(to, envelope);
         None
     }
@@ -134,7 +159,7 @@ fn is_shortage(result: i32) -> bool {
 }
 
 #[allow(unsafe_code)]
-fn set_nodelay(socket: &OwnedFd) -> io::Result<()> {
+pub(super) fn set_nodelay(socket: &OwnedFd) -> io::Result<()> {
     let one: libc::c_int = 1;
     // SAFETY: the option's value is one readable int.
     let result = unsafe {

@@ -16,6 +16,7 @@ mod buffers;
 mod connection;
 mod coop;
 mod core;
+mod dial;
 mod driver;
 mod env;
 mod file;

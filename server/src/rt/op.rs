@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use coronet_lsm::env::AlignedBuf;
 use io_uring::squeue;
 
+use super::dial::SocketAddress;
 use super::ring::{Kind, Ring, tag};
 
 /// What an operation keeps alive.
@@ -24,6 +25,8 @@ pub(super) struct Owned {
     pub(super) buffer: Option<AlignedBuf>,
     /// Path arguments.
     pub(super) paths: [Option<CString>; 2],
+    /// The address to connect to; only kept.
+    pub(super) _address: Option<Box<SocketAddress>>,
     /// The open file worked on; only kept from being closed.
     pub(super) _file: Option<Rc<OwnedFd>>,
     /// A non-negative result is a new descriptor that must not get lost.

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::env::RtEnv;
-use crate::node::{ConnId, CoreId, CoreMessage, OutputState};
+use crate::node::{ConnId, CoreId, CoreMessage, Door, OutputState};
 
 /// What gives connections their meaning: a node's shard, or an echo.
 ///
@@ -16,8 +16,11 @@ use crate::node::{ConnId, CoreId, CoreMessage, OutputState};
 /// received byte is passed in first; then each connection that became dirty is asked once for its
 /// output, so that all replies of a turn leave in one send.
 pub trait ConnectionHandler: 'static {
-    /// A client connected.
-    fn connect(&self, conn: ConnId);
+    /// A connection is there.
+    fn connect(&self, conn: ConnId, door: Door);
+
+    /// A connection that was dialed under this ticket did not come to be.
+    fn dial_failed(&self, ticket: u64);
 
     /// Bytes arrived.
     fn receive(&self, conn: ConnId, bytes: &[u8]);
@@ -55,11 +58,14 @@ pub trait ConnectionHandler: 'static {
 /// How a core serves.
 #[derive(Debug)]
 pub struct ServeOptions {
-    /// The listening socket, on the one core that accepts.
+    /// The clients' listening socket, on the one core that accepts.
     pub listener: Option<TcpListener>,
+    /// The other nodes' listening socket; what it accepts stays on this core.
+    pub peers: Option<TcpListener>,
     /// Fresh connections are dealt out over this many cores, from core 0 on.
     pub data_cores: u16,
-    /// Connections open at once in the whole process; more are closed at once and counted.
+    /// Connections open at once in the whole process; further clients are closed at once and
+    /// counted.
     pub connection_limit: usize,
     /// How long requests in flight may take to finish when the node ends.
     pub drain: Duration,
@@ -69,6 +75,7 @@ impl Default for ServeOptions {
     fn default() -> Self {
         Self {
             listener: None,
+            peers: None,
             data_cores: 1,
             connection_limit: 12_000,
             drain: Duration::from_secs(5),

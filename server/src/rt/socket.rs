@@ -15,7 +15,7 @@ use super::core::{Core, Envelope};
 use super::listener::Listener;
 use super::ring::{Completion, Ring};
 use super::serve::{ConnectionHandler, NetStats, ServeOptions};
-use crate::node::ConnId;
+use crate::node::{ConnId, Door};
 
 /// Low bits of a connection's number: its place in the table. The rest is a counter that is never
 /// reused.
@@ -51,7 +51,7 @@ pub(super) struct Net {
     spare: Vec<Vec<u8>>,
     /// Connections that may be able to move to another core after this turn's output.
     moving: Vec<ConnId>,
-    listener: Option<Listener>,
+    listeners: Vec<Listener>,
     stats: NetStats,
     drain: Duration,
     waiter: Option<Waker>,
@@ -69,7 +69,7 @@ impl Net {
             buffers: ReceiveBuffers::register(ring)?,
             spare: Vec::new(),
             moving: Vec::new(),
-            listener: None,
+            listeners: Vec::new(),
             stats: NetStats::default(),
             drain: Duration::ZERO,
             waiter: None,
@@ -86,12 +86,11 @@ impl Net {
         self.handler = Some(handler);
         self.drain = options.drain;
         self.phase = Phase::Open;
-        self.listener = options
+        let clients = options
             .listener
-            .map(|socket| Listener::new(socket, options.data_cores, options.connection_limit));
-        if let Some(listener) = &mut self.listener {
-            listener.arm(core);
-        }
+            .map(|socket| Listener::clients(socket, options.data_cores, options.connection_limit));
+        self.listeners = clients.into_iter().chain(options.peers.map(Listener::peers)).collect();
+        self.listeners.iter_mut().for_each(|listener| listener.arm(core));
     }
 
     /// Whether serving has ended; otherwise `waker` is woken when it does.
@@ -110,7 +109,7 @@ impl Net {
 
     /// Whether the kernel holds nothing of the sockets.
     pub(super) fn is_empty(&self) -> bool {
-        self.live == 0 && self.listener.is_none()
+        self.live == 0 && self.listeners.is_empty()
     }
 
     pub(super) fn stats(&self) -> NetStats {
@@ -126,9 +125,10 @@ impl Net {
 
     /// The listener's completion.
     pub(super) fn accepted(&mut self, core: &Core, completion: Completion) {
-        let Some(listener) = &mut self.listener else { return };
-        if let Some(socket) = listener.accepted(core, completion, &mut self.stats) {
-            self.add(core, socket, &[]);
+        let named = |listener: &&mut Listener| listener.index() == completion.rest();
+        let Some(listener) = self.listeners.iter_mut().find(named) else { return };
+        if let Some((socket, door)) = listener.accepted(core, completion, &mut self.stats) {
+            self.add(core, socket, door, &[]);
         }
     }
 
@@ -136,15 +136,18 @@ impl Net {
     pub(super) fn deliver(&mut self, core: &Core, envelope: Envelope) {
         match (envelope, &self.handler) {
             (Envelope::Message(message), Some(handler)) => handler.core_message(message),
-            (Envelope::Message(_), None) => {}
-            (Envelope::Socket { socket, unread }, Some(_)) => self.add(core, socket, &unread),
+            (Envelope::Socket { socket, door, unread }, Some(_)) => {
+                self.add(core, socket, door, &unread);
+            }
+            (Envelope::NotDialed { ticket }, Some(handler)) => handler.dial_failed(ticket),
+            (Envelope::Message(_) | Envelope::NotDialed { .. }, None) => {}
             (Envelope::Socket { .. }, None) => {
                 core.shared.connections.fetch_sub(1, Ordering::Relaxed);
             }
         }
     }
 
-    fn add(&mut self, core: &Core, socket: OwnedFd, unread: &[u8]) {
+    fn add(&mut self, core: &Core, socket: OwnedFd, door: Door, unread: &[u8]) {
         let Some(handler) = self.handler.clone() else { return };
         let slot = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
@@ -154,7 +157,7 @@ impl Net {
         let id = ConnId(self.issued << SLOT_BITS | u64::from(slot));
         self.connections[slot as usize] = Some(Connection::new(id, socket));
         self.live += 1;
-        handler.connect(id);
+        handler.connect(id, door);
         if !unread.is_empty() {
             handler.receive(id, unread);
         }
@@ -379,16 +382,16 @@ impl Net {
         self.live -= 1;
         let unread = handler.release(id);
         let socket = connection.into_socket();
-        core.mesh.borrow_mut().send(to.index(), Envelope::Socket { socket, unread });
+        core.mesh
+            .borrow_mut()
+            .send(to.index(), Envelope::Socket { socket, door: Door::Clients, unread });
     }
 
     // --- time and end -----------------------------------------------------------------------
 
     /// Deadlines.
     pub(super) fn tick(&mut self, core: &Core) {
-        if let Some(listener) = &mut self.listener {
-            listener.tick(core);
-        }
+        self.listeners.iter_mut().for_each(|listener| listener.tick(core));
         if let Some(handler) = &self.handler {
             handler.tick();
         }
@@ -408,9 +411,7 @@ impl Net {
                 if let Some(handler) = &self.handler {
                     handler.drain();
                 }
-                if let Some(listener) = &mut self.listener {
-                    listener.close(core);
-                }
+                self.listeners.iter_mut().for_each(|listener| listener.close(core));
             }
             Phase::Draining(until) => {
                 let busy = self.handler.as_ref().is_some_and(|handler| handler.in_flight() > 0)
@@ -421,9 +422,7 @@ impl Net {
                 }
             }
             Phase::Closing => {
-                if self.listener.as_ref().is_some_and(Listener::is_idle) {
-                    self.listener = None;
-                }
+                self.listeners.retain(|listener| !listener.is_idle());
                 if self.is_empty() {
                     self.phase = Phase::Down;
                     self.handler = None;

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use coronet_net::codec::{Hello, Put, Request};
 use coronet_net::{Op, Parsed, ReplyFrame, ReplyHead, RequestHead, Status};
 use coronet_ring::{Incarnation, NodeId, PartitionMap};
 use coronet_server::node::{
-    ConnId, Control, CoreId, CoreMessage, NodeCore, NodeEnv, OutputState, Shard, ShardConfig,
+    ConnId, Control, CoreId, CoreMessage, Door, NodeCore, NodeEnv, OutputState, Shard, ShardConfig,
 };
 use coronet_sim::{Sim, SimEnv, SimFile};
 
@@ -100,6 +101,10 @@ impl NodeEnv for CoreEnv {
 
     fn output_ready(&self) {}
 
+    fn dial(&self, _: u64, address: SocketAddr) {
+        unreachable!("a single node dials nobody, not even {address}");
+    }
+
     fn log(&self, line: &str) {
         eprintln!("{line}");
     }
@@ -173,7 +178,7 @@ impl TestNode {
         let id = ConnId(self.next_conn.get());
         self.next_conn.set(id.0 + 1);
         let conn = Conn { node: self, core, id, next: std::cell::Cell::new(1) };
-        conn.core().connect(id);
+        conn.core().connect(id, Door::Clients);
         conn
     }
 

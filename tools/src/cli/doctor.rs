@@ -22,6 +22,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<ExitCode, CliError> {
     let needs = Requirements {
         data_dir: args.dir.clone().unwrap_or_else(|| temporary.path().to_owned()),
         listen: Some(args.listen),
+        peers: None,
         cores: args.cores,
         open_files: OPEN_FILES,
         free_bytes: FREE_BYTES,

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -99,6 +100,10 @@ impl NodeEnv for SimNodeEnv {
 
     fn output_ready(&self) {
         self.network.schedule_pump(self.core);
+    }
+
+    fn dial(&self, _: u64, address: SocketAddr) {
+        unreachable!("a node on its own dials nobody, not even {address}");
     }
 
     fn log(&self, line: &str) {

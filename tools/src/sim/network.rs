@@ -9,7 +9,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use coronet_lsm::env::{Env, Nanos};
-use coronet_server::node::{ConnId, CoreId, CoreMessage, NodeCore};
+use coronet_server::node::{ConnId, CoreId, CoreMessage, Door, NodeCore};
 use coronet_sim::{Rng, SimEnv};
 
 use super::client::Client;
@@ -237,7 +237,7 @@ impl Network {
             link.core = to;
         }
         if let Some(new) = new {
-            new.connect(conn);
+            new.connect(conn, Door::Clients);
             if !unread.is_empty() {
                 new.receive(conn, &unread);
             }
@@ -261,7 +261,7 @@ impl Network {
             last_down: now,
         };
         self.links.borrow_mut().insert(conn, link);
-        node.connect(conn);
+        node.connect(conn, Door::Clients);
         self.schedule_pump(core);
         Some(conn)
     }

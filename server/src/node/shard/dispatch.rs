@@ -11,7 +11,7 @@ use coronet_ring::{PartitionId, Token, key_hash};
 use super::reply::{EPOCH, Failure, Ticket};
 use super::{Inner, write};
 use crate::node::stats::count;
-use crate::node::{ControlMessage, CoreMessage, NodeEnv};
+use crate::node::{ControlMessage, Coordinate, CoreMessage, NodeEnv};
 
 /// Replicas of a key: this release serves from one node.
 const REPLICAS: u8 = 1;
@@ -67,6 +67,10 @@ impl<E: NodeEnv> Inner<E> {
             ticket.fail(&failure, out);
             return Progress::Answered;
         }
+        if self.config.clustered && !matches!(call.request, Request::Stats | Request::Route { .. })
+        {
+            return self.coordinate(call, ticket);
+        }
         match &call.request {
             Request::Get { key } => self.on_key(call, ticket, out, key, Self::get),
             Request::Put(put) => self.on_key(call, ticket, out, put.key, Self::write),
@@ -80,12 +84,26 @@ impl<E: NodeEnv> Inner<E> {
                 self.tell_control(ControlMessage::Stats { origin, conn, request_id, cost });
                 Progress::Pending
             }
+            Request::Topology => {
+                let failure = Failure::new(ErrorCode::Unsupported, "this node is in no cluster");
+                ticket.fail(&failure, out);
+                Progress::Answered
+            }
             // Connections answer HELLO themselves; a forwarded one makes no sense.
             Request::Hello(_) | Request::Ping(_) => {
                 ticket.fail(&Failure::new(ErrorCode::InvalidArgument, "misplaced request"), out);
                 Progress::Answered
             }
         }
+    }
+
+    /// Has the control core do a request together with the other nodes.
+    fn coordinate(&self, call: &Call<'_>, ticket: &Ticket) -> Progress {
+        let Ticket { origin, conn, arrived, cost, .. } = *ticket;
+        let frame = call.whole.to_vec();
+        let request = Coordinate { origin, conn, arrived, cost, frame };
+        self.tell_control(ControlMessage::Coordinate(request));
+        Progress::Pending
     }
 
     /// What every operation has to pass.
@@ -96,6 +114,9 @@ impl<E: NodeEnv> Inner<E> {
         }
         if self.draining.get() {
             return Err(Failure::stopping());
+        }
+        if self.config.clustered {
+            return Ok(()); // the coordinator knows how many replicas there are
         }
         let head = call.head;
         let quorum = |name: &str, quorum: Quorum| {

@@ -10,11 +10,14 @@
 mod commits;
 mod connection;
 mod dispatch;
+mod hints;
 mod intake;
 mod list;
 mod multi;
 mod read;
+mod replica;
 mod reply;
+mod turns;
 mod write;
 
 pub use connection::Limits;
@@ -32,7 +35,8 @@ use super::stats::{Counters, count};
 use super::{ConnId, ControlMessage, CoreMessage, CoreStats, NodeEnv};
 use commits::CommitQueue;
 use connection::Connection;
-use write::{KeyLocks, WriteReply};
+use turns::KeyLocks;
+use write::Waiter;
 
 /// Maps with a fixed seed: the simulator replays a history byte for byte.
 type Map<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
@@ -70,6 +74,8 @@ pub struct ShardConfig {
     pub durability: Durability,
     /// What a write without context does.
     pub blind_writes: BlindWrites,
+    /// Whether requests are coordinated over the nodes of a cluster.
+    pub clustered: bool,
     /// Bounds on connections and requests.
     pub limits: Limits,
     /// How the engine is set up.
@@ -88,6 +94,7 @@ impl ShardConfig {
             port: coronet_net::DEFAULT_PORT,
             durability: Durability::Durable,
             blind_writes: BlindWrites::Replace,
+            clustered: false,
             limits: Limits::default(),
             engine: Options::default(),
         }
@@ -147,9 +154,9 @@ struct Inner<E: NodeEnv> {
     conns: RefCell<Map<ConnId, Connection>>,
     dirty: RefCell<VecDeque<ConnId>>,
     scratch: RefCell<Scratch>,
-    durable: CommitQueue<WriteReply>,
-    buffered: CommitQueue<WriteReply>,
-    locks: KeyLocks,
+    durable: CommitQueue<Waiter>,
+    buffered: CommitQueue<Waiter>,
+    locks: KeyLocks<E>,
     /// Parts still missing of requests that several cores answer.
     parts: RefCell<Map<(ConnId, u64), usize>>,
     /// Requests of this core's connections, and of other cores' connections, in flight.
@@ -252,6 +259,9 @@ impl<E: NodeEnv> Shard<E> {
             CoreMessage::Ping { beat } => {
                 inner.tell_control(ControlMessage::Pong { core: inner.me, beat });
             }
+            CoreMessage::Ask(ask) => inner.ask(ask),
+            CoreMessage::ReplayHints { target } => inner.replay_hints(target),
+            CoreMessage::HandedOff(handoff) => inner.handed_off(*handoff),
             // For the control core; the shell that runs one gives it this message.
             CoreMessage::Control(_) => {}
         }
@@ -301,7 +311,7 @@ impl<E: NodeEnv> Shard<E> {
 }
 
 impl<E: NodeEnv> Inner<E> {
-    fn commits(&self, durability: Durability) -> &CommitQueue<WriteReply> {
+    fn commits(&self, durability: Durability) -> &CommitQueue<Waiter> {
         match durability {
             Durability::Durable => &self.durable,
             Durability::Buffered => &self.buffered,

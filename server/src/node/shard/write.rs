@@ -1,14 +1,7 @@
 //! PUT and DELETE: read the key's versions, apply the change, write, acknowledge on commit.
-//!
-//! Between reading and writing a key nobody else may write it. When its versions are in memory
-//! both happen in one go; otherwise the key is locked, and writes to it queue, while they are
-//! read from disk.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 
-use coronet_lsm::env::TaskClass;
 use coronet_lsm::{CachedRead, Durability, Seq};
 use coronet_net::codec::{Request, Written};
 use coronet_net::{self as net, ErrorCode, FrameWriter, Parsed, RequestFrame, RequestHead, Status};
@@ -16,8 +9,10 @@ use coronet_ring::causality::update::{self, Applied, Change, ChangeError};
 use coronet_ring::{Context, Hlc, Token};
 
 use super::dispatch::{Call, Keyed, Progress};
+use super::replica::ReplicaWrite;
 use super::reply::{Failure, Ticket};
-use super::{BlindWrites, Inner, Map, Scratch};
+use super::turns::Turn;
+use super::{BlindWrites, Inner, Scratch};
 use crate::node::NodeEnv;
 use crate::node::stats::count;
 
@@ -30,20 +25,18 @@ pub(super) struct WriteReply {
     context: Vec<u8>,
 }
 
-/// A write that waits until its key's versions are read.
-struct Queued {
-    ticket: Ticket,
-    frame: Vec<u8>,
+/// Who waits for a commit.
+#[derive(Debug)]
+pub(super) enum Waiter {
+    /// A client of this node.
+    Client(WriteReply),
+    /// The control core, for a replica's write.
+    Replica(ReplicaWrite),
 }
 
-/// Engine keys whose versions are being read from disk, with the writes that wait for them.
-pub(super) struct KeyLocks {
-    queues: RefCell<Map<Vec<u8>, VecDeque<Queued>>>,
-}
-
-impl Default for KeyLocks {
-    fn default() -> Self {
-        KeyLocks { queues: RefCell::new(super::map()) }
+impl From<WriteReply> for Waiter {
+    fn from(reply: WriteReply) -> Self {
+        Waiter::Client(reply)
     }
 }
 
@@ -92,8 +85,11 @@ impl<E: NodeEnv> Inner<E> {
         let scratch = &mut *self.scratch.borrow_mut();
         scratch.key.clear();
         Self::engine_key(keyed.partition, keyed.key, &mut scratch.key);
-        if self.join_queue(&scratch.key, ticket, call.whole) {
-            return Progress::Pending;
+        if self.locks.is_locked(&scratch.key) {
+            let turn = Self::queued(ticket.clone(), call.whole.to_vec());
+            if self.locks.join(&scratch.key, turn).is_ok() {
+                return Progress::Pending;
+            }
         }
         let Scratch { key, object, .. } = scratch;
         object.clear();
@@ -105,8 +101,8 @@ impl<E: NodeEnv> Inner<E> {
         let applied = match read {
             Ok(CachedRead::Done(applied)) => applied.map_err(Failure::from),
             Ok(CachedRead::NeedsIo(_)) => {
-                let frame = call.whole.to_vec();
-                self.lock_and_read(key.clone(), Queued { ticket: ticket.clone(), frame });
+                let turn = Self::queued(ticket.clone(), call.whole.to_vec());
+                self.lock_and_read(key.clone(), turn);
                 return Progress::Pending;
             }
             Err(error) => Err(Failure::of_engine(&error)),
@@ -182,7 +178,7 @@ impl<E: NodeEnv> Inner<E> {
         let reply = WriteReply { ticket: ticket.clone(), hlc: applied.hlc, context };
         let patience = || self.env.now().after(self.config.limits.commit_wait);
         let deadline = ticket.deadline.unwrap_or_else(patience);
-        self.commits(wish.durability).push(commit, deadline, reply);
+        self.commits(wish.durability).push(commit, deadline, reply.into());
         Ok(())
     }
 
@@ -190,39 +186,15 @@ impl<E: NodeEnv> Inner<E> {
         self.clock.borrow_mut().tick(self.env.wall_micros())
     }
 
-    /// Queues the write behind others when its key is locked.
-    fn join_queue(&self, key: &[u8], ticket: &Ticket, frame: &[u8]) -> bool {
-        let mut queues = self.locks.queues.borrow_mut();
-        if queues.is_empty() {
-            return false;
-        }
-        let Some(queue) = queues.get_mut(key) else { return false };
-        queue.push_back(Queued { ticket: ticket.clone(), frame: frame.to_vec() });
-        true
-    }
-
-    /// Locks a key, reads its versions from disk and applies what queued meanwhile.
-    fn lock_and_read(self: &Rc<Self>, key: Vec<u8>, first: Queued) {
-        self.locks.queues.borrow_mut().insert(key.clone(), VecDeque::from([first]));
-        let shard = Rc::clone(self);
-        self.env.spawn(TaskClass::Foreground, async move {
-            let read = shard.engine.get_latest(&key).await;
-            // From here to the end nothing waits: the key cannot change under the loop.
-            let queue = shard.locks.queues.borrow_mut().remove(&key).unwrap_or_default();
-            let mut stored = match read {
-                Ok(stored) => stored,
-                Err(error) => {
-                    let failure = Failure::of_engine(&error);
-                    return queue.iter().for_each(|write| shard.refuse(&write.ticket, &failure));
-                }
+    /// A write that waits for its turn.
+    fn queued(ticket: Ticket, frame: Vec<u8>) -> Turn<E> {
+        Box::new(move |shard, key, stored| {
+            let applied = match stored {
+                Ok(stored) => shard.apply_queued(key, stored, &ticket, &frame),
+                Err(error) => Err(Failure::of_engine(error)),
             };
-            for write in queue {
-                match shard.apply_queued(&key, stored.as_deref(), &write) {
-                    Ok(object) => stored = Some(object),
-                    Err(failure) => shard.refuse(&write.ticket, &failure),
-                }
-            }
-        });
+            applied.map_err(|failure| shard.refuse(&ticket, &failure)).ok()
+        })
     }
 
     /// Applies a queued write on top of `stored`; returns the new object.
@@ -230,15 +202,15 @@ impl<E: NodeEnv> Inner<E> {
         &self,
         key: &[u8],
         stored: Option<&[u8]>,
-        write: &Queued,
+        ticket: &Ticket,
+        frame: &[u8],
     ) -> Result<Vec<u8>, Failure> {
-        if write.ticket.is_late(self.env.now()) {
+        if ticket.is_late(self.env.now()) {
             count(&self.counters.deadline_exceeded);
             return Err(Failure::late());
         }
         let unreadable = || Failure::new(ErrorCode::Internal, "a queued frame does not parse");
-        let Ok(Parsed::Frame { frame, .. }) =
-            RequestFrame::parse(&write.frame, self.wire.max_frame)
+        let Ok(Parsed::Frame { frame, .. }) = RequestFrame::parse(frame, self.wire.max_frame)
         else {
             return Err(unreadable());
         };
@@ -251,7 +223,7 @@ impl<E: NodeEnv> Inner<E> {
         let applied = update::apply(stored, &wish.change(), self.issued, now, &mut scratch.object)?;
         scratch.key.clear();
         scratch.key.extend_from_slice(key);
-        self.store(scratch, &wish, applied, &write.ticket)?;
+        self.store(scratch, &wish, applied, ticket)?;
         Ok(scratch.object.clone())
     }
 
@@ -260,8 +232,11 @@ impl<E: NodeEnv> Inner<E> {
     }
 
     /// A write's log batch is committed, or failed.
-    pub(super) fn committed(&self, reply: WriteReply, result: coronet_lsm::Result<Seq>) {
-        let WriteReply { ticket, hlc, context } = reply;
+    pub(super) fn committed(&self, waiter: Waiter, result: coronet_lsm::Result<Seq>) {
+        let WriteReply { ticket, hlc, context } = match waiter {
+            Waiter::Client(reply) => reply,
+            Waiter::Replica(write) => return self.replicated(&write, result.is_ok()),
+        };
         match result {
             Ok(_) => self.answer(&ticket, |out| {
                 let mut frame = FrameWriter::reply(out, &ticket.head(Status::Ok));
@@ -276,7 +251,11 @@ impl<E: NodeEnv> Inner<E> {
     }
 
     /// A write's deadline passed while it waits for its commit.
-    pub(super) fn in_doubt(&self, reply: &WriteReply) {
+    pub(super) fn in_doubt(&self, waiter: &Waiter) {
+        let reply = match waiter {
+            Waiter::Client(reply) => reply,
+            Waiter::Replica(write) => return self.replicated(write, false),
+        };
         count(&self.counters.in_doubt);
         let text = "the deadline passed while the write was on its way to the disk";
         self.refuse(&reply.ticket, &Failure::new(ErrorCode::InDoubt, text));

@@ -1,0 +1,142 @@
+//! Who is in the cluster, where partitions are, who seems alive: gossip and failure detection as
+//! this node runs them.
+
+use std::time::Duration;
+
+use coronet_lsm::env::Nanos;
+use coronet_ring::coordinate::list::Placement;
+use coronet_ring::coordinate::quorum::{Peer, Replicas};
+use coronet_ring::gossip::detector::Detector;
+use coronet_ring::gossip::member::Member;
+use coronet_ring::gossip::message::Message;
+use coronet_ring::gossip::state::{Event, Founding, Gossip, Target};
+use coronet_ring::{Epoch, NodeId, PartitionId, Table};
+
+use super::links::Links;
+
+/// How often a node gossips.
+const INTERVAL: Duration = Duration::from_millis(300);
+
+/// See the module.
+pub(super) struct Members {
+    me: NodeId,
+    pub(super) gossip: Gossip,
+    detector: Detector,
+    next_round: Nanos,
+    /// Replicas per key.
+    n: u8,
+}
+
+/// Microseconds of a point in time.
+pub(super) fn micros(now: Nanos) -> u64 {
+    now.0 / 1000
+}
+
+/// What a round of gossip wants said to whom.
+pub(super) enum Say {
+    To(NodeId, Message),
+    /// Nobody knows yet who is behind the address: a link to it comes first.
+    Reach(String),
+}
+
+impl Members {
+    pub(super) fn new(me: Member, founding: Founding, table: Option<Table>, n: u8) -> Self {
+        let expected = u64::try_from(INTERVAL.as_micros()).unwrap_or(u64::MAX);
+        Members {
+            me: me.id,
+            gossip: Gossip::new(me, founding, table),
+            detector: Detector::new(expected * 2),
+            next_round: Nanos(0),
+            n,
+        }
+    }
+
+    /// Something came from a node.
+    pub(super) fn heard(&mut self, node: NodeId, now: Nanos) {
+        self.detector.heard(node, micros(now));
+    }
+
+    /// Nodes that are linked but silent for improbably long.
+    pub(super) fn suspects(&self, links: &Links, now: Nanos) -> Vec<NodeId> {
+        let others = self.gossip.members().map(|member| member.id).filter(|id| *id != self.me);
+        others.filter(|id| links.is_up(*id) && self.detector.is_suspect(*id, micros(now))).collect()
+    }
+
+    /// Whether a node seems reachable.
+    pub(super) fn is_alive(&self, node: NodeId, links: &Links, now: Nanos) -> bool {
+        node == self.me || (links.is_up(node) && !self.detector.is_suspect(node, micros(now)))
+    }
+
+    /// Time passed: what to say to whom.
+    pub(super) fn tick(&mut self, now: Nanos, random: u64) -> Vec<Say> {
+        self.detector.tick(micros(now));
+        if now < self.next_round {
+            return Vec::new();
+        }
+        self.next_round = now.after(INTERVAL);
+        let round = self.gossip.round(random);
+        let say = |(target, message)| match target {
+            Target::Node(node) => Say::To(node, message),
+            Target::Seed(address) => Say::Reach(address),
+        };
+        round.into_iter().map(say).collect()
+    }
+
+    /// A gossip message came; returns the answer.
+    pub(super) fn on_gossip(
+        &mut self,
+        bytes: &[u8],
+        random: u64,
+        events: &mut Vec<Event>,
+    ) -> Option<Message> {
+        self.gossip.on_message(Message::decode(bytes)?, random, events)
+    }
+
+    /// The version of the placement; zero before there is one.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.gossip.table().map_or(Epoch(0), Table::epoch)
+    }
+
+    /// The replicas of a partition as a coordinator here should ask them: itself first, then the
+    /// others by their place in the list, those that seem dead last of all.
+    pub(super) fn replicas(&self, partition: PartitionId, links: &Links, now: Nanos) -> Replicas {
+        let Some(table) = self.gossip.table() else {
+            let (epoch, none) = (Epoch(0), Vec::new());
+            return Replicas { partition, epoch, homes: none.clone(), stand_ins: none };
+        };
+        let peer = |node: NodeId| Peer {
+            node,
+            rack: rack_number(table, node),
+            alive: self.is_alive(node, links, now),
+        };
+        let mut homes: Vec<Peer> =
+            table.preference(partition, self.n).into_iter().map(peer).collect();
+        homes.sort_by_key(|peer| (peer.node != self.me, !peer.alive));
+        let stand_ins = table.fallbacks(partition, self.n).into_iter().map(peer).collect();
+        Replicas { partition, epoch: table.epoch(), homes, stand_ins }
+    }
+}
+
+/// A number that tells racks apart: the place of the first node that names this rack.
+fn rack_number(table: &Table, node: NodeId) -> u16 {
+    let Some(rack) = table.node(node).map(|placed| placed.rack.as_str()) else { return u16::MAX };
+    let first = table.nodes().iter().position(|placed| placed.rack == rack);
+    first.and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX)
+}
+
+/// The placement as listings ask for it.
+pub(super) struct PlacementNow<'a> {
+    pub members: &'a Members,
+    pub links: &'a Links,
+    pub now: Nanos,
+}
+
+impl Placement for PlacementNow<'_> {
+    fn partitions(&self) -> u32 {
+        self.members.gossip.table().map_or(0, Table::partitions)
+    }
+
+    fn replicas(&self, partition: PartitionId) -> Replicas {
+        self.members.replicas(partition, self.links, self.now)
+    }
+}

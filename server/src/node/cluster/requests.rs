@@ -1,0 +1,274 @@
+//! Requests this node coordinates: machines, their timers, and the asks they have out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coronet_lsm::env::Nanos;
+use coronet_ring::coordinate::budget::{Budget, Budgets};
+use coronet_ring::coordinate::get::Get;
+use coronet_ring::coordinate::list::{List, Placement};
+use coronet_ring::coordinate::message::{Answer, Ask};
+use coronet_ring::coordinate::put::Put;
+use coronet_ring::coordinate::{Effect, Micros};
+use coronet_ring::{NodeId, PartitionId};
+
+use super::client::{Client, View};
+use crate::node::Handoff;
+
+/// Repairs after the reply: per second, and at once.
+const REPAIRS: (u32, u32) = (2_000, 200);
+/// Hedged reads: a twentieth of the reads, at most so many at once.
+const HEDGES: u32 = 50;
+/// Thousandths of a hedge that each request earns.
+const HEDGE_EARNED: u32 = 50;
+
+/// A coordinator's machine.
+pub(super) enum Machine {
+    Put(Put),
+    Get(Get),
+    List(List),
+}
+
+/// A request in progress.
+pub(super) struct Running {
+    machine: Machine,
+    pub client: Client,
+    pub view: View,
+    /// The key; empty for listings.
+    pub key: Vec<u8>,
+    /// When it is ticked next, as in the table of timers.
+    due: Option<Micros>,
+    /// The asks it has out.
+    tickets: BTreeSet<u64>,
+}
+
+/// What an ask in flight is for.
+pub(super) enum Purpose {
+    /// A request's, by number, about a partition.
+    Request { id: u64, partition: PartitionId },
+    /// A repair; its answer changes nothing.
+    Repair,
+    /// A hint on its way to the replica it is for.
+    Handoff(Box<Handoff>),
+    /// Another node's, by its ticket; its bytes are credited when done.
+    Remote { ticket: u64, bytes: u64 },
+}
+
+/// An ask in flight: who answers it (for [`Purpose::Remote`], who asked), and what for.
+pub(super) struct InFlight {
+    pub node: NodeId,
+    pub purpose: Purpose,
+}
+
+/// See the module.
+pub(super) struct Requests {
+    running: BTreeMap<u64, Running>,
+    timers: BTreeSet<(Micros, u64)>,
+    asks: BTreeMap<u64, InFlight>,
+    next_id: u64,
+    pub budgets: Budgets,
+}
+
+/// What a machine is told.
+pub(super) enum Input {
+    Answer { from: NodeId, partition: PartitionId, answer: Answer },
+    Failed(NodeId),
+    Tick,
+}
+
+impl Requests {
+    pub(super) fn new() -> Self {
+        Requests {
+            running: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            asks: BTreeMap::new(),
+            next_id: 0,
+            budgets: Budgets {
+                repair: Budget::new(REPAIRS.0, REPAIRS.1),
+                hedge: Budget::new(0, HEDGES),
+            },
+        }
+    }
+
+    /// Requests not finished yet, their background work included.
+    pub(super) fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    /// A number for a new request.
+    pub(super) fn number(&mut self) -> u64 {
+        self.next_id += 1;
+        self.budgets.hedge.earn(HEDGE_EARNED);
+        self.next_id
+    }
+
+    /// Adds a request whose machine was started.
+    pub(super) fn insert(
+        &mut self,
+        id: u64,
+        machine: Machine,
+        client: Client,
+        view: View,
+        key: Vec<u8>,
+    ) {
+        let tickets = BTreeSet::new();
+        let running = Running { machine, client, view, key, due: None, tickets };
+        self.running.insert(id, running);
+        self.schedule(id);
+    }
+
+    /// A request in progress.
+    pub(super) fn get(&self, id: u64) -> Option<&Running> {
+        self.running.get(&id)
+    }
+
+    /// The request is finished: it and its asks are forgotten.
+    pub(super) fn finish(&mut self, id: u64) {
+        let Some(running) = self.running.remove(&id) else { return };
+        if let Some(due) = running.due {
+            self.timers.remove(&(due, id));
+        }
+        for ticket in running.tickets {
+            self.asks.remove(&ticket);
+        }
+    }
+
+    /// Notes an ask; returns its ticket.
+    pub(super) fn note(&mut self, ask: InFlight) -> u64 {
+        self.next_id += 1;
+        if let Purpose::Request { id, .. } = ask.purpose
+            && let Some(running) = self.running.get_mut(&id)
+        {
+            running.tickets.insert(self.next_id);
+        }
+        self.asks.insert(self.next_id, ask);
+        self.next_id
+    }
+
+    /// The ask of a ticket; forgotten if `last`.
+    pub(super) fn answered(&mut self, ticket: u64, last: bool) -> Option<InFlight> {
+        let ask = self.asks.remove(&ticket)?;
+        let node = ask.node;
+        match ask.purpose {
+            Purpose::Request { id, .. } if last => {
+                if let Some(running) = self.running.get_mut(&id) {
+                    running.tickets.remove(&ticket);
+                }
+            }
+            Purpose::Request { id, partition } => {
+                let purpose = Purpose::Request { id, partition };
+                self.asks.insert(ticket, InFlight { node, purpose });
+            }
+            Purpose::Remote { ticket: theirs, bytes } if !last => {
+                let purpose = Purpose::Remote { ticket: theirs, bytes };
+                self.asks.insert(ticket, InFlight { node, purpose });
+                // Its bytes are credited once, with the last answer.
+                let purpose = Purpose::Remote { ticket: theirs, bytes: 0 };
+                return Some(InFlight { node, purpose });
+            }
+            Purpose::Remote { .. } | Purpose::Repair | Purpose::Handoff(_) => {}
+        }
+        Some(ask)
+    }
+
+    /// Whether hints are on their way to a node.
+    pub(super) fn hands_off_to(&self, node: NodeId) -> bool {
+        let hint = |ask: &InFlight| matches!(ask.purpose, Purpose::Handoff(_));
+        self.asks.values().any(|ask| ask.node == node && hint(ask))
+    }
+
+    /// A node cannot be reached: forgets what it asked and was asked, and returns the requests
+    /// that wait for it.
+    pub(super) fn lost(&mut self, node: NodeId) -> Vec<u64> {
+        let gone: Vec<u64> =
+            self.asks.iter().filter(|(_, ask)| ask.node == node).map(|(t, _)| *t).collect();
+        let mut waiting = BTreeSet::new();
+        for ticket in gone {
+            if let Some(InFlight { purpose: Purpose::Request { id, .. }, .. }) =
+                self.answered(ticket, true)
+            {
+                waiting.insert(id);
+            }
+        }
+        waiting.into_iter().collect()
+    }
+
+    /// Requests whose time has come.
+    pub(super) fn due(&self, now: Nanos) -> Vec<u64> {
+        let now = super::members::micros(now);
+        self.timers.iter().take_while(|(due, _)| *due <= now).map(|(_, id)| *id).collect()
+    }
+
+    /// When the next request is due.
+    pub(super) fn next_due(&self) -> Option<Micros> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// Feeds a machine.
+    pub(super) fn feed(
+        &mut self,
+        id: u64,
+        input: Input,
+        placement: &dyn Placement,
+        now: Nanos,
+        effects: &mut Vec<Effect>,
+    ) {
+        let now = super::members::micros(now);
+        let budgets = &mut self.budgets;
+        let Some(running) = self.running.get_mut(&id) else { return };
+        match (&mut running.machine, input) {
+            (Machine::Put(put), Input::Answer { from, answer, .. }) => {
+                put.on_answer(from, answer, now, effects);
+            }
+            (Machine::Put(put), Input::Failed(node)) => put.on_failed(node, now, effects),
+            (Machine::Put(put), Input::Tick) => put.tick(now, effects),
+            (Machine::Get(get), Input::Answer { from, answer, .. }) => {
+                get.on_answer(from, answer, now, budgets, effects);
+            }
+            (Machine::Get(get), Input::Failed(node)) => get.on_failed(node, now, budgets, effects),
+            (Machine::Get(get), Input::Tick) => get.tick(now, budgets, effects),
+            (Machine::List(list), Input::Answer { from, partition, answer }) => {
+                list.on_answer(from, partition, answer, placement, effects);
+            }
+            (Machine::List(list), Input::Failed(node)) => list.on_failed(node, effects),
+            (Machine::List(list), Input::Tick) => list.tick(now, effects),
+        }
+        self.schedule(id);
+    }
+
+    fn schedule(&mut self, id: u64) {
+        let Some(running) = self.running.get_mut(&id) else { return };
+        let next = match &running.machine {
+            Machine::Put(put) => put.next_tick(),
+            Machine::Get(get) => get.next_tick(),
+            Machine::List(list) => list.next_tick(),
+        };
+        if next != running.due {
+            if let Some(due) = running.due {
+                self.timers.remove(&(due, id));
+            }
+            if let Some(next) = next {
+                self.timers.insert((next, id));
+            }
+            running.due = next;
+        }
+    }
+}
+
+/// Whether more answers follow this one.
+pub(super) fn is_last(answer: &Answer) -> bool {
+    !matches!(answer, Answer::Named { stored: false, .. })
+}
+
+/// The partition a machine's ask is about: its key's, or the one its listing has come to.
+pub(super) fn partition_of(running: &Running) -> PartitionId {
+    match &running.machine {
+        Machine::List(list) => list.partition(),
+        Machine::Put(_) | Machine::Get(_) => running.client.partition,
+    }
+}
+
+/// An ask that merges an object in the background.
+pub(super) fn merge_ask(object: Vec<u8>, hint_for: Option<NodeId>) -> Ask {
+    use coronet_ring::coordinate::message::Durability;
+    Ask::Merge { object, durability: Durability::Durable, hint_for }
+}
