@@ -25,8 +25,14 @@ pub enum DaemonError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// Exit code 65.
-    #[error("cannot read the stored placement: {0}; remove the file to learn it from the others")]
-    Placement(std::io::Error),
+    #[error("cannot read what is known of the cluster: {0}; remove the file to learn it anew")]
+    ClusterView(std::io::Error),
+    /// Exit code 65.
+    #[error(
+        "{0}; check cluster.name and cluster.nodes, or remove the file `cluster` in the data \
+         folder"
+    )]
+    OtherCluster(coronet_ring::gossip::snapshot::SnapshotError),
     /// Exit code 66.
     #[error("cannot open the engine of {core}: {cause}")]
     Engine {
@@ -67,7 +73,9 @@ impl DaemonError {
     pub fn exit_code(&self) -> u8 {
         match self {
             DaemonError::Config(_) | DaemonError::NoDataDir => 64,
-            DaemonError::DataDir(_) | DaemonError::Placement(_) => 65,
+            DaemonError::DataDir(_)
+            | DaemonError::ClusterView(_)
+            | DaemonError::OtherCluster(_) => 65,
             DaemonError::Engine { .. } => 66,
             DaemonError::Close { .. } => 67,
             DaemonError::TemporaryFolder(_) => 68,

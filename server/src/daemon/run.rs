@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use coronet_lsm::{Durability, Options};
 use coronet_net::Limits as WireLimits;
+use coronet_ring::PartitionMap;
 use coronet_ring::coordinate::message::Durability as ReplicaDurability;
 use coronet_ring::gossip::member::{Member, Newness, Standing};
-use coronet_ring::{PartitionMap, Table};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -20,7 +20,7 @@ use crate::config::{Config, ControlCore};
 use crate::data_dir::{DataDir, Wanted};
 use crate::node::{
     BlindWrites, Cluster, ClusterConfig, Control, CoreId, Limits, NodeCore, Shard, ShardConfig,
-    read_placement,
+    read_cluster_view,
 };
 use crate::rt::check::{Prepared, Requirements, StartError, prepare};
 use crate::rt::executor::available_cpus;
@@ -78,7 +78,7 @@ pub(super) fn node(config: &Config, announce: impl FnOnce(&Ready)) -> Result<(),
     })?;
     let Prepared { listener, peers, lock } = prepared;
     let data_cores = u16::try_from(data_cores).unwrap_or(u16::MAX);
-    let (data, placement) = open_data_dir(config, &dir, data_cores, &cpus)?;
+    let (data, view) = open_data_dir(config, &dir, data_cores, &cpus)?;
     let clients = listener.as_ref().and_then(|socket| socket.local_addr().ok());
     let clients = clients.unwrap_or(config.clients);
     let (ready, is_ready) = mpsc::channel();
@@ -86,7 +86,7 @@ pub(super) fn node(config: &Config, announce: impl FnOnce(&Ready)) -> Result<(),
         cluster: config
             .cluster
             .is_clustered()
-            .then(|| cluster_config(config, &data, &dir, clients, placement)),
+            .then(|| cluster_config(config, &data, &dir, clients, view)),
         shard: shard_config(config, &data, clients.port()),
         data,
         cpus,
@@ -128,20 +128,20 @@ fn open_data_dir(
     dir: &Path,
     cores: u16,
     cpus: &[usize],
-) -> Result<(DataDir, Option<Table>), DaemonError> {
+) -> Result<(DataDir, Option<Vec<u8>>), DaemonError> {
     let wanted = Wanted { cores, partitions: config.partitions, engine: options(config, cores) };
     let path = dir.to_owned();
     let first = CoresConfig { cpus: cpus.iter().copied().take(1).collect() };
     let opened = rt::executor::start(&first, move |context: CoreContext| async move {
         let data = DataDir::open(&context.env, &path, &wanted).await?;
-        let placement = read_placement(&context.env, &path).await;
-        placement.map(|placement| (data, placement)).map_err(DaemonError::Placement)
+        let view = read_cluster_view(&context.env, &path).await;
+        view.map(|view| (data, view)).map_err(DaemonError::ClusterView)
     })?;
     let mut data = None;
     for result in opened.join() {
         data = Some(result??);
     }
-    let (data, placement) = data.ok_or(crate::rt::RtError::Cores(0))?;
+    let (data, view) = data.ok_or(crate::rt::RtError::Cores(0))?;
     if let Some(before) = data.changed_from {
         eprintln!("coronetd: changed from {before} to {cores} data cores");
     }
@@ -152,7 +152,7 @@ fn open_data_dir(
             config.partitions
         );
     }
-    Ok((data, placement))
+    Ok((data, view))
 }
 
 /// The node's part in its cluster.
@@ -161,7 +161,7 @@ fn cluster_config(
     data: &DataDir,
     dir: &Path,
     clients: SocketAddr,
-    table: Option<Table>,
+    stored: Option<Vec<u8>>,
 ) -> ClusterConfig {
     let (settings, identity) = (&config.cluster, data.identity());
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -181,7 +181,7 @@ fn cluster_config(
     ClusterConfig {
         founding: settings.founding(identity.partitions),
         me,
-        table,
+        stored,
         replicas: settings.n(),
         mode: settings.mode,
         durability: match shard.durability {
@@ -302,7 +302,13 @@ async fn run_core(plan: Arc<Plan>, context: CoreContext) -> Result<(), DaemonErr
         None
     };
     let runs_control = if has_own_control { !is_data } else { core == CoreId(0) };
-    let control = runs_control.then(|| control(&plan, &env));
+    let control = match runs_control.then(|| control(&plan, &env)).transpose() {
+        Ok(control) => control,
+        Err(error) => {
+            env.stop_all();
+            return Err(error);
+        }
+    };
     // Whoever runs the control core accepts connections too.
     let listener = match plan.listener.lock() {
         Ok(mut listener) if runs_control => listener.take(),
@@ -331,14 +337,15 @@ async fn run_core(plan: Arc<Plan>, context: CoreContext) -> Result<(), DaemonErr
 }
 
 /// The control core, with the node's part in its cluster if it has one.
-fn control(plan: &Plan, env: &RtEnv) -> Control<RtEnv> {
+fn control(plan: &Plan, env: &RtEnv) -> Result<Control<RtEnv>, DaemonError> {
     let control = Control::new(env.clone(), plan.data_cores);
     let map = PartitionMap::new(plan.shard.partitions, plan.data_cores);
     match (&plan.cluster, map) {
         (Some(config), Ok(map)) => {
-            control.with_cluster(Cluster::new(env.clone(), config.clone(), map))
+            let cluster = Cluster::new(env.clone(), config.clone(), map);
+            Ok(control.with_cluster(cluster.map_err(DaemonError::OtherCluster)?))
         }
-        _ => control,
+        _ => Ok(control),
     }
 }
 

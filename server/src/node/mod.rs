@@ -13,7 +13,7 @@ pub mod shard;
 mod stats;
 
 pub use self::core::NodeCore;
-pub use cluster::{Cluster, ClusterConfig, read_placement};
+pub use cluster::{Cluster, ClusterConfig, read_cluster_view};
 pub use control::Control;
 pub use coronet_ring::CoreId;
 pub use env::{ConnId, Door, NodeEnv};

@@ -9,6 +9,7 @@ use coronet_ring::coordinate::quorum::{Peer, Replicas};
 use coronet_ring::gossip::detector::Detector;
 use coronet_ring::gossip::member::Member;
 use coronet_ring::gossip::message::Message;
+use coronet_ring::gossip::snapshot::SnapshotError;
 use coronet_ring::gossip::state::{Event, Founding, Gossip, Target};
 use coronet_ring::{Epoch, NodeId, PartitionId, Table};
 
@@ -40,15 +41,21 @@ pub(super) enum Say {
 }
 
 impl Members {
-    pub(super) fn new(me: Member, founding: Founding, table: Option<Table>, n: u8) -> Self {
+    /// The membership as `stored` has it, or as it is at the very start.
+    pub(super) fn new(
+        me: Member,
+        founding: Founding,
+        stored: Option<&[u8]>,
+        n: u8,
+    ) -> Result<Self, SnapshotError> {
         let expected = u64::try_from(INTERVAL.as_micros()).unwrap_or(u64::MAX);
-        Members {
-            me: me.id,
-            gossip: Gossip::new(me, founding, table),
-            detector: Detector::new(expected * 2),
-            next_round: Nanos(0),
-            n,
-        }
+        let id = me.id;
+        let gossip = match stored {
+            Some(stored) => Gossip::restore(me, founding, stored)?,
+            None => Gossip::new(me, founding),
+        };
+        let detector = Detector::new(expected * 2);
+        Ok(Members { me: id, gossip, detector, next_round: Nanos(0), n })
     }
 
     /// Something came from a node.

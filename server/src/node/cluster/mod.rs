@@ -8,7 +8,7 @@
 //! * [`members`]: gossip, placement, who seems alive.
 //! * [`requests`]: requests in progress and the asks they have out.
 //! * [`client`]: requests and replies in the clients' words.
-//! * [`store`]: the placement on disk.
+//! * [`store`]: what is known of the cluster, on disk.
 
 mod client;
 mod links;
@@ -32,8 +32,9 @@ use coronet_ring::coordinate::message::{Answer, Ask, Durability, Refusal};
 use coronet_ring::coordinate::put::Put;
 use coronet_ring::coordinate::quorum::{Mode, Proof};
 use coronet_ring::gossip::member::Member;
+use coronet_ring::gossip::snapshot::SnapshotError;
 use coronet_ring::gossip::state::{Event, Founding};
-use coronet_ring::{CoreId, NodeId, PartitionId, PartitionMap, Table, key_hash};
+use coronet_ring::{CoreId, NodeId, PartitionId, PartitionMap, key_hash};
 
 use super::shard::OutputState;
 use super::{ConnId, Coordinate, CoreMessage, Door, Handoff, NodeEnv, ShardAsk};
@@ -41,7 +42,7 @@ use client::{Client, View};
 use links::{LinkEvent, Links};
 use members::{Members, PlacementNow, Say};
 use requests::{InFlight, Input, Machine, Purpose, Requests, is_last, merge_ask, partition_of};
-pub use store::read_placement;
+pub use store::read_cluster_view;
 
 /// How often data cores are asked for the hints they keep for reachable nodes.
 const HINTS: Duration = Duration::from_secs(1);
@@ -55,8 +56,8 @@ pub struct ClusterConfig {
     pub founding: Founding,
     /// This node.
     pub me: Member,
-    /// The placement that was stored before the node stopped.
-    pub table: Option<Table>,
+    /// What was stored of the cluster before the node stopped.
+    pub stored: Option<Vec<u8>>,
     /// Replicas of a key.
     pub replicas: u8,
     /// Whether stand-ins count when a request does not say.
@@ -65,7 +66,7 @@ pub struct ClusterConfig {
     pub durability: Durability,
     /// Whether a write without context replaces what its naming replica has.
     pub blind_replaces: bool,
-    /// The folder the placement is kept in.
+    /// The folder that what is known of the cluster is kept in.
     pub dir: PathBuf,
     /// Keys the check of contexts; the same on all nodes.
     pub secret: u64,
@@ -99,22 +100,25 @@ struct State<E: NodeEnv> {
     members: Members,
     requests: Requests,
     next_hints: Nanos,
-    /// A placement that has to be stored.
-    adopted: Option<Table>,
+    /// What is known has changed and has to be stored.
+    changed: bool,
+    /// It is being stored.
+    storing: Rc<Cell<bool>>,
 }
 
 impl<E: NodeEnv> Cluster<E> {
     /// The cluster as this node sees it at its start. `map` says which data core owns what.
-    pub fn new(env: E, config: ClusterConfig, map: PartitionMap) -> Self {
+    ///
+    /// # Errors
+    /// When what was stored is damaged or belongs to another cluster.
+    pub fn new(env: E, config: ClusterConfig, map: PartitionMap) -> Result<Self, SnapshotError> {
         let name = config.founding.name();
         let mut bytes = name.id.to_le_bytes().to_vec();
         bytes.extend_from_slice(&name.founding.to_le_bytes());
         let me = &config.me;
-        let epoch = config.table.as_ref().map_or_else(Default::default, Table::epoch);
-        let greeting = Greeting::new(key_hash(&bytes), me.id, me.incarnation, epoch);
-        let (founding, table) = (config.founding.clone(), config.table.clone());
-        let members = Members::new(me.clone(), founding, table, config.replicas);
-        let adopted = members.gossip.table().filter(|_| config.table.is_none()).cloned();
+        let stored = config.stored.as_deref();
+        let members = Members::new(me.clone(), config.founding.clone(), stored, config.replicas)?;
+        let greeting = Greeting::new(key_hash(&bytes), me.id, me.incarnation, members.epoch());
         let state = State {
             env: env.clone(),
             map,
@@ -122,11 +126,12 @@ impl<E: NodeEnv> Cluster<E> {
             members,
             requests: Requests::new(),
             next_hints: Nanos(0),
-            adopted,
+            changed: true,
+            storing: Rc::default(),
             config,
         };
         let inner = Inner { env, state: RefCell::new(state), timing: Cell::new(false) };
-        Cluster { inner: Rc::new(inner) }
+        Ok(Cluster { inner: Rc::new(inner) })
     }
 
     /// Coordinates a client's request.
@@ -586,11 +591,11 @@ impl<E: NodeEnv> State<E> {
         for event in events {
             match &event {
                 Event::Table(epoch) => {
-                    self.adopted = self.members.gossip.table().cloned();
+                    self.changed = true;
                     self.env.log(&format!("placement of {epoch} adopted"));
                 }
                 Event::Beat(node) => self.members.heard(*node, self.env.now()),
-                Event::Member(_) | Event::Keyspace(_) => {}
+                Event::Member(_) | Event::Keyspace(_) => self.changed = true,
                 Event::Foreign(_)
                 | Event::TableConflict(_)
                 | Event::Impostor(_)
@@ -607,8 +612,9 @@ impl<E: NodeEnv> State<E> {
 
     fn tick(&mut self, healthy: bool) {
         let now = self.env.now();
-        if let Some(table) = self.adopted.take() {
-            self.store(table);
+        if self.changed && !self.storing.get() {
+            self.changed = false;
+            self.store();
         }
         if healthy {
             self.members.gossip.beat();
@@ -637,13 +643,18 @@ impl<E: NodeEnv> State<E> {
         }
     }
 
-    fn store(&self, table: Table) {
-        let (env, dir) = (self.env.clone(), self.config.dir.clone());
+    fn store(&self) {
+        let (env, dir, storing) =
+            (self.env.clone(), self.config.dir.clone(), Rc::clone(&self.storing));
+        let mut view = Vec::new();
+        self.members.gossip.snapshot(&mut view);
+        storing.set(true);
         self.env.spawn(TaskClass::Background, async move {
-            if let Err(error) = store::write(&env, &dir, &table).await {
-                // It is adopted anyway; a restart learns it from the others.
-                env.log(&format!("cannot store the placement: {error}"));
+            if let Err(error) = store::write(&env, &dir, &view).await {
+                // The node goes on; a restart learns it from the others.
+                env.log(&format!("cannot store what is known of the cluster: {error}"));
             }
+            storing.set(false);
         });
     }
 
