@@ -100,11 +100,11 @@ async fn connect(core: &Rc<Core>, address: SocketAddr) -> io::Result<OwnedFd> {
             drop(owned);
             Rc::try_unwrap(socket).map_err(|_| io::Error::other("the socket is still in use"))
         }
-        Either::Right(((), op)) => {
-            // Ends the attempt: the kernel completes the operation, which lets go of the socket.
+        Either::Right(_) => {
+            // Ends the attempt: the kernel completes the operation, whose slot lets go of the
+            // socket then.
             // SAFETY: no memory is passed.
             unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
-            drop(op);
             Err(io::ErrorKind::TimedOut.into())
         }
     }

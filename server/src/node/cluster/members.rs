@@ -35,7 +35,7 @@ pub(super) fn micros(now: Nanos) -> u64 {
 
 /// What a round of gossip wants said to whom.
 pub(super) enum Say {
-    To(NodeId, Message),
+    To(NodeId, Box<Message>),
     /// Nobody knows yet who is behind the address: a link to it comes first.
     Reach(String),
 }
@@ -83,7 +83,7 @@ impl Members {
         self.next_round = now.after(INTERVAL);
         let round = self.gossip.round(random);
         let say = |(target, message)| match target {
-            Target::Node(node) => Say::To(node, message),
+            Target::Node(node) => Say::To(node, Box::new(message)),
             Target::Seed(address) => Say::Reach(address),
         };
         round.into_iter().map(say).collect()
