@@ -1,0 +1,252 @@
+//! What the policies cost and how merges proceed: amplification, steps, space, crashes in the
+//! middle, FIFO.
+#![allow(clippy::unwrap_used)] // a failed step fails the test
+
+mod engine_support;
+
+use coronet_lsm::env::{Env, TaskClass};
+use coronet_lsm::{CompactionPolicy, Options, ScanRange, WriteBatch};
+use coronet_sim::{Rng, Sim, SimEnv};
+use engine_support::{TestEngine, collect, key, open, put, value, write};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+fn options(policy: &str, first_run: u64, table: u64) -> Options {
+    let policy = policy.parse::<CompactionPolicy>().unwrap().sized(first_run, table);
+    Options { compaction: policy, cache_bytes: 16 << 10, ..Options::tiny() }
+}
+
+async fn write_many(env: &SimEnv, engine: &TestEngine, keys: impl Iterator<Item = u64>) {
+    let mut batch = WriteBatch::new();
+    for n in keys {
+        batch.put(&key(n), &value(n, 200));
+        if batch.len() == 40 {
+            write(env, engine, &batch).await;
+            batch.clear();
+        }
+    }
+    write(env, engine, &batch).await;
+}
+
+/// Costs of one policy on overwrites of a fixed set of keys.
+struct Costs {
+    /// Bytes written by flushes and merges per byte of keys and values.
+    write_amplification: f64,
+    /// Disk reads per scan of 50 entries, taken all along.
+    reads_per_scan: f64,
+}
+
+fn overwrite(policy: &str) -> Costs {
+    const KEYS: u64 = 6_000;
+    let sim = Sim::new(3);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let engine = open(&env, options(policy, 64 << 10, 32 << 10)).await;
+        let mut rng = Rng::new(9);
+        write_many(&env, &engine, 0..KEYS).await;
+        engine.flush().await.unwrap();
+        engine.compact().await.unwrap();
+        let start = engine.stats();
+        let (mut reads, mut scans) = (0, 0u32);
+        for _ in 0..40 {
+            let keys: Vec<u64> = (0..500).map(|_| rng.below(KEYS)).collect();
+            write_many(&env, &engine, keys.into_iter()).await;
+            engine.compact().await.unwrap();
+            let before = env.disk().stats().reads;
+            for _ in 0..10 {
+                let range = ScanRange { start: key(rng.below(KEYS - 60)), end: None };
+                let mut scan = engine.scan(range).await.unwrap();
+                for _ in 0..50 {
+                    assert!(scan.next().await.unwrap().is_some());
+                }
+                scans += 1;
+            }
+            reads += env.disk().stats().reads - before;
+        }
+        let stats = engine.stats();
+        let written = stats.flush_bytes + stats.compaction_write_bytes;
+        let written = written - start.flush_bytes - start.compaction_write_bytes;
+        let logical = stats.logical_bytes - start.logical_bytes;
+        Costs {
+            write_amplification: written as f64 / logical as f64,
+            reads_per_scan: reads as f64 / f64::from(scans),
+        }
+    })
+}
+
+#[test]
+fn tiered_writes_half_of_leveled_and_leveled_reads_half_of_tiered() {
+    let leveled = overwrite("leveled");
+    let tiered = overwrite("tiered");
+    let lazy = overwrite("lazy_leveled");
+    let report = format!(
+        "write amplification: leveled {:.2}, lazy {:.2}, tiered {:.2}; \
+         reads per scan: leveled {:.2}, lazy {:.2}, tiered {:.2}",
+        leveled.write_amplification,
+        lazy.write_amplification,
+        tiered.write_amplification,
+        leveled.reads_per_scan,
+        lazy.reads_per_scan,
+        tiered.reads_per_scan,
+    );
+    println!("{report}");
+    assert!(tiered.write_amplification * 2.0 <= leveled.write_amplification, "{report}");
+    assert!(leveled.reads_per_scan * 2.0 <= tiered.reads_per_scan, "{report}");
+    assert!(lazy.write_amplification < leveled.write_amplification, "{report}");
+    assert!(lazy.reads_per_scan < tiered.reads_per_scan, "{report}");
+}
+
+fn table_bytes(env: &SimEnv) -> u64 {
+    let files = env.disk().files();
+    let tables = files.iter().filter(|path| path.extension().is_some_and(|e| e == "sst"));
+    tables.map(|path| env.disk().read_raw(path).map_or(0, |bytes| bytes.len() as u64)).sum()
+}
+
+const TABLE: u64 = 16 << 10;
+/// Merges only level 0; so that one large merge can be asked for later.
+const HEAP: &str = "tree(fanout=2,runs=99,last=99)";
+
+/// Level 1 with several runs of many tables.
+async fn several_runs(env: &SimEnv, engine: &TestEngine) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut model = BTreeMap::new();
+    let mut rng = Rng::new(4);
+    for _ in 0..16 {
+        for _ in 0..5 {
+            let mut batch = WriteBatch::new();
+            for _ in 0..60 {
+                let n = rng.next_u64();
+                let (k, v) = (key(n % 10_000), value(n, 200));
+                batch.put(&k, &v);
+                model.insert(k, v);
+            }
+            write(env, engine, &batch).await;
+        }
+        engine.flush().await.unwrap();
+        engine.compact().await.unwrap();
+    }
+    // The files that the merges left behind go.
+    env.sleep(Duration::from_secs(1)).await;
+    model
+}
+
+fn heap_options() -> Options {
+    let compaction = HEAP.parse::<CompactionPolicy>().unwrap().sized(64 << 10, TABLE);
+    Options { compaction, memtable_bytes: 1 << 20, ..Options::tiny() }
+}
+
+fn one_run() -> CompactionPolicy {
+    "leveled".parse::<CompactionPolicy>().unwrap().sized(1 << 20, TABLE)
+}
+
+#[test]
+fn a_long_merge_frees_its_inputs_as_it_goes() {
+    let sim = Sim::new(11);
+    let env = sim.node_env("a");
+    let engine = sim.block_on(open(&env, heap_options()));
+    let model = sim.block_on(several_runs(&env, &engine));
+    let stats = engine.stats();
+    let runs = stats.level_runs[1];
+    assert!(runs >= 4 && stats.level_tables[1] >= 10 * runs, "{stats:?}");
+    let before = table_bytes(&env);
+    sim.block_on(engine.set_policy(one_run())).unwrap();
+    let (mut most, mut least) = (before, before);
+    while engine.stats().level_runs[1] > 1 || engine.stats().compactions == stats.compactions {
+        sim.run_events(20);
+        most = most.max(table_bytes(&env));
+        least = least.min(table_bytes(&env));
+    }
+    // The output being written, an input of each run that is partly read, and files on their
+    // way to removal.
+    let allowed = before + (runs + 3) * 2 * TABLE;
+    assert!(most <= allowed, "{most} bytes at most, {before} before, {allowed} allowed");
+    assert!(least < before, "nothing was freed");
+    let steps = engine.stats().compaction_steps - stats.compaction_steps;
+    assert!(steps >= 30, "{steps} steps");
+    let found = sim.block_on(collect(&engine, ScanRange::default()));
+    assert_eq!(found, model.into_iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_long_merge_survives_crashes_without_starting_over() {
+    let sim = Sim::new(12);
+    let mut env = sim.node_env("a");
+    let engine = sim.block_on(open(&env, heap_options()));
+    let model = sim.block_on(several_runs(&env, &engine));
+    let data = table_bytes(&env);
+    sim.block_on(engine.set_policy(one_run())).unwrap();
+    sim.run_events(400);
+    let (mut written, mut lives) = (0, 0);
+    let mut engine = Some(engine);
+    let expected: Vec<_> = model.into_iter().collect();
+    loop {
+        let last = engine.take().unwrap();
+        let stats = last.stats();
+        if lives > 0 {
+            written += stats.compaction_write_bytes;
+        }
+        drop(last);
+        env = if lives % 2 == 0 { sim.crash(&env) } else { sim.kill(&env) };
+        lives += 1;
+        let again = sim.block_on(open(&env, heap_options()));
+        assert_eq!(again.policy(), one_run(), "the policy is kept");
+        assert_eq!(sim.block_on(collect(&again, ScanRange::default())), expected);
+        if again.stats().level_runs[1] <= 1 {
+            break;
+        }
+        sim.run_events(300);
+        engine = Some(again);
+        assert!(lives < 500, "no progress over restarts");
+    }
+    assert!(lives >= 4, "{lives} lives: the merge was too short to be cut off");
+    assert!(written <= data * 3 / 2, "{written} bytes written again for {data} bytes of tables");
+}
+
+#[test]
+fn an_urgent_level_0_interrupts_a_long_merge() {
+    let sim = Sim::new(13);
+    let env = sim.node_env("a");
+    let engine = sim.block_on(open(&env, heap_options()));
+    sim.block_on(several_runs(&env, &engine));
+    sim.block_on(engine.set_policy(one_run())).unwrap();
+    let start = engine.stats();
+    let writer = (env.clone(), engine.clone());
+    env.spawn(TaskClass::Foreground, async move {
+        let (env, engine) = writer;
+        for n in 0..12 {
+            put(&env, &engine, &key(n), &value(n, 100)).await;
+            engine.flush().await.unwrap();
+        }
+    });
+    let mut deep_was_open = false;
+    while engine.stats().level_runs[1] > 1 {
+        sim.run_events(20);
+        let stats = engine.stats();
+        deep_was_open |= stats.compactions + stats.trivial_moves
+            > start.compactions + start.trivial_moves
+            && stats.level_runs[1] > 1;
+    }
+    assert!(deep_was_open, "no job of level 0 finished before the long merge");
+}
+
+#[test]
+fn fifo_forgets_by_age_and_by_size() {
+    let sim = Sim::new(14);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let policy = CompactionPolicy::fifo(Some(Duration::from_secs(100)), Some(60 << 10));
+        let engine = open(&env, Options { compaction: policy, ..Options::tiny() }).await;
+        for n in 0..40 {
+            put(&env, &engine, &key(n), &value(n, 3000)).await;
+            engine.flush().await.unwrap();
+        }
+        engine.compact().await.unwrap();
+        let stats = engine.stats();
+        assert!(stats.level_bytes[0] <= 60 << 10 && stats.tables_dropped > 0, "{stats:?}");
+        assert_eq!(stats.compaction_write_bytes, 0);
+        assert!(engine.get(&key(0)).await.unwrap().is_none());
+        assert!(engine.get(&key(39)).await.unwrap().is_some());
+        env.sleep(Duration::from_secs(120)).await;
+        assert_eq!(engine.stats().level_tables[0], 0, "everything is too old");
+        engine.close().await.unwrap();
+    });
+}
