@@ -37,7 +37,7 @@ struct Costs {
 }
 
 fn overwrite(policy: &str) -> Costs {
-    const KEYS: u64 = 6_000;
+    const KEYS: u64 = 20_000;
     let sim = Sim::new(3);
     let env = sim.node_env("a");
     sim.block_on(async {
@@ -77,8 +77,8 @@ fn overwrite(policy: &str) -> Costs {
 #[test]
 fn tiered_writes_half_of_leveled_and_leveled_reads_half_of_tiered() {
     let leveled = overwrite("leveled");
-    let tiered = overwrite("tiered");
-    let lazy = overwrite("lazy_leveled");
+    let tiered = overwrite("tiered(fanout=6)");
+    let lazy = overwrite("lazy_leveled(fanout=6)");
     let report = format!(
         "write amplification: leveled {:.2}, lazy {:.2}, tiered {:.2}; \
          reads per scan: leveled {:.2}, lazy {:.2}, tiered {:.2}",
