@@ -13,6 +13,7 @@ pub mod env;
 mod error;
 mod flush;
 pub mod fuzz;
+pub mod histogram;
 pub mod inspect;
 mod log;
 mod memtable;

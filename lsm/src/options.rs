@@ -28,6 +28,9 @@ pub struct Options {
     /// How tables are merged in a new engine; one that was told otherwise
     /// ([`crate::Engine::set_policy`]) keeps to that.
     pub compaction: CompactionPolicy,
+    /// Latency of commits and of reads from disk, on average, above which merges are slowed as
+    /// far as their debt allows.
+    pub latency_target: Duration,
     /// Number of level-0 tables from which commits are slowed smoothly.
     pub l0_slowdown: usize,
     /// Number of level-0 tables from which commits go at the slowest rate.
@@ -60,6 +63,7 @@ impl Default for Options {
             compression: [Codec::None; LEVELS],
             filter_bits_per_key: 10,
             compaction: CompactionPolicy::leveled(),
+            latency_target: Duration::from_millis(5),
             l0_slowdown: 8,
             l0_stop: 24,
             cache_bytes: 256 << 20,

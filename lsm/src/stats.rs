@@ -1,5 +1,6 @@
 //! What the engine counts. Plain numbers, read without stopping anything.
 
+use crate::histogram::Histogram;
 use std::cell::RefCell;
 
 /// Number of levels the tree may have, level 0 included.
@@ -18,6 +19,10 @@ macro_rules! stats {
             pub level_bytes: [u64; LEVELS],
             /// Sorted runs per level, now.
             pub level_runs: [u64; LEVELS],
+            /// From the first write of a log batch to its commit, one count per batch.
+            pub commit_latency: Histogram,
+            /// Point reads that went to the disk.
+            pub read_latency: Histogram,
             /// Bytes written to tables of a level, by flushes (level 0) and compactions.
             pub level_written_bytes: [u64; LEVELS],
         }
@@ -31,6 +36,8 @@ macro_rules! stats {
             /// Adds another engine's numbers to these, counter by counter.
             pub fn add(&mut self, other: &EngineStats) {
                 $(self.$name += other.$name;)*
+                self.commit_latency.add(&other.commit_latency);
+                self.read_latency.add(&other.read_latency);
                 for level in 0..LEVELS {
                     self.level_tables[level] += other.level_tables[level];
                     self.level_bytes[level] += other.level_bytes[level];
@@ -99,6 +106,13 @@ stats! {
     manifest_edits,
     /// Manifests written anew.
     manifest_rewrites,
+    /// Bytes written to manifests, padding included.
+    manifest_bytes,
+    /// Time merges paused for the sake of foreground latency, microseconds.
+    paced_micros,
+    /// Rate that merges are held to for the sake of foreground latency, bytes per second, now;
+    /// zero: they are not held back.
+    paced_bytes_per_second,
     /// Bytes held by the active and the frozen memtables, now.
     memtable_bytes,
     /// Frozen memtables that wait for their flush, now.
@@ -144,9 +158,37 @@ stats! {
 }
 
 impl EngineStats {
-    /// Bytes written to the device by log, flush and compaction.
+    /// Bytes written to the device by log, flush, compaction and manifest.
     pub fn device_bytes(&self) -> u64 {
-        self.log_bytes + self.flush_bytes + self.compaction_write_bytes
+        self.log_bytes + self.flush_bytes + self.compaction_write_bytes + self.manifest_bytes
+    }
+
+    /// Bytes written to the device per byte of keys and values accepted; 0 without any.
+    pub fn write_amplification(&self) -> f64 {
+        ratio(self.device_bytes(), self.logical_bytes)
+    }
+
+    /// Tables looked into per point read.
+    pub fn read_amplification(&self) -> f64 {
+        ratio(self.table_probes, self.gets)
+    }
+
+    /// Bytes of all tables per byte of the deepest level that has any: an estimate, since what
+    /// is above may be new keys or newer versions.
+    pub fn space_amplification(&self) -> f64 {
+        let deepest = self.level_bytes.iter().rev().find(|bytes| **bytes > 0);
+        ratio(self.level_bytes.iter().sum(), deepest.copied().unwrap_or(0))
+    }
+
+    /// Block lookups that found their block in the cache, as a share of all.
+    pub fn cache_hit_rate(&self) -> f64 {
+        ratio(self.cache_hits, self.cache_hits + self.cache_misses)
+    }
+
+    /// Tables that point reads did not look into thanks to the filter, as a share of those
+    /// whose range held the key.
+    pub fn filter_skip_rate(&self) -> f64 {
+        ratio(self.filter_skips, self.filter_skips + self.table_probes)
     }
 
     /// Size of the live data blocks before compression relative to their size on disk; 1 without
@@ -157,6 +199,10 @@ impl EngineStats {
             disk => self.block_raw_bytes as f64 / disk as f64,
         }
     }
+}
+
+fn ratio(part: u64, of: u64) -> f64 {
+    if of == 0 { 0.0 } else { part as f64 / of as f64 }
 }
 
 /// The counters as the engine's parts share them.
@@ -178,6 +224,19 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amplifications_are_ratios_of_the_counters() {
+        let mut stats = EngineStats { logical_bytes: 100, log_bytes: 110, ..Default::default() };
+        assert_eq!(EngineStats::default().write_amplification(), 0.0);
+        (stats.flush_bytes, stats.compaction_write_bytes, stats.manifest_bytes) = (100, 280, 10);
+        (stats.gets, stats.table_probes, stats.filter_skips) = (10, 15, 45);
+        stats.level_bytes = [10, 0, 50, 300, 0, 0, 0];
+        assert_eq!(stats.write_amplification(), 5.0);
+        assert_eq!(stats.read_amplification(), 1.5);
+        assert_eq!(stats.space_amplification(), 1.2);
+        assert_eq!(stats.filter_skip_rate(), 0.75);
+    }
 
     #[test]
     fn fields_and_sums_cover_every_counter() {

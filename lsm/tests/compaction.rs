@@ -250,3 +250,31 @@ fn fifo_forgets_by_age_and_by_size() {
         engine.close().await.unwrap();
     });
 }
+
+#[test]
+fn merges_make_room_for_slow_foreground_work_and_say_so() {
+    let sim = Sim::new(15);
+    let env = sim.node_env("a");
+    // Every commit takes longer than this.
+    let latency_target = Duration::from_micros(1);
+    let engine = sim.block_on(open(&env, Options { latency_target, ..heap_options() }));
+    let model = sim.block_on(several_runs(&env, &engine));
+    sim.block_on(engine.set_policy(one_run())).unwrap();
+    let start = engine.stats();
+    sim.block_on(async {
+        for n in 0..50 {
+            put(&env, &engine, &key(n + 20_000), &value(n, 100)).await;
+        }
+    });
+    let stats = engine.stats();
+    assert!(stats.paced_micros > start.paced_micros, "{stats:?}");
+    assert!(stats.paced_bytes_per_second > 0 && stats.compaction_debt_bytes > 0, "{stats:?}");
+    assert_eq!(stats.commit_latency.count(), stats.log_batches);
+    assert!(stats.commit_latency.quantile(500) > 1);
+    // Without foreground work nothing is held back, and the debt ends.
+    sim.block_on(engine.compact()).unwrap();
+    sim.run_for(Duration::from_secs(1));
+    let stats = engine.stats();
+    assert_eq!((stats.compaction_debt_bytes, stats.paced_bytes_per_second), (0, 0), "{stats:?}");
+    assert_eq!(sim.block_on(collect(&engine, ScanRange::default())).len(), model.len() + 50);
+}

@@ -51,6 +51,8 @@ struct Merge<'a, E: Env> {
     last_key: Vec<u8>,
     has_last: bool,
     dropped: u64,
+    /// Bytes read since the pacer was asked.
+    moved: usize,
 }
 
 /// How far a step came.
@@ -136,6 +138,7 @@ impl<E: Env> Shared<E> {
             last_key: Vec::new(),
             has_last: false,
             dropped: 0,
+            moved: 0,
         };
         loop {
             match merge.slice(output.as_mut().map(|output| &mut output.writer))? {
@@ -152,10 +155,23 @@ impl<E: Env> Shared<E> {
                 }
                 Pause::End => return Ok(Reached { upto: None, dropped: merge.dropped }),
             }
-            self.env.coop().await;
+            self.pace(std::mem::take(&mut merge.moved)).await;
             if self.closing.get() {
                 return Err(Error::Closed);
             }
+        }
+    }
+
+    /// Lets others run, for longer when foreground work suffers and the debt allows it.
+    async fn pace(&self, bytes: usize) {
+        let now = self.env.now();
+        match self.pacer.pause_after(bytes, self.options.latency_target, now) {
+            Some(pause) => {
+                let micros = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
+                self.stats.update(|stats| stats.paced_micros += micros);
+                self.env.sleep(pause).await;
+            }
+            None => self.env.coop().await,
         }
     }
 
@@ -183,6 +199,7 @@ impl<E: Env> Merge<'_, E> {
                 return Ok(if self.cursor.try_advance()? { Pause::End } else { Pause::Load });
             };
             bytes += entry.key.len() + entry.value.len();
+            self.moved += entry.key.len() + entry.value.len();
             let shadowed = self.has_last && self.last_key == entry.key;
             let kept = !shadowed && keeps(self.shared, &mut self.older, &entry);
             let mut full = false;

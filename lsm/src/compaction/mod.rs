@@ -4,6 +4,7 @@
 //! * [`shape`], [`picker`], [`fifo`]: what to do next, as a pure function.
 //! * [`work`]: a job under way, with the tables it still has to read.
 //! * [`merge`]: one step of a merge.
+//! * [`pacer`]: how fast merges go.
 //!
 //! Every step ends in a version that is whole: its output is in, its inputs lack the keys that
 //! are done. So a job may be put aside for a more urgent one, forgotten when the policy changes,
@@ -11,6 +12,7 @@
 
 mod fifo;
 mod merge;
+mod pacer;
 mod picker;
 #[cfg(test)]
 mod picker_tests;
@@ -19,6 +21,7 @@ mod policy_text;
 mod shape;
 mod work;
 
+pub(crate) use pacer::Pacer;
 pub use policy::{CompactionPolicy, FifoPolicy, LevelShape, TreePolicy};
 pub(crate) use shape::Shape;
 

@@ -2,7 +2,7 @@
 
 use super::Memory;
 use crate::cache::BlockCache;
-use crate::compaction::Shape;
+use crate::compaction::{Pacer, Shape};
 use crate::engine::CompactionFilter;
 use crate::env::Env;
 use crate::log::Log;
@@ -73,6 +73,7 @@ pub(crate) struct Shared<E: Env> {
     pub compaction_health: Health,
     pub compacting: Cell<bool>,
     pub policy: RefCell<Rc<CompactionPolicy>>,
+    pub pacer: Rc<Pacer>,
     /// What the tree owed when it last changed.
     tree_debt: Cell<TreeDebt>,
     /// Where the next compaction of each level begins.
@@ -104,6 +105,7 @@ impl<E: Env> Shared<E> {
         trash: Rc<Trash>,
         filter: Option<CompactionFilter>,
     ) -> Self {
+        let pacer = parts.log.pacer();
         Shared {
             env,
             dir: dir.to_owned(),
@@ -122,6 +124,7 @@ impl<E: Env> Shared<E> {
             compaction_health: Health::default(),
             compacting: Cell::new(false),
             policy: RefCell::new(Rc::new(parts.policy)),
+            pacer,
             tree_debt: Cell::default(),
             compaction_positions: RefCell::new([const { Vec::new() }; LEVELS]),
             suspects: parts.suspects,
@@ -188,7 +191,9 @@ impl<E: Env> Shared<E> {
     pub fn tree_changed(&self) {
         let policy = self.policy();
         let debt = policy.tree().map(|tree| TreeDebt::of(&self.versions.with(Shape::of), tree));
-        self.tree_debt.set(debt.unwrap_or_default());
+        let debt = debt.unwrap_or_default();
+        self.tree_debt.set(debt);
+        self.pacer.owes(&debt, self.options.l0_slowdown);
         self.update_pressure();
     }
 
@@ -254,6 +259,8 @@ impl<E: Env> Shared<E> {
         let mut stats = self.stats.snapshot();
         let memory = self.memory.borrow();
         stats.memtable_bytes = memory.bytes() as u64;
+        let rate = self.pacer.rate(self.options.latency_target, self.env.now());
+        stats.paced_bytes_per_second = rate.map_or(0, |rate| rate as u64);
         stats.compaction_debt_bytes = self.tree_debt.get().bytes;
         stats.frozen_memtables = memory.frozen_len() as u64;
         stats.log_segments = self.log.segments_in_use() as u64;

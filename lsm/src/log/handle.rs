@@ -6,6 +6,7 @@ use super::format::BATCH_HEADER;
 use super::replay::Replayed;
 use super::segments::{Full, MAX_SPARE, Segment, WANTED_SPARE, prepare};
 use super::writer::Writer;
+use crate::compaction::Pacer;
 use crate::env::{AlignedBuf, Env, Nanos, PAGE, TaskClass};
 use crate::signal::{Commit, Completion, Signal, log_failed};
 use crate::stats::Counters;
@@ -30,6 +31,8 @@ pub(super) struct Group {
     pub first: Seq,
     pub count: u32,
     pub durable: bool,
+    /// When its first write came.
+    pub opened: Nanos,
     pub completion: Rc<Completion>,
 }
 
@@ -90,6 +93,8 @@ pub(super) struct Inner<E: Env> {
     pub dir: PathBuf,
     pub options: Rc<Options>,
     pub throttle: Throttle,
+    /// Told how long commits take.
+    pub pacer: Rc<Pacer>,
     pub stats: Rc<Counters>,
     pub state: RefCell<State<E::File>>,
     pub visible: Cell<Seq>,
@@ -129,6 +134,7 @@ impl<E: Env> Log<E> {
             dir: dir.to_owned(),
             options: options.clone(),
             throttle: Throttle::default(),
+            pacer: Rc::default(),
             stats: stats.clone(),
             state: RefCell::new(State::new(replayed, last)),
             visible: Cell::new(last),
@@ -147,6 +153,11 @@ impl<E: Env> Log<E> {
     /// The brake that the engine sets.
     pub fn throttle(&self) -> &Throttle {
         &self.inner.throttle
+    }
+
+    /// Whom the log tells how long commits take.
+    pub fn pacer(&self) -> Rc<Pacer> {
+        self.inner.pacer.clone()
     }
 
     /// Whether a batch of `bytes` would be taken now.
@@ -174,7 +185,10 @@ impl<E: Env> Log<E> {
         state.next_seq += batch.len() as u64;
         state.pending_bytes += bytes;
         let last = Seq(state.next_seq - 1);
-        let mut group = state.open.take().unwrap_or_else(|| new_group(state.buffers.pop(), first));
+        let mut group = state
+            .open
+            .take()
+            .unwrap_or_else(|| new_group(state.buffers.pop(), first, inner.env.now()));
         group.buf.extend_from_slice(batch.encoded());
         group.count += batch.len() as u32;
         group.durable |= durability == Durability::Durable;
@@ -284,11 +298,11 @@ fn ignore_full_disk(error: Error) -> Result<()> {
     if error.is_disk_full() { Ok(()) } else { Err(error) }
 }
 
-fn new_group(buffer: Option<AlignedBuf>, first: Seq) -> Group {
+fn new_group(buffer: Option<AlignedBuf>, first: Seq, opened: Nanos) -> Group {
     let mut buf = buffer.unwrap_or_default();
     buf.clear();
     buf.extend_from_slice(&[0; BATCH_HEADER]);
-    Group { buf, first, count: 0, durable: false, completion: Rc::default() }
+    Group { buf, first, count: 0, durable: false, opened, completion: Rc::default() }
 }
 
 impl<E: Env> Inner<E> {
@@ -411,6 +425,14 @@ impl<E: Env> Inner<E> {
     pub fn written(&self, bytes: usize) {
         let mut state = self.state.borrow_mut();
         state.pending_bytes = state.pending_bytes.saturating_sub(bytes);
+    }
+
+    /// A batch committed whose first write came at `opened`: one measurement for all in it.
+    pub fn took(&self, opened: Nanos) {
+        let now = self.env.now();
+        let micros = u64::try_from(now.since(opened).as_micros()).unwrap_or(u64::MAX);
+        self.stats.update(|stats| stats.commit_latency.record(micros));
+        self.pacer.observe(micros, now);
     }
 
     /// Counts a written batch, sets its price in time, keeps its buffer.

@@ -93,7 +93,7 @@ impl<E: Env> Writer<E> {
     /// Writes one batch, syncs it when somebody asked for that, and completes its writers.
     async fn commit(&mut self, group: Group) -> Result<()> {
         let completion = group.completion.clone();
-        let last = group.last();
+        let (last, opened) = (group.last(), group.opened);
         let bytes = group.buf.len() - BATCH_HEADER;
         let outcome = self.write_group(group).await;
         self.inner.written(bytes);
@@ -101,6 +101,7 @@ impl<E: Env> Writer<E> {
             completion.complete(Err(log_failed(error)));
             return outcome;
         }
+        self.inner.took(opened);
         self.inner.visible.set(last);
         completion.complete(Ok(()));
         self.inner.committed.notify();

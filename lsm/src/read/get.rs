@@ -4,7 +4,7 @@
 //! that needs the disk only needs the version of that step.
 
 use crate::engine::Shared;
-use crate::env::Env;
+use crate::env::{Env, Nanos};
 use crate::table::{Hit, Lookup};
 use crate::version::{LiveTable, Version};
 use crate::{EntryKind, Result, Seq, key_hash};
@@ -57,7 +57,10 @@ impl<E: Env> Shared<E> {
             CachedRead::Done(value) => Ok(value),
             CachedRead::NeedsIo(_) => {
                 let version = self.versions.current();
-                self.get_from_tables(&version, key, at).await
+                let started = self.env.now();
+                let value = self.get_from_tables(&version, key, at).await;
+                self.waited(started);
+                value
             }
         }
     }
@@ -72,12 +75,25 @@ impl<E: Env> Shared<E> {
                 CachedRead::NeedsIo(_) => missing.push(n),
             }
         }
-        let version = self.versions.current();
+        if missing.is_empty() {
+            return Ok(values);
+        }
+        let (version, started) = (self.versions.current(), self.env.now());
         let reads = missing.iter().map(|n| self.get_from_tables(&version, &keys[*n], at));
         for (n, value) in missing.iter().zip(try_join_all(reads).await?) {
             values[*n] = value;
         }
+        self.waited(started);
         Ok(values)
+    }
+
+    /// A read that began at `started` went to the disk. Reads from memory are not timed: the
+    /// clock would cost more than it tells.
+    fn waited(&self, started: Nanos) {
+        let now = self.env.now();
+        let micros = u64::try_from(now.since(started).as_micros()).unwrap_or(u64::MAX);
+        self.stats.update(|stats| stats.read_latency.record(micros));
+        self.pacer.observe(micros, now);
     }
 
     async fn get_from_tables(

@@ -185,6 +185,8 @@ pub struct Manifest<E: Env> {
     file: E::File,
     offset: u64,
     index: u64,
+    /// Bytes written to this file and those before it.
+    written: u64,
     /// A write or sync failed: what the file holds on the device is unknown.
     broken: bool,
 }
@@ -214,6 +216,7 @@ impl<E: Env> Manifest<E> {
             file,
             offset,
             index: 1,
+            written: offset,
             broken: false,
         };
         manifest.remove_others().await?;
@@ -235,8 +238,14 @@ impl<E: Env> Manifest<E> {
         self.file.sync().await.map_err(|e| Error::io("sync", &path, &e))?;
         self.broken = false;
         self.offset += len;
+        self.written += len;
         self.index += 1;
         Ok(())
+    }
+
+    /// Bytes written so far, by this manifest and those it continues.
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
     /// Whether the file is worth writing anew, or must be.
@@ -247,7 +256,9 @@ impl<E: Env> Manifest<E> {
     /// Continues in a new manifest that begins with `state`.
     pub async fn rewrite(&mut self, state: &State) -> Result<()> {
         let next = self.next_number().await?;
+        let before = self.written;
         *self = Manifest::create(self.env.clone(), &self.dir, next, state).await?;
+        self.written += before;
         Ok(())
     }
 

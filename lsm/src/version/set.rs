@@ -135,6 +135,7 @@ impl<E: Env> VersionSet<E> {
         if let Err(what) = next.apply(edit) {
             return Err(Error::corruption(Path::new("MANIFEST"), 0, what));
         }
+        let before = durable.manifest.written();
         let mut outcome = if durable.manifest.wants_rewrite() {
             self.rewrite(&mut durable.manifest, &next).await
         } else {
@@ -144,7 +145,11 @@ impl<E: Env> VersionSet<E> {
             retry(error).await?;
             outcome = self.rewrite(&mut durable.manifest, &next).await;
         }
-        self.stats.update(|stats| stats.manifest_edits += 1);
+        let written = durable.manifest.written() - before;
+        self.stats.update(|stats| {
+            stats.manifest_edits += 1;
+            stats.manifest_bytes += written;
+        });
         durable.state = next;
         Ok(())
     }

@@ -124,7 +124,27 @@ impl CoreStats {
         {
             named.push((format!("engine.level{level}_tables"), tables));
             named.push((format!("engine.level{level}_bytes"), bytes));
+            let (runs, written) = (engine.level_runs[level], engine.level_written_bytes[level]);
+            named.push((format!("engine.level{level}_runs"), runs));
+            named.push((format!("engine.level{level}_written_bytes"), written));
         }
+        for (name, latency) in [("commit", &engine.commit_latency), ("read", &engine.read_latency)]
+        {
+            for (quantile, per_mille) in [("p50", 500), ("p99", 990), ("p999", 999)] {
+                let micros = latency.quantile(per_mille);
+                named.push((format!("engine.{name}_{quantile}_micros"), micros));
+            }
+        }
+        // Counters are whole numbers: ratios come in hundredths.
+        let ratios = [
+            ("write_amplification", engine.write_amplification()),
+            ("read_amplification", engine.read_amplification()),
+            ("space_amplification", engine.space_amplification()),
+            ("cache_hit_rate", engine.cache_hit_rate()),
+            ("filter_skip_rate", engine.filter_skip_rate()),
+        ];
+        let hundredths = |ratio: f64| (ratio * 100.0).round() as u64;
+        named.extend(ratios.map(|(n, ratio)| (format!("engine.{n}_percent"), hundredths(ratio))));
         named
     }
 }
@@ -148,6 +168,7 @@ mod tests {
         assert_eq!(get("node.bytes_sent"), Some(14));
         assert_eq!(get("engine.log_bytes"), Some(10));
         assert_eq!(get("engine.device_bytes"), Some(10));
+        assert_eq!(get("engine.commit_p99_micros"), Some(0));
         let unique: std::collections::BTreeSet<_> = named.iter().map(|(name, _)| name).collect();
         assert_eq!(unique.len(), named.len());
     }
