@@ -4,7 +4,7 @@
 use coronet_net::fuzz;
 use coronet_net::peer::{MessageError, PeerMessage};
 use coronet_ring::coordinate::message::{Answer, Ask, Durability, ListedKey, NewWrite, Refusal};
-use coronet_ring::{Hlc, NodeId, PartitionId};
+use coronet_ring::{Epoch, Hlc, NodeId, PartitionId};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -78,9 +78,17 @@ fn answer() -> impl Strategy<Value = Answer> {
 
 fn message() -> impl Strategy<Value = PeerMessage> {
     prop_oneof![
-        (any::<u64>(), any::<u16>(), bytes(), ask()).prop_map(|(ticket, partition, key, ask)| {
-            PeerMessage::Ask { ticket, partition: PartitionId(partition), key, ask }
-        }),
+        (any::<[u64; 2]>(), any::<[u32; 2]>(), any::<u16>(), bytes(), ask()).prop_map(
+            |([ticket, epoch], [left_us, keyspace], partition, key, ask)| PeerMessage::Ask {
+                ticket,
+                epoch: Epoch(epoch),
+                left_us,
+                keyspace,
+                partition: PartitionId(partition),
+                key,
+                ask,
+            }
+        ),
         (any::<u64>(), answer())
             .prop_map(|(ticket, answer)| PeerMessage::Answer { ticket, answer }),
         bytes().prop_map(PeerMessage::Gossip),
@@ -116,10 +124,20 @@ fn an_ask_has_these_bytes() {
         token: Some([7; 16]),
     };
     let ask = Ask::Name { write, durability: Durability::Buffered, hint_for: Some(NodeId(5)) };
-    let (ticket, partition, key) = (0x0102, PartitionId(9), b"k".to_vec());
+    let message = PeerMessage::Ask {
+        ticket: 0x0102,
+        epoch: Epoch(3),
+        left_us: 4,
+        keyspace: 6,
+        partition: PartitionId(9),
+        key: b"k".to_vec(),
+        ask,
+    };
     let mut encoded = Vec::new();
-    PeerMessage::Ask { ticket, partition, key, ask }.write(&mut encoded);
-    let mut golden = vec![1, 2, 1, 0, 0, 0, 0, 0, 0, 9, 0, 1, 0, 0, 0, b'k'];
+    message.write(&mut encoded);
+    let mut golden =
+        vec![1, 2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 6, 0, 0, 0];
+    golden.extend([9, 0, 1, 0, 0, 0, b'k']);
     golden.extend([1, 1, 0, 0, 0, b'v', 2, 0, 0, 0, b'c', b'x', 1, 1]);
     golden.extend([7; 16]);
     golden.extend([1, 1, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);

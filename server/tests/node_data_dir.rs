@@ -16,7 +16,7 @@ const PARTITIONS: u32 = 16;
 const KEYS: u32 = 200;
 
 fn wanted(cores: u16) -> Wanted {
-    Wanted { cores, partitions: PARTITIONS, engine: Options::tiny() }
+    Wanted { cores, partitions: PARTITIONS, clustered: false, engine: Options::tiny() }
 }
 
 async fn open(env: &SimEnv, cores: u16) -> Result<DataDir, DataDirError> {
@@ -165,4 +165,25 @@ fn a_crash_during_the_change_loses_nothing() {
             check(&env, &data, KEYS).await;
         });
     });
+}
+
+#[test]
+fn an_end_that_was_not_clean_costs_a_clustered_node_its_incarnation() {
+    let sim = Sim::new(1);
+    let env = sim.node_env("node");
+    let clustered = Wanted { clustered: true, ..wanted(1) };
+    let open = |wanted: &Wanted| {
+        let wanted = wanted.clone();
+        let env = env.clone();
+        sim.block_on(async move { DataDir::open(&env, Path::new(DIR), &wanted).await.unwrap() })
+    };
+    let first = open(&clustered);
+    sim.block_on(first.mark_clean(&env)).unwrap();
+    let second = open(&clustered);
+    assert_eq!(second.identity(), first.identity(), "it ended in order");
+    let third = open(&clustered);
+    assert_ne!(third.identity().incarnation, first.identity().incarnation);
+    assert_eq!(third.identity().node_id, first.identity().node_id);
+    let alone = open(&wanted(1));
+    assert_eq!(alone.identity(), third.identity(), "alone, counters go on above all issued ones");
 }

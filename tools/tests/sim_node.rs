@@ -45,7 +45,7 @@ impl World {
             max_value_bytes: 1 << 20,
             ..Options::tiny()
         };
-        let wanted = Wanted { cores: 1, partitions: 16, engine };
+        let wanted = Wanted { cores: 1, partitions: 16, clustered: false, engine };
         World { sim, env, rng, model: Rc::default(), wanted, acked: 0 }
     }
 

@@ -3,7 +3,7 @@
 
 use coronet_ring::bytes::Reader;
 use coronet_ring::coordinate::message::{Answer, Ask, Durability, ListedKey, NewWrite, Refusal};
-use coronet_ring::{Hlc, NodeId, PartitionId};
+use coronet_ring::{Epoch, Hlc, NodeId, PartitionId};
 use thiserror::Error;
 
 /// What one node tells another.
@@ -13,6 +13,13 @@ pub enum PeerMessage {
     Ask {
         /// Comes back in the answers.
         ticket: u64,
+        /// The placement the asking node knows.
+        epoch: Epoch,
+        /// Microseconds the asking node still waits; what comes too late is not begun. Zero: it
+        /// waits for ever.
+        left_us: u32,
+        /// The keyspace; zero is the default one.
+        keyspace: u32,
         /// The partition.
         partition: PartitionId,
         /// The key; empty when the ask is about the partition.
@@ -79,7 +86,7 @@ impl PeerMessage {
     /// Appends the message.
     pub fn write(&self, into: &mut Vec<u8>) {
         match self {
-            PeerMessage::Ask { ticket, partition, key, ask } => {
+            PeerMessage::Ask { ticket, epoch, left_us, keyspace, partition, key, ask } => {
                 into.push(match ask {
                     Ask::Name { .. } => ASK_NAME,
                     Ask::Merge { .. } => ASK_MERGE,
@@ -87,6 +94,9 @@ impl PeerMessage {
                     Ask::List { .. } => ASK_LIST,
                 });
                 into.extend_from_slice(&ticket.to_le_bytes());
+                into.extend_from_slice(&epoch.0.to_le_bytes());
+                into.extend_from_slice(&left_us.to_le_bytes());
+                into.extend_from_slice(&keyspace.to_le_bytes());
                 into.extend_from_slice(&partition.0.to_le_bytes());
                 bytes(key, into);
                 write_ask(ask, into);
@@ -220,10 +230,12 @@ fn read(reader: &mut Reader<'_>) -> Read<PeerMessage> {
     match kind {
         ASK_NAME..=ASK_LIST => {
             let ticket = whole(reader.u64())?;
+            let epoch = Epoch(whole(reader.u64())?);
+            let (left_us, keyspace) = (whole(reader.u32())?, whole(reader.u32())?);
             let partition = PartitionId(whole(reader.u16())?);
             let key = read_bytes(reader)?;
             let ask = read_ask(kind, reader)?;
-            Ok(PeerMessage::Ask { ticket, partition, key, ask })
+            Ok(PeerMessage::Ask { ticket, epoch, left_us, keyspace, partition, key, ask })
         }
         NAMED..=REFUSED => {
             let ticket = whole(reader.u64())?;

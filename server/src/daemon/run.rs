@@ -57,6 +57,7 @@ struct Plan {
     peers: Mutex<Option<TcpListener>>,
     cluster: Option<ClusterConfig>,
     opened: AtomicUsize,
+    closed: AtomicUsize,
     ready: mpsc::Sender<()>,
 }
 
@@ -95,6 +96,7 @@ pub(super) fn node(config: &Config, announce: impl FnOnce(&Ready)) -> Result<(),
         listener: Mutex::new(listener),
         peers: Mutex::new(peers),
         opened: AtomicUsize::new(0),
+        closed: AtomicUsize::new(0),
         ready,
     });
     let ended = run_cores(&plan, &is_ready, || {
@@ -129,7 +131,12 @@ fn open_data_dir(
     cores: u16,
     cpus: &[usize],
 ) -> Result<(DataDir, Option<Vec<u8>>), DaemonError> {
-    let wanted = Wanted { cores, partitions: config.partitions, engine: options(config, cores) };
+    let wanted = Wanted {
+        cores,
+        partitions: config.partitions,
+        clustered: config.cluster.is_clustered(),
+        engine: options(config, cores),
+    };
     let path = dir.to_owned();
     let first = CoresConfig { cpus: cpus.iter().copied().take(1).collect() };
     let opened = rt::executor::start(&first, move |context: CoreContext| async move {
@@ -331,9 +338,13 @@ async fn run_core(plan: Arc<Plan>, context: CoreContext) -> Result<(), DaemonErr
     };
     env.serve(Rc::new(NodeCore::new(shard.clone(), control)), options).await;
     match shard {
-        Some(shard) => shard.close().await.map_err(|cause| DaemonError::Close { core, cause }),
-        None => Ok(()),
+        Some(shard) => shard.close().await.map_err(|cause| DaemonError::Close { core, cause })?,
+        None => return Ok(()),
     }
+    if plan.closed.fetch_add(1, Ordering::SeqCst) + 1 == usize::from(plan.data_cores) {
+        plan.data.mark_clean(&env).await?;
+    }
+    Ok(())
 }
 
 /// The control core, with the node's part in its cluster if it has one.

@@ -4,12 +4,14 @@
 //! ```text
 //! DIR/LOCK                    flock, held while the node runs
 //! DIR/node                    identity; names the valid generation
+//! DIR/clean                   while the node is down: it ended in order
 //! DIR/gen-000001/core-000/    one engine per core
 //! ```
 //!
 //! Generic over the engine's environment, so that the simulator can crash it at every step. The
 //! lock is the operating system's (`rt::check`). See `docs/decisions/0002-change-of-cores.md`.
 
+mod clean;
 mod error;
 mod identity;
 mod reshard;
@@ -31,6 +33,9 @@ pub struct Wanted {
     pub cores: u16,
     /// Partitions of the hash space; used only when the folder is created.
     pub partitions: u32,
+    /// Whether other nodes hear of writes before this one's disk has them: after an end that was
+    /// not clean the node then goes on under a new incarnation.
+    pub clustered: bool,
     /// How the engines are set up.
     pub engine: Options,
 }
@@ -50,11 +55,16 @@ impl DataDir {
     ///
     /// Nobody else may use the folder meanwhile: whoever calls this holds `LOCK`.
     pub async fn open<E: Env>(env: &E, dir: &Path, wanted: &Wanted) -> Result<Self, DataDirError> {
-        let mut identity = match Identity::read(env, dir).await? {
-            Some(identity) => identity,
-            None => create(env, dir, wanted).await?,
+        let (mut identity, fresh) = match Identity::read(env, dir).await? {
+            Some(identity) => (identity, false),
+            None => (create(env, dir, wanted).await?, true),
         };
         PartitionMap::new(identity.partitions, wanted.cores)?;
+        let ended_cleanly = fresh || clean::take(env, dir).await?;
+        if wanted.clustered && !ended_cleanly {
+            identity.incarnation = Incarnation(env.random().max(1));
+            identity.write(env, dir).await?;
+        }
         tree::remove_other_generations(env, dir, identity.generation).await?;
         let mut changed_from = None;
         if identity.cores != wanted.cores {
@@ -64,6 +74,11 @@ impl DataDir {
         let opened = DataDir { dir: dir.to_owned(), identity, changed_from };
         opened.create_core_dirs(env).await?;
         Ok(opened)
+    }
+
+    /// Records that the node ended in order: all engines are closed, nothing is written any more.
+    pub async fn mark_clean<E: Env>(&self, env: &E) -> Result<(), DataDirError> {
+        clean::mark(env, &self.dir).await
     }
 
     /// Who the folder belongs to.

@@ -78,6 +78,8 @@ pub struct ShardAsk {
     pub partition: PartitionId,
     /// The key; empty when the ask is about the partition.
     pub key: Vec<u8>,
+    /// When nobody waits for it any more: then it is not begun.
+    pub deadline: Option<Nanos>,
     /// What to do.
     pub ask: Ask,
 }

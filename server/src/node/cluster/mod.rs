@@ -41,7 +41,9 @@ use super::{ConnId, Coordinate, CoreMessage, Door, Handoff, NodeEnv, ShardAsk};
 use client::{Client, View};
 use links::{LinkEvent, Links};
 use members::{Members, PlacementNow, Say};
-use requests::{InFlight, Input, Machine, Purpose, Requests, is_last, merge_ask, partition_of};
+use requests::{
+    InFlight, Input, Machine, Purpose, Requests, Running, is_last, merge_ask, partition_of,
+};
 pub use store::read_cluster_view;
 
 /// How often data cores are asked for the hints they keep for reachable nodes.
@@ -239,6 +241,25 @@ impl<E: NodeEnv> Cluster<E> {
     }
 }
 
+/// The keyspace of everything so far.
+const DEFAULT_KEYSPACE: u32 = 0;
+
+/// An ask on its way out, with what it is about.
+struct Asking {
+    partition: PartitionId,
+    key: Vec<u8>,
+    deadline: Option<Nanos>,
+    ask: Ask,
+}
+
+impl Asking {
+    /// About a request's key; nobody waits for it.
+    fn background(running: &Running, ask: Ask) -> Self {
+        let (partition, key) = (running.client.partition, running.key.clone());
+        Asking { partition, key, deadline: None, ask }
+    }
+}
+
 /// How exactly requests are ticked.
 const MIN_PAUSE: Duration = Duration::from_micros(500);
 const MAX_PAUSE: Duration = Duration::from_millis(5);
@@ -327,8 +348,9 @@ impl<E: NodeEnv> State<E> {
         let now = self.env.now();
         let replicas = self.members.replicas(client.partition, &self.links, now);
         let (id, mut effects) = (self.requests.number(), Vec::new());
-        let get = Get::start(request, &replicas, &mut effects);
-        self.requests.insert(id, Machine::Get(get), client, view, key);
+        let deadline = request.deadline;
+        let machine = Machine::Get(Get::start(request, &replicas, &mut effects));
+        self.requests.insert(id, Running::new(machine, client, view, key, deadline));
         self.carry_out(id, effects);
     }
 
@@ -342,8 +364,9 @@ impl<E: NodeEnv> State<E> {
         let now = self.env.now();
         let replicas = self.members.replicas(client.partition, &self.links, now);
         let (id, mut effects) = (self.requests.number(), Vec::new());
+        let deadline = request.deadline;
         let put = Put::start(request, &replicas, members::micros(now), &mut effects);
-        self.requests.insert(id, Machine::Put(put), client, view, key);
+        self.requests.insert(id, Running::new(Machine::Put(put), client, view, key, deadline));
         self.carry_out(id, effects);
     }
 
@@ -356,8 +379,9 @@ impl<E: NodeEnv> State<E> {
         let (id, mut effects) = (self.requests.number(), Vec::new());
         let now = self.env.now();
         let placement = PlacementNow { members: &self.members, links: &self.links, now };
-        let list = List::start(request, &placement, &mut effects);
-        self.requests.insert(id, Machine::List(list), client, view, Vec::new());
+        let deadline = request.deadline;
+        let machine = Machine::List(List::start(request, &placement, &mut effects));
+        self.requests.insert(id, Running::new(machine, client, view, Vec::new(), deadline));
         self.carry_out(id, effects);
     }
 
@@ -412,9 +436,9 @@ impl<E: NodeEnv> State<E> {
                 Effect::Send { to, ask } => {
                     let Some(running) = self.requests.get(id) else { continue };
                     let partition = partition_of(running);
-                    let key = running.key.clone();
+                    let (key, deadline) = (running.key.clone(), Some(running.deadline));
                     let purpose = Purpose::Request { id, partition };
-                    if !self.ask(to, partition, key, ask, purpose) {
+                    if !self.ask(to, Asking { partition, key, deadline, ask }, purpose) {
                         let mut more = Vec::new();
                         self.feed(id, Input::Failed(to), &mut more);
                         waiting.extend(more);
@@ -430,14 +454,13 @@ impl<E: NodeEnv> State<E> {
                 }
                 Effect::Repair { to, object } => {
                     let Some(running) = self.requests.get(id) else { continue };
-                    let (partition, key) = (running.client.partition, running.key.clone());
-                    self.ask(to, partition, key, merge_ask(object, None), Purpose::Repair);
+                    let asking = Asking::background(running, merge_ask(object, None));
+                    self.ask(to, asking, Purpose::Repair);
                 }
                 Effect::Hint { target, object } => {
                     let Some(running) = self.requests.get(id) else { continue };
-                    let (partition, key) = (running.client.partition, running.key.clone());
-                    let ask = merge_ask(object, Some(target));
-                    self.ask(self.config.me.id, partition, key, ask, Purpose::Repair);
+                    let asking = Asking::background(running, merge_ask(object, Some(target)));
+                    self.ask(self.config.me.id, asking, Purpose::Repair);
                 }
                 Effect::Done => self.requests.finish(id),
             }
@@ -461,40 +484,43 @@ impl<E: NodeEnv> State<E> {
     // --- asks -------------------------------------------------------------------------------
 
     /// Sends an ask to a node, this one included; `false` when it cannot be sent.
-    fn ask(
-        &mut self,
-        to: NodeId,
-        partition: PartitionId,
-        key: Vec<u8>,
-        ask: Ask,
-        purpose: Purpose,
-    ) -> bool {
+    fn ask(&mut self, to: NodeId, asking: Asking, purpose: Purpose) -> bool {
         let ticket = self.requests.note(InFlight { node: to, purpose });
         if to == self.config.me.id {
-            self.ask_own(ticket, partition, key, ask);
+            self.ask_own(ticket, asking);
             return true;
         }
-        let sent = self.links.send(to, &PeerMessage::Ask { ticket, partition, key, ask });
+        let Asking { partition, key, deadline, ask } = asking;
+        let left = deadline.map(|deadline| deadline.since(self.env.now()).as_micros().max(1));
+        let left_us = left.map_or(0, |left| u32::try_from(left).unwrap_or(u32::MAX));
+        let (epoch, keyspace) = (self.members.epoch(), DEFAULT_KEYSPACE);
+        let message = PeerMessage::Ask { ticket, epoch, left_us, keyspace, partition, key, ask };
+        let sent = self.links.send(to, &message);
         if !sent {
             self.requests.answered(ticket, true);
         }
         sent
     }
 
-    fn ask_own(&self, ticket: u64, partition: PartitionId, key: Vec<u8>, ask: Ask) {
+    fn ask_own(&self, ticket: u64, asking: Asking) {
+        let Asking { partition, key, deadline, ask } = asking;
         let core = self.map.core_of(partition);
-        self.env.send(core, CoreMessage::Ask(ShardAsk { ticket, partition, key, ask }));
+        self.env.send(core, CoreMessage::Ask(ShardAsk { ticket, partition, key, deadline, ask }));
     }
 
     /// Another node asks.
     fn asked(&mut self, from: NodeId, message: PeerMessage, bytes: u64) {
-        let PeerMessage::Ask { ticket: theirs, partition, key, ask } = message else { return };
+        let PeerMessage::Ask { ticket: theirs, left_us, keyspace, partition, key, ask, .. } =
+            message
+        else {
+            return;
+        };
         let too_long = key.len() > self.config.limits.max_key as usize;
         let unknown = u32::from(partition.0) >= self.map.partitions();
         let about_key = !matches!(ask, Ask::List { .. });
         let misplaced = about_key
             && (key.is_empty() || self.map.partition_of_hash(key_hash(&key)) != partition);
-        if too_long || unknown || misplaced {
+        if too_long || unknown || misplaced || keyspace != DEFAULT_KEYSPACE {
             self.links.worked_off(from, bytes);
             let answer = Answer::Refused(Refusal::Invalid);
             self.links.send(from, &PeerMessage::Answer { ticket: theirs, answer });
@@ -502,7 +528,9 @@ impl<E: NodeEnv> State<E> {
         }
         let purpose = Purpose::Remote { ticket: theirs, bytes };
         let ticket = self.requests.note(InFlight { node: from, purpose });
-        self.ask_own(ticket, partition, key, ask);
+        let left = (left_us > 0).then(|| Duration::from_micros(u64::from(left_us)));
+        let deadline = left.map(|left| self.env.now().after(left));
+        self.ask_own(ticket, Asking { partition, key, deadline, ask });
     }
 
     /// An answer came, from a data core (`from` is this node) or from another node.
@@ -539,7 +567,8 @@ impl<E: NodeEnv> State<E> {
     fn hand_off(&mut self, handoff: Handoff) {
         let (target, partition, key) = (handoff.target, handoff.partition, handoff.key.clone());
         let ask = merge_ask(handoff.object.clone(), None);
-        self.ask(target, partition, key, ask, Purpose::Handoff(Box::new(handoff)));
+        let asking = Asking { partition, key, deadline: None, ask };
+        self.ask(target, asking, Purpose::Handoff(Box::new(handoff)));
     }
 
     // --- the other nodes --------------------------------------------------------------------

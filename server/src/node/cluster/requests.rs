@@ -35,10 +35,26 @@ pub(super) struct Running {
     pub view: View,
     /// The key; empty for listings.
     pub key: Vec<u8>,
+    /// When its client stops waiting.
+    pub deadline: Nanos,
     /// When it is ticked next, as in the table of timers.
     due: Option<Micros>,
     /// The asks it has out.
     tickets: BTreeSet<u64>,
+}
+
+impl Running {
+    /// A request whose machine was started.
+    pub(super) fn new(
+        machine: Machine,
+        client: Client,
+        view: View,
+        key: Vec<u8>,
+        deadline: Micros,
+    ) -> Self {
+        let deadline = Nanos(deadline.saturating_mul(1000));
+        Running { machine, client, view, key, deadline, due: None, tickets: BTreeSet::new() }
+    }
 }
 
 /// What an ask in flight is for.
@@ -101,17 +117,8 @@ impl Requests {
         self.next_id
     }
 
-    /// Adds a request whose machine was started.
-    pub(super) fn insert(
-        &mut self,
-        id: u64,
-        machine: Machine,
-        client: Client,
-        view: View,
-        key: Vec<u8>,
-    ) {
-        let tickets = BTreeSet::new();
-        let running = Running { machine, client, view, key, due: None, tickets };
+    /// Adds a request.
+    pub(super) fn insert(&mut self, id: u64, running: Running) {
         self.running.insert(id, running);
         self.schedule(id);
     }

@@ -34,7 +34,10 @@ pub(super) struct ReplicaWrite {
 impl<E: NodeEnv> Inner<E> {
     /// Executes an ask; its answers go to the control core.
     pub(super) fn ask(self: &Rc<Self>, asked: ShardAsk) {
-        let ShardAsk { ticket, partition, key, ask } = asked;
+        let ShardAsk { ticket, partition, key, deadline, ask } = asked;
+        if deadline.is_some_and(|deadline| deadline <= self.env.now()) {
+            return self.tell_control(ControlMessage::Dropped { ticket });
+        }
         if self.draining.get() {
             return self.tell(ticket, Answer::Refused(Refusal::ShuttingDown));
         }
