@@ -1,5 +1,6 @@
 //! What can go wrong in the engine, and what the caller may conclude from it.
 
+use crate::KeyspaceId;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -67,6 +68,17 @@ pub enum Error {
     /// A compaction policy is out of bounds; nothing was changed.
     #[error("compaction policy: {0}")]
     Policy(String),
+    /// The keyspace is not there, or is there already; nothing was applied.
+    #[error("keyspace {id} {what}")]
+    Keyspace {
+        /// The keyspace.
+        id: KeyspaceId,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// An option is out of bounds; nothing was applied.
+    #[error("{0}")]
+    BadOptions(String),
     /// The engine was closed.
     #[error("engine is closed")]
     Closed,

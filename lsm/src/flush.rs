@@ -4,12 +4,12 @@
 //! tables never hold what readers may not see, and writes only the newest version of a key:
 //! readers that need an older one hold the memtable itself.
 
-use crate::engine::{Frozen, Shared};
+use crate::engine::{FloorChange, Frozen, Shared};
 use crate::env::Env;
 use crate::table::{Table, TableRef, TableWriter};
 use crate::version::set::Change;
 use crate::version::{Flushed, LiveTable, Place, table_path};
-use crate::{Error, Memtable, Pos, Result, Seq, TableId, TableUid};
+use crate::{Error, Memtable, Millis, Pos, Result, Seq, TableId, TableUid};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -28,7 +28,7 @@ pub(crate) async fn flush_task<E: Env>(shared: Rc<Shared<E>>) {
             Ok(()) => shared.flush_health.recovered(),
             Err(error) => {
                 shared.note_failure(&shared.flush_health, error);
-                let pause = shared.options.full_probe_interval;
+                let pause = shared.options().full_probe_interval;
                 shared.flush_wanted.changed_within(&shared.env, epoch, pause).await;
             }
         }
@@ -46,6 +46,7 @@ impl<E: Env> Shared<E> {
     pub async fn flush(&self) -> Result<()> {
         self.readable()?;
         self.memory.borrow_mut().freeze();
+        self.count_active();
         let Some(target) = self.memory.borrow().frozen_through() else { return Ok(()) };
         self.update_pressure();
         self.flush_wanted.notify();
@@ -88,7 +89,7 @@ impl<E: Env> Shared<E> {
     }
 
     async fn install_flushed(&self, last: Seq, live: Rc<LiveTable<E>>) -> Result<()> {
-        let floor = self.log.floor_after(last);
+        let floor = self.core.log_floor(FloorChange::Flushed(self.keyspace))?;
         // Every flush is a run of its own; table numbers rise with time.
         let place = Place { level: 0, run: live.id.0 };
         let change = Change {
@@ -99,7 +100,7 @@ impl<E: Env> Shared<E> {
         let retry = async |error| self.retry_manifest(&self.flush_health, error).await;
         self.versions.apply(change, self.log.last(), retry).await?;
         self.memory.borrow_mut().drop_flushed();
-        self.log.release(floor).into_iter().for_each(|path| self.trash.discard(path));
+        self.core.release_log(floor);
         self.after_insert();
         self.tree_changed();
         self.compaction_wanted.notify();
@@ -110,12 +111,13 @@ impl<E: Env> Shared<E> {
         let path = table_path(&self.dir, id);
         let uid = TableUid(self.env.random());
         let mut writer =
-            TableWriter::create(self.env.clone(), path.clone(), uid, &self.options).await?;
+            TableWriter::create(self.env.clone(), path.clone(), uid, &self.options()).await?;
+        let now = self.core.now();
         let mut at = source.borrow().first();
         let mut before = None;
         while at.is_some() {
             let full;
-            (at, before, full) = push_slice(&source.borrow(), at, before, &mut writer)?;
+            (at, before, full) = push_slice(&source.borrow(), at, before, now, &mut writer)?;
             if full {
                 writer.drain().await?;
             }
@@ -136,13 +138,14 @@ fn push_slice<E: Env>(
     source: &Memtable,
     mut at: Option<Pos>,
     mut before: Option<Pos>,
+    now: Millis,
     writer: &mut TableWriter<E>,
 ) -> Result<(Option<Pos>, Option<Pos>, bool)> {
     let mut bytes = 0;
     while let Some(pos) = at {
         let entry = source.entry(pos);
         let shadowed = before.is_some_and(|before| source.entry(before).key == entry.key);
-        let full = !shadowed && writer.push(entry)?;
+        let full = !shadowed && writer.push(entry.expired_as_delete(now))?;
         bytes += entry.key.len() + entry.value.len();
         before = Some(pos);
         at = source.next(pos);

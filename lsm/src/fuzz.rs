@@ -4,12 +4,12 @@
 //! is canonical, what decodes must encode to the same again. Decoders behind a checksum are given
 //! the bytes as if the checksum were right: a fuzzer would never get past it.
 
-use crate::EntryKind;
 use crate::env::PAGE;
 use crate::inspect::{check_log, check_manifest, check_table};
 use crate::table::raw;
 use crate::version::edit::Edit;
 use crate::write::{Records, WriteBatch};
+use crate::{EntryKind, Millis};
 
 /// A decoder that takes any bytes.
 pub type Entry = fn(&[u8]);
@@ -56,8 +56,17 @@ pub fn log_records(bytes: &[u8]) {
     let mut whole = true;
     for record in Records::new(bytes) {
         match record {
-            Ok(record) if record.kind == EntryKind::Put => batch.put(record.key, record.value),
-            Ok(record) => batch.delete(record.key),
+            Ok(record) => {
+                batch.in_keyspace(record.keyspace);
+                match (record.kind, record.value.split_first_chunk()) {
+                    (EntryKind::PutUntil, Some((expiry, value))) => {
+                        let expires_at = Millis(u64::from_le_bytes(*expiry));
+                        batch.put_until(record.key, value, expires_at);
+                    }
+                    (EntryKind::Delete, _) => batch.delete(record.key),
+                    _ => batch.put(record.key, record.value),
+                }
+            }
             Err(offset) => {
                 assert!(offset < bytes.len());
                 whole = false;

@@ -15,6 +15,7 @@ mod flush;
 pub mod fuzz;
 pub mod histogram;
 pub mod inspect;
+mod keyspace;
 mod log;
 mod memtable;
 mod options;
@@ -33,13 +34,16 @@ mod write;
 
 pub use cache::{BlockCache, CacheStats};
 pub use compaction::{CompactionPolicy, FifoPolicy, LevelShape, TreePolicy};
-pub use engine::{CompactionFilter, Engine, FilterDecision};
+pub use engine::{CompactionFilter, Engine, FilterDecision, Keyspace};
 pub use error::{Error, Result};
+pub use keyspace::{KeyspaceId, KeyspaceOptions};
 pub use memtable::{Memtable, Pos};
 pub use options::Options;
 pub use read::{CachedRead, Scan, ScanRange};
 pub use signal::Commit;
 pub use stats::EngineStats;
 pub use table::Codec;
-pub use types::{Durability, EntryKind, EntryRef, Seq, TableId, TableUid, key_hash};
+pub use types::{
+    Durability, EXPIRY_BYTES, EntryKind, EntryRef, Millis, Seq, TableId, TableUid, key_hash,
+};
 pub use write::WriteBatch;

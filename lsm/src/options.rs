@@ -1,9 +1,9 @@
 //! Settings of one engine. Every field has a unit in its documentation and a bound that
 //! [`Options::validate`] checks.
 
-use crate::CompactionPolicy;
 use crate::stats::LEVELS;
 use crate::table::Codec;
+use crate::{CompactionPolicy, Durability};
 use std::time::Duration;
 
 /// Settings of one engine.
@@ -50,6 +50,14 @@ pub struct Options {
     /// to the engine; it refuses writes after the first `StorageFull` and probes again after
     /// this pause.
     pub full_probe_interval: Duration,
+    /// Bytes of log segments that may be in use before the keyspace that holds the oldest of them
+    /// back is flushed; at least four segments.
+    pub log_bytes: u64,
+    /// How long an entry lives that was written without an expiry of its own; `None` is for
+    /// ever. Applies to what is written from then on.
+    pub default_ttl: Option<Duration>,
+    /// How a write is made durable whose caller does not say.
+    pub durability: Durability,
 }
 
 impl Default for Options {
@@ -72,6 +80,9 @@ impl Default for Options {
             scrub_bytes_per_second: 2 << 20,
             scrub_pause: Duration::from_secs(3600),
             full_probe_interval: Duration::from_secs(1),
+            log_bytes: 512 << 20,
+            default_ttl: None,
+            durability: Durability::Durable,
         }
     }
 }
@@ -87,6 +98,7 @@ impl Options {
             cache_bytes: 128 << 10,
             max_key_bytes: 4 << 10,
             max_value_bytes: 16 << 10,
+            log_bytes: 512 << 10,
             ..Options::default()
         }
     }
@@ -115,6 +127,12 @@ impl Options {
         self.compaction.validate()?;
         if self.l0_slowdown == 0 || self.l0_stop <= self.l0_slowdown {
             return Err("l0_slowdown and l0_stop must be at least 1 and rise".into());
+        }
+        if self.log_bytes / 4 < self.log_segment_bytes {
+            return Err(format!(
+                "log_bytes is {}, use at least four times log_segment_bytes",
+                self.log_bytes
+            ));
         }
         if self.block_bytes < 512 || self.block_bytes > 1 << 20 {
             return Err(format!("block_bytes is {}, use 512 to 1048576", self.block_bytes));

@@ -14,6 +14,7 @@ use crate::version::lost::{self, Lost, LostRanges};
 use crate::version::manifest::{self, Manifest};
 use crate::version::{table_id, table_path};
 use crate::{Error, Options, Result, ScanRange, Seq, TableId};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -35,19 +36,25 @@ pub async fn link_into<E: Env>(
     let mut edit = Edit::default();
     let mut last = Seq(0);
     let mut next_table = 1;
+    let mut keyspaces = BTreeMap::new();
     for source in sources {
         let loaded = manifest::load(env, source).await?;
-        let log_last = check_flushed(env, source, options, &loaded.state.progress).await?;
+        let log_last = check_flushed(env, source, options, &loaded.state).await?;
+        for (id, keyspace) in &loaded.state.keyspaces {
+            if let Entry::Vacant(first) = keyspaces.entry(*id) {
+                first.insert(keyspace.options.clone());
+                edit.policies.extend(keyspace.policy.clone().map(|text| (*id, text)));
+            }
+        }
         last = last.max(log_last).max(loaded.state.progress.last_seq);
-        let marks = LostRanges::new(&loaded.state.lost);
         let inside = |lost: &&Lost| {
             *lost.last >= *range.start && range.end.as_ref().is_none_or(|end| *lost.first < **end)
         };
         edit.lost.extend(loaded.state.lost.iter().filter(inside).cloned());
-        edit.policy = edit.policy.or(loaded.state.policy.clone());
         let ranks = ranks(&loaded.state);
         for meta in loaded.state.tables.values() {
             let path = table_path(source, meta.id);
+            let marks = LostRanges::new(&loaded.state.lost, meta.keyspace);
             let Some(bounds) = clip(env, &path, meta, range, &marks).await? else { continue };
             let id = TableId(next_table);
             next_table += 1;
@@ -65,12 +72,10 @@ pub async fn link_into<E: Env>(
         }
     }
     check_disjoint(&edit.added, dest)?;
-    edit.progress = Progress {
-        next_table,
-        last_seq: Seq(last.0 + SEQ_GAP),
-        flushed: Seq(last.0 + SEQ_GAP),
-        log_floor: 0,
-    };
+    let last_seq = Seq(last.0 + SEQ_GAP);
+    edit.flushed = keyspaces.keys().map(|id| (*id, last_seq)).collect();
+    edit.defined = keyspaces.into_iter().collect();
+    edit.progress = Progress { next_table, last_seq, log_floor: 0 };
     let mut state = State::default();
     state.apply(&edit).map_err(|what| Error::corruption(dest, 0, what))?;
     Manifest::create(env.clone(), dest, 1, &state).await.map(drop)
@@ -94,13 +99,15 @@ async fn check_flushed<E: Env>(
     env: &E,
     source: &Path,
     options: &Options,
-    progress: &Progress,
+    state: &State,
 ) -> Result<Seq> {
-    let Progress { log_floor, flushed, .. } = *progress;
+    let (log_floor, flushed) = (state.progress.log_floor, state.flushed_by_all());
     let mut pending = 0u64;
     let stats = Counters::default();
-    let replayed =
-        replay(env, source, options, log_floor, flushed, &stats, |_, _| pending += 1).await?;
+    let replayed = replay(env, source, options, log_floor, flushed, &stats, |seq, record| {
+        pending += u64::from(state.needs(record.keyspace, seq));
+    })
+    .await?;
     if pending > 0 {
         let what = format!("{pending} entries of the log are in no table: flush before linking");
         return Err(Error::corruption(source, 0, what));
@@ -163,11 +170,11 @@ fn ranks(state: &State) -> BTreeMap<(u8, u64), u64> {
 
 /// Tables of one run must not overlap; they would if sources shared keys.
 fn check_disjoint(tables: &[TableMeta], dest: &Path) -> Result<()> {
+    let run = |meta: &TableMeta| (meta.keyspace, meta.level, meta.run);
     let mut tables: Vec<&TableMeta> = tables.iter().collect();
-    tables.sort_by(|a, b| (a.level, a.run, &a.first).cmp(&(b.level, b.run, &b.first)));
-    let same_run = |a: &TableMeta, b: &TableMeta| (a.level, a.run) == (b.level, b.run);
+    tables.sort_by(|a, b| (run(a), &a.first).cmp(&(run(b), &b.first)));
     let clash =
-        tables.windows(2).any(|pair| same_run(pair[0], pair[1]) && pair[0].last >= pair[1].first);
+        tables.windows(2).any(|pair| run(pair[0]) == run(pair[1]) && pair[0].last >= pair[1].first);
     if clash {
         return Err(Error::corruption(dest, 0, "the sources share keys"));
     }

@@ -87,13 +87,13 @@ struct Pass<E: Env> {
 /// Scrubs until the engine closes.
 pub(crate) async fn scrub_task<E: Env>(shared: Rc<Shared<E>>) {
     let mut pass = None;
-    let mut due = shared.env.now().after(shared.options.scrub_pause);
+    let mut due = shared.env.now().after(shared.options().scrub_pause);
     while !shared.closing.get() {
         let epoch = shared.suspects.signal.epoch();
         if let Some(path) = shared.suspects.next() {
             // Errors of the disk are not damage; whoever meets them reports them.
             let _ = shared.examine(|live| live.table.table.path() == path).await;
-        } else if shared.options.scrub_bytes_per_second == 0 {
+        } else if shared.options().scrub_bytes_per_second == 0 {
             shared.suspects.signal.changed(epoch).await;
         } else {
             let wait = due.since(shared.env.now());
@@ -147,7 +147,7 @@ impl<E: Env> Shared<E> {
                     stats.scrub_passes += 1;
                     stats.scrub_left_bytes = 0;
                 });
-                return self.options.scrub_pause;
+                return self.options().scrub_pause;
             };
             // Tables that were compacted away since are nobody's concern any more.
             now.current = self.live(|live| live.id == id).map(Walk::new);
@@ -171,7 +171,10 @@ impl<E: Env> Shared<E> {
             stats.scrub_bytes += read;
             stats.scrub_left_bytes = stats.scrub_left_bytes.saturating_sub(read);
         });
-        Duration::from_secs_f64(read as f64 / self.options.scrub_bytes_per_second as f64)
+        // All keyspaces share the rate.
+        let keyspaces = self.core.trees.borrow().len().max(1) as f64;
+        let rate = self.options().scrub_bytes_per_second as f64 / keyspaces;
+        Duration::from_secs_f64(read as f64 / rate)
     }
 
     fn data_bytes(&self, id: TableId) -> u64 {
@@ -228,6 +231,7 @@ impl<E: Env> Shared<E> {
                 Some(before) => [index.separator(before), &[0]].concat(),
             };
             Lost {
+                keyspace: self.keyspace,
                 uid: table.info().uid,
                 offset: index.handle(*i).offset,
                 through: table.info().max_seq,

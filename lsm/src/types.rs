@@ -22,7 +22,17 @@ pub enum EntryKind {
     Put = 1,
     /// The key has no value (hides older entries).
     Delete = 2,
+    /// The key has a value until a moment, and none (as after a delete) from then on. The
+    /// stored value begins with the moment: [`EXPIRY_BYTES`] bytes, little endian.
+    PutUntil = 3,
 }
+
+/// Bytes of the expiry before the value of a [`EntryKind::PutUntil`].
+pub const EXPIRY_BYTES: usize = 8;
+
+/// A moment by the wall clock, milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Millis(pub u64);
 
 impl EntryKind {
     /// Decodes the byte of the on-disk formats.
@@ -30,7 +40,29 @@ impl EntryKind {
         match byte {
             1 => Some(EntryKind::Put),
             2 => Some(EntryKind::Delete),
+            3 => Some(EntryKind::PutUntil),
             _ => None,
+        }
+    }
+
+    /// Whether an entry of this kind can have a stored value of `len` bytes.
+    pub(crate) fn allows(self, len: usize) -> bool {
+        match self {
+            EntryKind::Put => true,
+            EntryKind::Delete => len == 0,
+            EntryKind::PutUntil => len >= EXPIRY_BYTES,
+        }
+    }
+
+    /// What a reader at `now` sees of an entry of this kind with this stored value.
+    pub fn visible(self, stored: &[u8], now: Millis) -> Option<&[u8]> {
+        match self {
+            EntryKind::Put => Some(stored),
+            EntryKind::Delete => None,
+            EntryKind::PutUntil => {
+                let (expiry, value) = stored.split_first_chunk()?;
+                (Millis(u64::from_le_bytes(*expiry)) > now).then_some(value)
+            }
         }
     }
 }
@@ -42,10 +74,23 @@ pub struct EntryRef<'a> {
     pub key: &'a [u8],
     /// When it was written.
     pub seq: Seq,
-    /// Value or delete marker.
+    /// What it says.
     pub kind: EntryKind,
-    /// The value; empty for a delete.
+    /// The value as it is stored; empty for a delete, behind its expiry for an entry that has one.
     pub value: &'a [u8],
+}
+
+impl<'a> EntryRef<'a> {
+    /// The value for a reader at `now`; `None` when deleted or expired.
+    pub fn visible(&self, now: Millis) -> Option<&'a [u8]> {
+        self.kind.visible(self.value, now)
+    }
+
+    /// The same entry, or the delete that it became by expiring.
+    pub(crate) fn expired_as_delete(self, now: Millis) -> Self {
+        let expired = self.kind == EntryKind::PutUntil && self.visible(now).is_none();
+        if expired { EntryRef { kind: EntryKind::Delete, value: &[], ..self } } else { self }
+    }
 }
 
 /// When a write counts as done.
@@ -63,4 +108,22 @@ pub enum Durability {
 /// format).
 pub fn key_hash(key: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_visible_until_its_moment_and_a_delete_from_then_on() {
+        let stored = [&1000u64.to_le_bytes()[..], b"value"].concat();
+        let entry = EntryRef { key: b"k", seq: Seq(1), kind: EntryKind::PutUntil, value: &stored };
+        assert_eq!(entry.visible(Millis(999)), Some(&b"value"[..]));
+        assert_eq!(entry.visible(Millis(1000)), None);
+        assert_eq!(entry.expired_as_delete(Millis(999)), entry);
+        let gone = entry.expired_as_delete(Millis(1000));
+        assert_eq!((gone.kind, gone.value), (EntryKind::Delete, &b""[..]));
+        let put = EntryRef { kind: EntryKind::Put, ..entry };
+        assert_eq!(put.expired_as_delete(Millis(u64::MAX)), put);
+    }
 }

@@ -262,7 +262,7 @@ fn merges_make_room_for_slow_foreground_work_and_say_so() {
     sim.block_on(engine.set_policy(one_run())).unwrap();
     let start = engine.stats();
     sim.block_on(async {
-        for n in 0..50 {
+        for n in 0..150 {
             put(&env, &engine, &key(n + 20_000), &value(n, 100)).await;
         }
     });
@@ -276,5 +276,5 @@ fn merges_make_room_for_slow_foreground_work_and_say_so() {
     sim.run_for(Duration::from_secs(1));
     let stats = engine.stats();
     assert_eq!((stats.compaction_debt_bytes, stats.paced_bytes_per_second), (0, 0), "{stats:?}");
-    assert_eq!(sim.block_on(collect(&engine, ScanRange::default())).len(), model.len() + 50);
+    assert_eq!(sim.block_on(collect(&engine, ScanRange::default())).len(), model.len() + 150);
 }

@@ -7,7 +7,9 @@ use coronet_lsm::read::{
     CursorOptions, MemtableCursor, MergeCursor, RunCursor, Source, TableCursor, Visible,
 };
 use coronet_lsm::table::{Bounds, Table, TableRef, TableWriter};
-use coronet_lsm::{BlockCache, EntryKind, EntryRef, Memtable, Options, Seq, TableUid, key_hash};
+use coronet_lsm::{
+    BlockCache, EntryKind, EntryRef, Memtable, Millis, Options, Seq, TableUid, key_hash,
+};
 use coronet_sim::{Sim, SimEnv};
 use proptest::prelude::*;
 use std::cell::RefCell;
@@ -145,7 +147,7 @@ proptest! {
             let all: Model = parts.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
             for at in ats {
                 let merge = MergeCursor::new(sources(&env, &parts, &options(false)).await);
-                let mut view = Visible::new(env.clone(), merge, Seq(at));
+                let mut view = Visible::new(env.clone(), merge, Seq(at), Millis(0));
                 assert!(view.entry().is_none());
                 for from in [b"".as_slice(), &from] {
                     let mut shown = Vec::new();
@@ -200,7 +202,7 @@ fn a_view_does_not_see_what_is_written_while_it_reads() {
     sim.block_on(async {
         let table = memtable(&before);
         let sources = vec![Source::Memtable(MemtableCursor::new(table.clone()))];
-        let mut view = Visible::new(env, MergeCursor::new(sources), Seq(500));
+        let mut view = Visible::new(env, MergeCursor::new(sources), Seq(500), Millis(0));
         view.seek(b"").await.unwrap();
         let (mut shown, mut seq) = (0, 500);
         while let Some(e) = view.entry() {

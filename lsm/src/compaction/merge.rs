@@ -11,7 +11,7 @@ use crate::read::{CursorOptions, MergeCursor, RunCursor, Source, TableCursor};
 use crate::table::{Table, TableRef, TableWriter};
 use crate::version::set::Change;
 use crate::version::{Flushed, LiveTable, Older, Place, table_path};
-use crate::{EntryKind, EntryRef, Error, Result, TableId, TableUid};
+use crate::{EntryKind, EntryRef, Error, Millis, Result, TableId, TableUid};
 use std::rc::Rc;
 
 /// Bytes merged between two chances for other work.
@@ -44,6 +44,7 @@ enum Pause {
 /// Decides entry by entry.
 struct Merge<'a, E: Env> {
     shared: &'a Shared<E>,
+    now: Millis,
     cursor: MergeCursor<E>,
     older: Older<E>,
     table_bytes: u64,
@@ -132,6 +133,7 @@ impl<E: Env> Shared<E> {
             .collect();
         let mut merge = Merge {
             shared: self,
+            now: self.core.now(),
             cursor,
             older: Older::than(self.versions.current(), target, &merged),
             table_bytes: work.policy.tree().map_or(TABLE_BYTES, |tree| tree.table_bytes),
@@ -165,7 +167,7 @@ impl<E: Env> Shared<E> {
     /// Lets others run, for longer when foreground work suffers and the debt allows it.
     async fn pace(&self, bytes: usize) {
         let now = self.env.now();
-        match self.pacer.pause_after(bytes, self.options.latency_target, now) {
+        match self.pacer.pause_after(bytes, self.options().latency_target, now) {
             Some(pause) => {
                 let micros = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
                 self.stats.update(|stats| stats.paced_micros += micros);
@@ -178,14 +180,17 @@ impl<E: Env> Shared<E> {
     async fn new_output(&self, level: usize, id: TableId) -> Result<Output<E>> {
         let uid = TableUid(self.env.random());
         let path = table_path(&self.dir, id);
-        let writer = TableWriter::create(self.env.clone(), path, uid, &self.options).await?;
-        let writer = writer.with_codec(self.options.compression[level]);
+        let options = self.options();
+        let writer = TableWriter::create(self.env.clone(), path, uid, &options).await?;
+        let writer = writer.with_codec(options.compression[level]);
         Ok(Output { uid, writer })
     }
 
     fn filter_drops(&self, entry: &EntryRef<'_>) -> bool {
         let mut filter = self.filter.borrow_mut();
-        filter.as_mut().is_some_and(|decide| decide(entry.key, entry.value) == FilterDecision::Drop)
+        // Entries that have expired are deletes by now; any moment shows the value of the others.
+        let value = entry.visible(Millis(0)).unwrap_or_default();
+        filter.as_mut().is_some_and(|decide| decide(entry.key, value) == FilterDecision::Drop)
     }
 }
 
@@ -200,6 +205,7 @@ impl<E: Env> Merge<'_, E> {
             };
             bytes += entry.key.len() + entry.value.len();
             self.moved += entry.key.len() + entry.value.len();
+            let entry = entry.expired_as_delete(self.now);
             let shadowed = self.has_last && self.last_key == entry.key;
             let kept = !shadowed && keeps(self.shared, &mut self.older, &entry);
             let mut full = false;
@@ -238,7 +244,7 @@ fn keeps<E: Env>(shared: &Shared<E>, older: &mut Older<E>, entry: &EntryRef<'_>)
     if older.may_hold(entry) {
         return true;
     }
-    entry.kind == EntryKind::Put && !shared.filter_drops(entry)
+    entry.kind != EntryKind::Delete && !shared.filter_drops(entry)
 }
 
 /// The inputs as merge sources: one per run.

@@ -57,7 +57,7 @@ pub(crate) async fn compaction_task<E: Env>(shared: Rc<Shared<E>>) {
             Err(error) => {
                 pending.push(work);
                 shared.note_failure(&shared.compaction_health, error);
-                let pause = shared.options.full_probe_interval;
+                let pause = shared.options().full_probe_interval;
                 shared.compaction_wanted.changed_within(&shared.env, epoch, pause).await;
                 continue;
             }

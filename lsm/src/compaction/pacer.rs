@@ -5,9 +5,11 @@
 //! foreground work there is nothing to protect, and merges go as fast as they can. Flushes are
 //! never paced: what they free is what writers wait for.
 
+use crate::KeyspaceId;
 use crate::env::Nanos;
 use crate::log::throttle::TreeDebt;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Rate from which pacing slows down, bytes merged per second.
@@ -31,8 +33,9 @@ pub(crate) struct Pacer {
     /// Moving average, microseconds.
     latency: Cell<f64>,
     measured: Cell<Nanos>,
-    /// 0: nothing is owed; 1: merges must not be slowed.
-    urgency: Cell<f64>,
+    /// Per keyspace, 0: nothing is owed; 1: merges must not be slowed. The largest holds for all,
+    /// since a merge of any of them stands in the way of the others.
+    urgencies: RefCell<BTreeMap<KeyspaceId, f64>>,
     owed: Cell<Duration>,
 }
 
@@ -45,13 +48,19 @@ impl Pacer {
         self.measured.set(now);
     }
 
-    /// The tree owes `debt`; writers are slowed from `slowdown` runs in level 0 on.
-    pub fn owes(&self, debt: &TreeDebt, slowdown: usize) {
+    /// A keyspace owes `debt`; writers are slowed from `slowdown` runs in its level 0 on.
+    pub fn owes(&self, keyspace: KeyspaceId, debt: &TreeDebt, slowdown: usize) {
         let trigger = debt.level0_trigger.min(slowdown);
         let span = slowdown.saturating_sub(trigger).max(1) as f64;
         let level0 = debt.level0_runs.saturating_sub(trigger) as f64 / span;
         let deep = (debt.level_ratio - 1.0) / (URGENT_RATIO - 1.0);
-        self.urgency.set(level0.max(deep).clamp(0.0, 1.0));
+        let urgency = level0.max(deep).clamp(0.0, 1.0);
+        self.urgencies.borrow_mut().insert(keyspace, urgency);
+    }
+
+    /// Forgets a keyspace that is gone.
+    pub fn forget(&self, keyspace: KeyspaceId) {
+        self.urgencies.borrow_mut().remove(&keyspace);
     }
 
     /// Bytes per second that merges may do now; `None`: as many as they can.
@@ -61,7 +70,7 @@ impl Pacer {
             return None;
         }
         // Both meet at full speed without a step: no strain, or no time to lose.
-        let urgency = self.urgency.get();
+        let urgency = self.urgencies.borrow().values().copied().fold(0.0, f64::max);
         let share = (1.0 / (strain * strain)).max(urgency * urgency);
         (share < 1.0).then(|| (FULL_RATE * share).max(LEAST_RATE))
     }
@@ -90,7 +99,8 @@ mod tests {
         let pacer = Pacer::default();
         (0..200).for_each(|_| pacer.observe(micros, NOW));
         let debt = TreeDebt { level0_runs, level0_trigger: 4, ..TreeDebt::default() };
-        pacer.owes(&debt, 8);
+        pacer.owes(KeyspaceId::DEFAULT, &debt, 8);
+        pacer.owes(KeyspaceId(1), &TreeDebt::default(), 8);
         pacer
     }
 

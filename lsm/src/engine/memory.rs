@@ -1,8 +1,8 @@
-//! The active memtable and the frozen ones that wait for their flush.
+//! The memtables of one keyspace: the active one, and frozen ones that wait for their flush.
 
 use crate::memtable::ChunkPool;
-use crate::write::{Record, Records};
-use crate::{Memtable, Options, Seq, WriteBatch, key_hash};
+use crate::write::Record;
+use crate::{Memtable, Options, Seq, key_hash};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -12,14 +12,17 @@ use std::rc::Rc;
 pub(crate) struct Frozen {
     /// The memtable.
     pub table: Rc<RefCell<Memtable>>,
+    /// Its oldest entry.
+    pub first: Seq,
     /// Its newest entry.
     pub last: Seq,
 }
 
-/// All memtables.
+/// All memtables of a keyspace.
 pub(crate) struct Memory {
     active: Rc<RefCell<Memtable>>,
-    active_last: Seq,
+    /// Oldest and newest entry of the active memtable, unless it is empty.
+    active_span: Option<(Seq, Seq)>,
     /// Oldest first.
     frozen: VecDeque<Frozen>,
 }
@@ -30,26 +33,20 @@ impl Memory {
     pub fn new(options: &Options) -> Self {
         let active = Memtable::pooled(ChunkPool::new(options.memtable_bytes));
         let active = Rc::new(RefCell::new(active));
-        Memory { active, active_last: Seq(0), frozen: VecDeque::new() }
+        Memory { active, active_span: None, frozen: VecDeque::new() }
     }
 
-    /// Inserts a checked batch whose first entry has `first`.
-    pub fn insert_batch(&mut self, first: Seq, batch: &WriteBatch) {
-        let mut active = self.active.borrow_mut();
-        let mut seq = first.0;
-        // The batch encoded these records itself; there is nothing to be wrong in them.
-        for record in Records::new(batch.encoded()).flatten() {
-            active.insert(Seq(seq), record.kind, record.key, key_hash(record.key), record.value);
-            seq += 1;
-        }
-        self.active_last = Seq(seq - 1);
+    /// Inserts a record of a checked batch, whose sequence numbers rise.
+    pub fn insert(&mut self, seq: Seq, record: &Record<'_>) {
+        let hash = key_hash(record.key);
+        self.active.borrow_mut().insert(seq, record.kind, record.key, hash, record.value);
+        let (first, _) = self.active_span.unwrap_or((seq, seq));
+        self.active_span = Some((first, seq));
     }
 
     /// Inserts a replayed record, freezing full memtables on the way.
-    pub fn replay(&mut self, seq: Seq, record: Record<'_>, options: &Options) {
-        let hash = key_hash(record.key);
-        self.active.borrow_mut().insert(seq, record.kind, record.key, hash, record.value);
-        self.active_last = seq;
+    pub fn replay(&mut self, seq: Seq, record: &Record<'_>, options: &Options) {
+        self.insert(seq, record);
         if self.active_bytes() >= options.memtable_bytes {
             self.freeze();
         }
@@ -57,12 +54,18 @@ impl Memory {
 
     /// Freezes the active memtable unless it is empty.
     pub fn freeze(&mut self) {
-        if self.active.borrow().is_empty() {
-            return;
+        if let Some((first, last)) = self.active_span.take() {
+            let successor = self.active.borrow().successor();
+            let table = std::mem::replace(&mut self.active, Rc::new(RefCell::new(successor)));
+            self.frozen.push_back(Frozen { table, first, last });
         }
-        let successor = self.active.borrow().successor();
-        let table = std::mem::replace(&mut self.active, Rc::new(RefCell::new(successor)));
-        self.frozen.push_back(Frozen { table, last: self.active_last });
+    }
+
+    /// The oldest entry that will be in no table once the oldest frozen memtable is in one; with
+    /// `flushing` false, that is in no table now.
+    pub fn oldest_entry(&self, flushing: bool) -> Option<Seq> {
+        let frozen = self.frozen.iter().skip(usize::from(flushing)).map(|frozen| frozen.first);
+        frozen.chain(self.active_span.map(|(first, _)| first)).next()
     }
 
     /// The memtable to flush next.

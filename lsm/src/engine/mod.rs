@@ -1,16 +1,22 @@
-//! The engine's public face: a cheap handle to one log-structured merge tree.
+//! The engine's public face: a cheap handle to log-structured merge trees that share one log.
 //!
-//! * [`shared`]: what its parts share, health and pressure.
+//! * [`core`]: what all keyspaces share.
+//! * [`shared`]: one keyspace: its tree, health and pressure.
+//! * [`keyspaces`]: creating, altering and dropping them, and the handle to one.
 //! * [`memory`]: active and frozen memtables.
 //! * [`open`]: creation and recovery.
 //!
 //! Writing goes through `log` and `memory`, reading through `read`, the background work lives in
 //! `flush` and `compaction`.
 
+mod core;
+mod keyspaces;
 mod memory;
 mod open;
 mod shared;
 
+pub(crate) use core::{Core, FloorChange};
+pub use keyspaces::Keyspace;
 pub(crate) use memory::{Frozen, Memory};
 pub(crate) use open::{SEQ_GAP, create_folder};
 pub(crate) use shared::Shared;
@@ -19,7 +25,8 @@ use crate::env::Env;
 use crate::read::{CachedRead, Scan, ScanRange};
 use crate::signal::{Commit, Completion};
 use crate::stats::EngineStats;
-use crate::{CompactionPolicy, Durability, Error, Options, Result, Seq, WriteBatch};
+use crate::write::Records;
+use crate::{CompactionPolicy, Durability, Error, KeyspaceId, Options, Result, Seq, WriteBatch};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -36,21 +43,25 @@ pub enum FilterDecision {
 /// may go. Must not call the engine.
 pub type CompactionFilter = Box<dyn FnMut(&[u8], &[u8]) -> FilterDecision>;
 
-/// One log-structured merge tree. Clones are handles to the same engine; when the last one is
-/// dropped without [`Engine::close`], its tasks stop as after a crash.
+/// One log-structured merge tree per keyspace, over one log. Methods that name no keyspace mean
+/// the default one. Clones are handles to the same engine; when the last one is dropped without
+/// [`Engine::close`], its tasks stop as after a crash.
 pub struct Engine<E: Env> {
+    core: Rc<Core<E>>,
+    /// The default keyspace.
     shared: Rc<Shared<E>>,
-    /// Stops the tasks when the last handle goes; the tasks themselves hold only `shared`.
+    /// Stops the tasks when the last handle goes; the tasks themselves hold only the core.
     _guard: Rc<StopOnDrop<E>>,
 }
 
 impl<E: Env> Clone for Engine<E> {
     fn clone(&self) -> Self {
-        Engine { shared: self.shared.clone(), _guard: self._guard.clone() }
+        let (core, shared) = (self.core.clone(), self.shared.clone());
+        Engine { core, shared, _guard: self._guard.clone() }
     }
 }
 
-struct StopOnDrop<E: Env>(Rc<Shared<E>>);
+struct StopOnDrop<E: Env>(Rc<Core<E>>);
 
 impl<E: Env> Drop for StopOnDrop<E> {
     fn drop(&mut self) {
@@ -65,37 +76,70 @@ impl<E: Env> Engine<E> {
         Self::open_with(env, dir, options, None).await
     }
 
-    /// Like [`Engine::open`], with a filter for entries at the last level.
+    /// Like [`Engine::open`], with a filter for entries at the last level of the default keyspace.
     pub async fn open_with(
         env: E,
         dir: &Path,
         options: Options,
         filter: Option<CompactionFilter>,
     ) -> Result<Self> {
-        let shared = open::open(env, dir, options, filter).await?;
-        Ok(Engine { _guard: Rc::new(StopOnDrop(shared.clone())), shared })
+        let core = open::open(env, dir, options, filter).await?;
+        let shared = core.tree(KeyspaceId::DEFAULT)?;
+        Ok(Engine { _guard: Rc::new(StopOnDrop(core.clone())), core, shared })
     }
 
     /// Applies a batch: visible to `latest` readers at once, to everybody when committed. The
     /// future completes as `durability` asks; dropping it does not undo the write.
     pub fn write(&self, batch: &WriteBatch, durability: Durability) -> Result<Commit> {
-        let shared = &*self.shared;
-        batch.check(&shared.options)?;
-        shared.admit(batch.bytes())?;
+        match batch.keyspaces() {
+            [] | [KeyspaceId::DEFAULT] => {
+                self.write_to(std::slice::from_ref(&self.shared), batch, durability)
+            }
+            ids => {
+                let trees: Result<Vec<_>> = ids.iter().map(|id| self.core.tree(*id)).collect();
+                self.write_to(&trees?, batch, durability)
+            }
+        }
+    }
+
+    /// Applies a batch whose entries belong to `trees`.
+    fn write_to(
+        &self,
+        trees: &[Rc<Shared<E>>],
+        batch: &WriteBatch,
+        durability: Durability,
+    ) -> Result<Commit> {
+        let core = &*self.core;
+        let expiring = core.with_default_expiry(batch, trees);
+        let batch = expiring.as_ref().unwrap_or(batch);
+        batch.check(&core.options)?;
+        self.admit(trees, batch)?;
         if batch.is_empty() {
             let done = Rc::new(Completion::default());
             done.complete(Ok(()));
             return Ok(Commit::new(self.visible_seq(), done));
         }
-        let (first, commit) = shared.log.append(batch, durability);
-        shared.memory.borrow_mut().insert_batch(first, batch);
-        shared.stats.update(|stats| {
+        let (first, commit) = core.log.append(batch, durability);
+        insert(trees, first, batch);
+        core.stats.update(|stats| {
             stats.writes += 1;
             stats.entries_written += batch.len() as u64;
             stats.logical_bytes += batch.logical_bytes() as u64;
         });
-        shared.after_insert();
+        trees.iter().for_each(|tree| tree.after_insert());
         Ok(commit)
+    }
+
+    /// Whether all the keyspaces take a batch now.
+    fn admit(&self, trees: &[Rc<Shared<E>>], batch: &WriteBatch) -> Result<()> {
+        let log = self.core.log.check(batch.bytes());
+        let admitted = log.and_then(|()| trees.iter().try_for_each(|tree| tree.admit()));
+        match &admitted {
+            Err(Error::Busy { .. }) => self.core.stats.update(|stats| stats.writes_busy += 1),
+            Err(Error::DiskFull) => self.core.stats.update(|stats| stats.writes_disk_full += 1),
+            _ => {}
+        }
+        admitted
     }
 
     /// Point read of the newest committed value that never waits: memtables and cached blocks
@@ -144,14 +188,21 @@ impl<E: Env> Engine<E> {
         self.shared.scan(range, self.visible_seq()).await
     }
 
-    /// Waits until everything in memory is in tables.
+    /// Waits until everything in memory, of all keyspaces, is in tables.
     pub async fn flush(&self) -> Result<()> {
-        self.shared.flush().await
+        self.shared.readable()?;
+        // All of them stop growing at one moment, then their flushes run side by side.
+        let flushes =
+            self.core.all_trees().into_iter().map(|tree| async move { tree.flush().await });
+        futures_util::future::try_join_all(flushes).await.map(drop)
     }
 
-    /// Compacts until no level owes anything.
+    /// Compacts until no level of any keyspace owes anything.
     pub async fn compact(&self) -> Result<()> {
-        self.shared.compact().await
+        for tree in self.core.all_trees() {
+            tree.compact().await?;
+        }
+        self.shared.readable()
     }
 
     /// The compaction policy that holds now.
@@ -168,39 +219,59 @@ impl<E: Env> Engine<E> {
     /// Refuses further work, commits and syncs pending writes, stops every task. Memtables stay
     /// in the log and are replayed by the next opening.
     pub async fn close(&self) -> Result<()> {
-        if self.shared.closing.get() {
+        if self.core.closing.get() {
             return Err(Error::Closed);
         }
-        let closed = self.shared.log.close().await;
-        self.shared.stop();
-        self.shared.stopped().await;
+        let closed = self.core.log.close().await;
+        for tree in self.core.stop() {
+            tree.stopped().await;
+        }
         closed
     }
 
     /// What an operator should know since the last call, one line each: damage that was found
     /// and put into quarantine. The caller logs the lines.
     pub fn take_incidents(&self) -> Vec<String> {
-        self.shared.suspects.take_incidents()
+        self.core.all_trees().iter().flat_map(|tree| tree.suspects.take_incidents()).collect()
     }
 
     /// Takes every key range out of quarantine: what was lost stays lost, and reads answer from
     /// what is left. For when the keys were written anew, or when their loss is accepted.
     pub async fn accept_loss(&self) -> Result<()> {
-        self.shared.accept_loss().await
+        self.shared.readable()?;
+        for tree in self.core.all_trees() {
+            tree.accept_loss().await?;
+        }
+        Ok(())
     }
 
-    /// The engine's numbers.
+    /// The engine's numbers, all keyspaces together; see [`Keyspace::stats`].
     pub fn stats(&self) -> EngineStats {
-        self.shared.stats()
+        self.core.stats()
     }
 
     /// The newest sequence number given out.
     pub fn last_seq(&self) -> Seq {
-        self.shared.log.last()
+        self.core.log.last()
     }
 
     /// The newest committed sequence number.
     pub fn visible_seq(&self) -> Seq {
-        self.shared.log.visible()
+        self.core.log.visible()
+    }
+}
+
+/// Puts the records of a checked batch, the first of which has `first`, into their memtables.
+fn insert<E: Env>(trees: &[Rc<Shared<E>>], first: Seq, batch: &WriteBatch) {
+    let mut at = 0;
+    let mut memory = trees[0].memory.borrow_mut();
+    // The batch encoded these records itself; there is nothing to be wrong in them.
+    for (n, record) in Records::new(batch.encoded()).flatten().enumerate() {
+        if trees[at].keyspace != record.keyspace {
+            at = trees.iter().position(|tree| tree.keyspace == record.keyspace).unwrap_or(at);
+            drop(memory);
+            memory = trees[at].memory.borrow_mut();
+        }
+        memory.insert(Seq(first.0 + n as u64), &record);
     }
 }

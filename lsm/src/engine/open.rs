@@ -1,21 +1,26 @@
 //! Creation and recovery: manifest, tables, log, then the tasks.
 
-use super::shared::Parts;
-use super::{Memory, Shared};
+use super::core::Clock;
+use super::{Core, Memory, Shared};
+use crate::cache::BlockCache;
 use crate::compaction::compaction_task;
 use crate::engine::CompactionFilter;
 use crate::env::{Env, TaskClass};
 use crate::flush::flush_task;
 use crate::log::{Log, replay};
-use crate::scrub::{Suspects, scrub_task};
+use crate::scrub::scrub_task;
 use crate::stats::Counters;
 use crate::trash::Trash;
 use crate::version::edit::Progress;
-use crate::version::lost;
+use crate::version::lost::{self, LostRanges};
 use crate::version::manifest::{self, Loaded};
-use crate::version::set::open_tables;
-use crate::version::{LiveTable, Place, VersionSet, table_id};
-use crate::{CompactionPolicy, Error, Options, Result, Seq, TableId};
+use crate::version::set::{Tables, open_tables};
+use crate::version::{Ledger, VersionSet, table_id};
+use crate::write::Record;
+use crate::{CompactionPolicy, Error, KeyspaceId, Options, Result, Seq, TableId};
+use futures_util::lock::Mutex;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -30,23 +35,24 @@ pub(crate) async fn open<E: Env>(
     dir: &Path,
     options: Options,
     filter: Option<CompactionFilter>,
-) -> Result<Rc<Shared<E>>> {
-    options.validate().map_err(|what| Error::Io {
-        op: "options of",
-        path: dir.to_owned(),
-        kind: ErrorKind::InvalidInput,
-        message: what,
-    })?;
+) -> Result<Rc<Core<E>>> {
+    options.validate().map_err(Error::BadOptions)?;
     create_folder(&env, dir).await?;
     let trash = Trash::start(env.clone());
-    let parts = recover(&env, dir, Rc::new(options), &trash).await;
-    let parts = parts.inspect_err(|_| trash.close())?;
-    let shared = Rc::new(Shared::new(env, dir, parts, trash, filter));
-    shared.tree_changed();
-    shared.env.spawn(TaskClass::Flush, flush_task(shared.clone()));
-    shared.env.spawn(TaskClass::Background, scrub_task(shared.clone()));
-    shared.env.spawn(TaskClass::Compaction, compaction_task(shared.clone()));
-    Ok(shared)
+    let recovered = recover(&env, dir, Rc::new(options), &trash).await;
+    let core = recovered.inspect_err(|_| trash.close())?;
+    *core.tree(KeyspaceId::DEFAULT)?.filter.borrow_mut() = filter;
+    core.env.spawn(TaskClass::Background, core.clone().keep_log_short());
+    Ok(core)
+}
+
+/// Takes a keyspace into the engine and starts its tasks.
+pub(super) fn start<E: Env>(core: &Rc<Core<E>>, tree: Rc<Shared<E>>) {
+    core.trees.borrow_mut().insert(tree.keyspace, tree.clone());
+    tree.tree_changed();
+    core.env.spawn(TaskClass::Flush, flush_task(tree.clone()));
+    core.env.spawn(TaskClass::Background, scrub_task(tree.clone()));
+    core.env.spawn(TaskClass::Compaction, compaction_task(tree));
 }
 
 /// Brings back what manifest, tables and log hold.
@@ -55,44 +61,85 @@ async fn recover<E: Env>(
     dir: &Path,
     options: Rc<Options>,
     trash: &Rc<Trash>,
-) -> Result<Parts<E>> {
+) -> Result<Rc<Core<E>>> {
     let stats = Rc::new(Counters::default());
     let mut loaded = manifest::load(env, dir).await?;
-    let (tables, damaged) = open_tables(env, dir, &mut loaded.state, trash).await?;
-    let policy = stored_policy(dir, &loaded)?.unwrap_or_else(|| options.compaction.clone());
-    let mut memory = Memory::new(&options);
-    let Progress { log_floor, flushed, .. } = loaded.state.progress;
-    let replayed = replay(env, dir, &options, log_floor, flushed, &stats, |seq, record| {
-        memory.replay(seq, record, &options);
-    })
-    .await?;
-    let last = first_free(&loaded, &tables, replayed.last);
+    let mut opened = open_tables(env, dir, &mut loaded.state, trash).await?;
+    let state = &loaded.state;
+    let resolved: BTreeMap<KeyspaceId, Options> =
+        state.keyspaces.iter().map(|(id, own)| (*id, own.options.resolve(&options))).collect();
+    let mut policies = stored_policies(dir, &loaded)?;
+    let mut memories: BTreeMap<KeyspaceId, Memory> = BTreeMap::new();
+    let apply = |seq, record: Record<'_>| {
+        if state.needs(record.keyspace, seq) {
+            let options = &resolved[&record.keyspace];
+            let memory = memories.entry(record.keyspace).or_insert_with(|| Memory::new(options));
+            memory.replay(seq, &record, options);
+        }
+    };
+    let (floor, flushed) = (state.progress.log_floor, state.flushed_by_all());
+    let replayed = replay(env, dir, &options, floor, flushed, &stats, apply).await?;
+    let last = first_free(&loaded, &opened.tables, replayed.last);
     let orphans = find_orphans(env, dir, &loaded).await?;
     let next_table = next_table(&loaded, &orphans);
-    let progress = Progress { next_table, last_seq: last, flushed, log_floor };
-    let versions = VersionSet::open(env, dir, loaded, progress, tables, stats.clone()).await?;
-    let suspects = Rc::new(Suspects::default());
-    for error in &damaged {
-        if let Error::Corruption { path, .. } = error {
-            trash.set_aside(path.clone());
-        }
-        stats.update(|stats| stats.damaged_tables += 1);
-        suspects.tell(format!("{error}; the table is quarantined, the rest is served"));
-    }
+    let mut state = loaded.state.clone();
+    state.progress = Progress { next_table, last_seq: last, log_floor: floor };
+    let ledger = Ledger::open(env, dir, loaded.highest, state, stats.clone()).await?;
     // Only now does a durable manifest say that nobody needs these.
     let unused = orphans.into_iter().map(|(_, path)| path).chain(replayed.removable.clone());
     unused.for_each(|path| trash.discard(path));
     let log = Log::start(env, dir, &options, &stats, replayed, last).await?;
-    Ok(Parts { options, stats, log, memory, versions, policy, suspects })
+    let core = Rc::new(Core {
+        env: env.clone(),
+        dir: dir.to_owned(),
+        cache: Rc::new(BlockCache::new(options.cache_bytes)),
+        options,
+        stats,
+        log,
+        ledger,
+        trash: trash.clone(),
+        clock: Clock::default(),
+        trees: RefCell::default(),
+        changing: Mutex::default(),
+        active_bytes: Cell::new(0),
+        closing: Cell::new(false),
+    });
+    for (id, options) in resolved {
+        let memory = memories.remove(&id).unwrap_or_else(|| Memory::new(&options));
+        let tables = opened.tables.remove(&id).unwrap_or_default();
+        let lost = LostRanges::new(&loaded.state.lost, id);
+        let versions = VersionSet::new(id, core.ledger.clone(), tables, lost);
+        let policy = policies.remove(&id).unwrap_or_else(|| options.compaction.clone());
+        start(&core, Shared::new(id, &core, options, policy, memory, versions));
+    }
+    for (keyspace, error) in &opened.damaged {
+        let tree = core.tree(*keyspace)?;
+        tell_damaged(&tree, error);
+    }
+    Ok(core)
 }
 
-/// The compaction policy that the engine was told to keep.
-fn stored_policy(dir: &Path, loaded: &Loaded) -> Result<Option<CompactionPolicy>> {
-    let policy = loaded.state.policy.as_ref().map(|text| text.parse()).transpose();
-    policy.map_err(|what: String| {
-        let path = manifest::manifest_path(dir, loaded.number);
-        Error::corruption(&path, 0, format!("compaction policy: {what}"))
-    })
+/// The compaction policies that keyspaces were told to keep.
+fn stored_policies(dir: &Path, loaded: &Loaded) -> Result<BTreeMap<KeyspaceId, CompactionPolicy>> {
+    let stored = loaded.state.keyspaces.iter();
+    let stored = stored.filter_map(|(id, state)| Some((*id, state.policy.as_ref()?)));
+    let parsed = stored.map(|(id, text)| {
+        let policy = text.parse().map_err(|what: String| {
+            let path = manifest::manifest_path(dir, loaded.number);
+            Error::corruption(&path, 0, format!("compaction policy: {what}"))
+        });
+        Ok((id, policy?))
+    });
+    parsed.collect()
+}
+
+/// Reports a table that is damaged as a whole, and has its file set aside.
+fn tell_damaged<E: Env>(tree: &Shared<E>, error: &Error) {
+    if let Error::Corruption { path, .. } = error {
+        tree.trash.set_aside(path.clone());
+    }
+    tree.stats.update(|stats| stats.damaged_tables += 1);
+    tree.suspects.tell(format!("{error}; the table is quarantined, the rest is served"));
 }
 
 /// Creates the folder and makes it durable, together with those above it that are new.
@@ -109,10 +156,14 @@ pub(crate) async fn create_folder<E: Env>(env: &E, dir: &Path) -> Result<()> {
 }
 
 /// The sequence number that new writes follow.
-fn first_free<E: Env>(loaded: &Loaded, tables: &[(Place, Rc<LiveTable<E>>)], log_last: Seq) -> Seq {
-    let in_tables = tables.iter().map(|(_, live)| live.table.table.info().max_seq);
-    let progress = &loaded.state.progress;
-    let found = in_tables.chain([progress.last_seq, progress.flushed, log_last]).max();
+fn first_free<E: Env>(
+    loaded: &Loaded,
+    tables: &BTreeMap<KeyspaceId, Tables<E>>,
+    log_last: Seq,
+) -> Seq {
+    let in_tables = tables.values().flatten().map(|(_, live)| live.table.table.info().max_seq);
+    let state = &loaded.state;
+    let found = in_tables.chain([state.progress.last_seq, state.flushed_by_any(), log_last]).max();
     match found {
         Some(Seq(found)) if loaded.number > 0 || found > 0 => Seq(found + SEQ_GAP),
         _ => Seq(0),

@@ -1,6 +1,7 @@
-//! What the engine's parts share: handles, health of the background work, pressure on writers.
+//! One keyspace: its tree and what the parts of it share, health of the background work, pressure
+//! on writers.
 
-use super::Memory;
+use super::{Core, Memory};
 use crate::cache::BlockCache;
 use crate::compaction::{Pacer, Shape};
 use crate::engine::CompactionFilter;
@@ -12,9 +13,9 @@ use crate::signal::Signal;
 use crate::stats::{Counters, EngineStats, LEVELS};
 use crate::trash::Trash;
 use crate::version::VersionSet;
-use crate::{CompactionPolicy, Error, Options, Result, Seq};
+use crate::{CompactionPolicy, Error, KeyspaceId, Options, Result, Seq};
 use std::cell::{Cell, RefCell};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 /// How one kind of background work fares.
@@ -51,11 +52,15 @@ impl Health {
     }
 }
 
-/// The inside of an engine.
+/// The inside of one keyspace.
 pub(crate) struct Shared<E: Env> {
+    pub keyspace: KeyspaceId,
+    pub core: Rc<Core<E>>,
     pub env: E,
     pub dir: PathBuf,
-    pub options: Rc<Options>,
+    /// Changed by [`crate::Engine::alter_keyspace`].
+    options: RefCell<Rc<Options>>,
+    /// What is counted per keyspace.
     pub stats: Rc<Counters>,
     pub log: Log<E>,
     pub memory: RefCell<Memory>,
@@ -83,106 +88,102 @@ pub(crate) struct Shared<E: Env> {
     pub closing: Cell<bool>,
     /// Background tasks that still run.
     pub tasks: Cell<usize>,
-}
-
-/// What recovery hands over.
-pub(super) struct Parts<E: Env> {
-    pub options: Rc<Options>,
-    pub stats: Rc<Counters>,
-    pub log: Log<E>,
-    pub memory: Memory,
-    pub versions: VersionSet<E>,
-    pub suspects: Rc<Suspects>,
-    pub policy: CompactionPolicy,
+    /// What the core knows of the active memtable's size.
+    counted_bytes: Cell<usize>,
 }
 
 impl<E: Env> Shared<E> {
-    /// The inside of a recovered engine whose three background tasks are about to start.
+    /// The inside of a keyspace whose three background tasks are about to start.
     pub(super) fn new(
-        env: E,
-        dir: &Path,
-        parts: Parts<E>,
-        trash: Rc<Trash>,
-        filter: Option<CompactionFilter>,
-    ) -> Self {
-        let pacer = parts.log.pacer();
-        Shared {
-            env,
-            dir: dir.to_owned(),
-            cache: Rc::new(BlockCache::new(parts.options.cache_bytes)),
-            options: parts.options,
-            stats: parts.stats,
-            log: parts.log,
-            memory: RefCell::new(parts.memory),
-            versions: parts.versions,
-            trash,
-            filter: RefCell::new(filter),
+        keyspace: KeyspaceId,
+        core: &Rc<Core<E>>,
+        options: Options,
+        policy: CompactionPolicy,
+        memory: Memory,
+        versions: VersionSet<E>,
+    ) -> Rc<Self> {
+        let tree = Shared {
+            keyspace,
+            core: core.clone(),
+            env: core.env.clone(),
+            dir: core.dir.clone(),
+            options: RefCell::new(Rc::new(options)),
+            stats: Rc::default(),
+            log: core.log.clone(),
+            memory: RefCell::new(memory),
+            versions,
+            cache: core.cache.clone(),
+            trash: core.trash.clone(),
+            filter: RefCell::new(None),
             flush_wanted: Signal::default(),
             compaction_wanted: Signal::default(),
             progress: Signal::default(),
             flush_health: Health::default(),
             compaction_health: Health::default(),
             compacting: Cell::new(false),
-            policy: RefCell::new(Rc::new(parts.policy)),
-            pacer,
+            policy: RefCell::new(Rc::new(policy)),
+            pacer: core.log.pacer(),
             tree_debt: Cell::default(),
             compaction_positions: RefCell::new([const { Vec::new() }; LEVELS]),
-            suspects: parts.suspects,
+            suspects: Rc::default(),
             closing: Cell::new(false),
             tasks: Cell::new(3),
-        }
+            counted_bytes: Cell::new(0),
+        };
+        tree.count_active();
+        Rc::new(tree)
     }
 
-    /// Whether a batch of `bytes` may be applied now.
-    pub fn admit(&self, bytes: usize) -> Result<()> {
-        let admitted = self.try_admit(bytes);
-        match &admitted {
-            Err(Error::Busy { .. }) => self.stats.update(|stats| stats.writes_busy += 1),
-            Err(Error::DiskFull) => self.stats.update(|stats| stats.writes_disk_full += 1),
-            _ => {}
-        }
-        admitted
+    /// The options of this moment.
+    pub fn options(&self) -> Rc<Options> {
+        self.options.borrow().clone()
     }
 
-    fn try_admit(&self, bytes: usize) -> Result<()> {
+    /// Goes on with other options.
+    pub fn set_options(&self, options: Options) {
+        *self.options.borrow_mut() = Rc::new(options);
+        self.after_insert();
+        self.update_pressure();
+        self.compaction_wanted.notify();
+    }
+
+    /// Whether the keyspace takes writes now.
+    pub fn admit(&self) -> Result<()> {
         if self.closing.get() {
             return Err(Error::Closed);
         }
-        self.log.check(bytes)?;
         if self.flush_health.is_disk_full() || self.compaction_health.is_disk_full() {
             return Err(Error::DiskFull);
         }
         // Commits stand still long before; this bounds memory against writers that do not wait.
-        let memory = self.memory.borrow();
-        let limit = self.options.memtable_bytes * 2 + self.options.max_batch_bytes();
-        if memory.frozen_len() >= self.options.max_frozen && memory.active_bytes() > limit {
+        let (memory, options) = (self.memory.borrow(), self.options.borrow());
+        let limit = options.memtable_bytes * 2 + options.max_batch_bytes();
+        if memory.frozen_len() >= options.max_frozen && memory.active_bytes() > limit {
             return Err(Error::Busy { retry_after_ms: 100 });
         }
         Ok(())
     }
 
-    /// Refuses reads of a closed engine.
+    /// Refuses reads of a closed engine and of a dropped keyspace.
     pub fn readable(&self) -> Result<()> {
-        if self.closing.get() { Err(Error::Closed) } else { Ok(()) }
+        match self.closing.get() {
+            false => Ok(()),
+            true if self.core.closing.get() => Err(Error::Closed),
+            true => Err(Error::Keyspace { id: self.keyspace, what: "was dropped" }),
+        }
     }
 
     /// Freezes a full memtable when there is room for it, and tells writers how things stand.
     pub fn after_insert(&self) {
-        let mut memory = self.memory.borrow_mut();
-        if memory.active_bytes() < self.options.memtable_bytes {
-            if memory.frozen_len() >= self.options.max_frozen {
-                drop(memory);
-                self.update_pressure();
-            }
+        self.count_active();
+        let options = self.options();
+        let is_full = self.counted_bytes.get() >= options.memtable_bytes;
+        if is_full {
+            self.freeze_if_room();
+        } else if self.core.memory_is_full() {
+            self.core.freeze_largest();
+        } else if self.memory.borrow().frozen_len() < options.max_frozen {
             return;
-        }
-        let froze = memory.frozen_len() < self.options.max_frozen;
-        if froze {
-            memory.freeze();
-        }
-        drop(memory);
-        if froze {
-            self.flush_wanted.notify();
         }
         self.update_pressure();
     }
@@ -193,20 +194,39 @@ impl<E: Env> Shared<E> {
         let debt = policy.tree().map(|tree| TreeDebt::of(&self.versions.with(Shape::of), tree));
         let debt = debt.unwrap_or_default();
         self.tree_debt.set(debt);
-        self.pacer.owes(&debt, self.options.l0_slowdown);
+        self.pacer.owes(self.keyspace, &debt, self.options().l0_slowdown);
         self.update_pressure();
+    }
+
+    /// Freezes the active memtable and has it flushed, unless too many wait already.
+    pub fn freeze_if_room(&self) {
+        let mut memory = self.memory.borrow_mut();
+        if memory.frozen_len() >= self.options.borrow().max_frozen {
+            return;
+        }
+        memory.freeze();
+        drop(memory);
+        self.count_active();
+        self.flush_wanted.notify();
+    }
+
+    /// Tells the core how large the active memtable is.
+    pub fn count_active(&self) {
+        let now = self.memory.borrow().active_bytes();
+        self.core.active_changed(self.counted_bytes.replace(now), now);
     }
 
     /// Recomputes the pressure on writers.
     pub fn update_pressure(&self) {
-        let memory = self.memory.borrow();
+        let (memory, options) = (self.memory.borrow(), self.options());
+        let own = memory.active_bytes() as f64 / options.memtable_bytes as f64;
         let debt = Debt {
             tree: self.tree_debt.get(),
             frozen: memory.frozen_len(),
-            active_fill: memory.active_bytes() as f64 / self.options.memtable_bytes as f64,
+            active_fill: own.max(self.core.memory_fill()),
             frozen_through: memory.frozen_through().unwrap_or(Seq(0)),
         };
-        self.log.throttle().set(&debt, &self.options);
+        self.log.throttle().set(self.keyspace, &debt, &options);
     }
 
     /// Records a failed flush or compaction.
@@ -223,7 +243,7 @@ impl<E: Env> Shared<E> {
         if self.closing.get() {
             return Err(Error::Closed);
         }
-        self.env.sleep(self.options.full_probe_interval).await;
+        self.env.sleep(self.options().full_probe_interval).await;
         Ok(())
     }
 
@@ -234,7 +254,6 @@ impl<E: Env> Shared<E> {
         self.compaction_wanted.notify();
         self.suspects.wake();
         self.progress.notify();
-        self.trash.close();
     }
 
     /// A background task ended.
@@ -254,21 +273,13 @@ impl<E: Env> Shared<E> {
         }
     }
 
-    /// All numbers, counters and current sizes.
+    /// The keyspace's numbers, counters and current sizes.
     pub fn stats(&self) -> EngineStats {
         let mut stats = self.stats.snapshot();
         let memory = self.memory.borrow();
         stats.memtable_bytes = memory.bytes() as u64;
-        let rate = self.pacer.rate(self.options.latency_target, self.env.now());
-        stats.paced_bytes_per_second = rate.map_or(0, |rate| rate as u64);
         stats.compaction_debt_bytes = self.tree_debt.get().bytes;
         stats.frozen_memtables = memory.frozen_len() as u64;
-        stats.log_segments = self.log.segments_in_use() as u64;
-        stats.trash_files = self.trash.len() as u64;
-        let cache = self.cache.stats();
-        stats.cache_hits = cache.hits;
-        stats.cache_misses = cache.misses;
-        stats.cache_bytes = cache.bytes;
         self.versions.with(|version| {
             stats.lost_ranges = version.lost.len() as u64;
             for info in version.tables().map(|(_, live)| live.table.table.info()) {

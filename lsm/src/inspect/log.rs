@@ -4,7 +4,7 @@ use super::Finding;
 use crate::env::PAGE;
 use crate::log::format::{BATCH_HEADER, BatchHeader, SegmentHeader};
 use crate::write::Records;
-use crate::{EntryKind, Seq};
+use crate::{EntryKind, KeyspaceId, Seq};
 use std::path::Path;
 
 /// What a visitor of a log segment is told.
@@ -23,6 +23,8 @@ pub enum LogItem<'a> {
     },
     /// A record of the batch before.
     Record {
+        /// Where it belongs.
+        keyspace: KeyspaceId,
         /// Its sequence number.
         seq: Seq,
         /// Put or delete.
@@ -124,6 +126,7 @@ fn read_batch(
     for record in Records::new(&whole[BATCH_HEADER..]) {
         match record {
             Ok(record) => visit(LogItem::Record {
+                keyspace: record.keyspace,
                 seq: Seq(first.0 + found),
                 kind: record.kind,
                 key: record.key,

@@ -4,7 +4,7 @@ use super::Finding;
 use crate::env::PAGE;
 use crate::version::edit::{Edit, State};
 use crate::version::manifest::{RECORD_HEADER, decode_header, record_at};
-use crate::{Seq, TableId, TableUid};
+use crate::{KeyspaceId, Seq, TableId, TableUid};
 use std::path::Path;
 
 /// What a visitor of a manifest is told.
@@ -16,13 +16,30 @@ pub enum ManifestItem<'a> {
         offset: u64,
         /// Newest sequence number when it was written.
         last_seq: Seq,
-        /// Everything up to here is in tables.
-        flushed: Seq,
         /// First log generation a restart needs.
         log_floor: u64,
     },
+    /// A keyspace comes, or gets other options.
+    Defined {
+        /// Its number.
+        keyspace: KeyspaceId,
+    },
+    /// A keyspace goes, with all of its tables.
+    Dropped {
+        /// Its number.
+        keyspace: KeyspaceId,
+    },
+    /// A flush.
+    Flushed {
+        /// Whose.
+        keyspace: KeyspaceId,
+        /// Everything of the keyspace up to here is in tables.
+        through: Seq,
+    },
     /// A table comes.
     Added {
+        /// Whose it is.
+        keyspace: KeyspaceId,
         /// Its level.
         level: u8,
         /// Its run; higher is newer, within the level.
@@ -52,10 +69,15 @@ pub enum ManifestItem<'a> {
         /// Last lost key.
         last: &'a [u8],
     },
-    /// Every earlier loss was accepted.
-    LossAccepted,
+    /// Every earlier loss of a keyspace was accepted.
+    LossAccepted {
+        /// Whose.
+        keyspace: KeyspaceId,
+    },
     /// Another compaction policy was chosen.
     Policy {
+        /// For which keyspace.
+        keyspace: KeyspaceId,
         /// Its text.
         text: &'a str,
     },
@@ -140,12 +162,14 @@ fn tell(offset: u64, edit: &Edit, visit: &mut impl FnMut(ManifestItem<'_>)) {
     visit(ManifestItem::Record {
         offset,
         last_seq: progress.last_seq,
-        flushed: progress.flushed,
         log_floor: progress.log_floor,
     });
     edit.removed.iter().for_each(|id| visit(ManifestItem::Removed { id: *id }));
+    edit.dropped.iter().for_each(|id| visit(ManifestItem::Dropped { keyspace: *id }));
+    edit.defined.iter().for_each(|(id, _)| visit(ManifestItem::Defined { keyspace: *id }));
     for table in &edit.added {
         visit(ManifestItem::Added {
+            keyspace: table.keyspace,
             level: table.level,
             run: table.run,
             id: table.id,
@@ -154,11 +178,12 @@ fn tell(offset: u64, edit: &Edit, visit: &mut impl FnMut(ManifestItem<'_>)) {
             last: &table.last,
         });
     }
-    if let Some(text) = &edit.policy {
-        visit(ManifestItem::Policy { text });
+    for (id, text) in &edit.policies {
+        visit(ManifestItem::Policy { keyspace: *id, text });
     }
-    if edit.accepted {
-        visit(ManifestItem::LossAccepted);
+    edit.accepted.iter().for_each(|id| visit(ManifestItem::LossAccepted { keyspace: *id }));
+    for (id, through) in &edit.flushed {
+        visit(ManifestItem::Flushed { keyspace: *id, through: *through });
     }
     for lost in &edit.lost {
         visit(ManifestItem::Lost {

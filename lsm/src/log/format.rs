@@ -5,7 +5,7 @@ use crate::{Error, Result, Seq};
 use std::path::Path;
 
 /// Format version of log segments that this release writes, and the newest it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// First bytes of a segment that was taken into use.
 const SEGMENT_MAGIC: [u8; 8] = *b"CRNTLOG\0";
 /// First bytes (after the checksum) of a batch.
@@ -47,7 +47,7 @@ impl SegmentHeader {
             return Ok(None);
         }
         let found = get_u32(page, 8);
-        if found != VERSION {
+        if found == 0 || found > VERSION {
             return Err(Error::UnknownVersion { path: path.to_owned(), found, supported: VERSION });
         }
         Ok(Some(SegmentHeader {
@@ -229,7 +229,7 @@ mod tests {
         put_u32(&mut newer, 8, VERSION + 1);
         assert!(matches!(
             SegmentHeader::decode(&newer, path),
-            Err(Error::UnknownVersion { found: 2, .. })
+            Err(Error::UnknownVersion { found: 3, .. })
         ));
     }
 

@@ -252,6 +252,21 @@ impl<E: Env> Log<E> {
         removable
     }
 
+    /// For [`Log::segments_changed`].
+    pub fn segments_epoch(&self) -> u64 {
+        self.inner.segments.epoch()
+    }
+
+    /// Completes when segments were taken into use or given back since `epoch`, or the log ended.
+    pub async fn segments_changed(&self, epoch: u64) {
+        self.inner.segments.changed(epoch).await;
+    }
+
+    /// Wakes whoever waits for [`Log::segments_changed`].
+    pub fn wake_segments(&self) {
+        self.inner.segments.notify();
+    }
+
     /// Number of segments that hold data.
     pub fn segments_in_use(&self) -> usize {
         let state = self.inner.state.borrow();

@@ -5,8 +5,9 @@
 //! and is not refused.
 
 use crate::compaction::Shape;
-use crate::{Options, Seq, TreePolicy};
-use std::cell::Cell;
+use crate::{KeyspaceId, Options, Seq, TreePolicy};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Commit rate when pressure begins, bytes per second.
@@ -64,21 +65,39 @@ pub struct Debt {
 /// Shared between the engine, which sets it, and the log writer, which obeys.
 #[derive(Debug, Default)]
 pub struct Throttle {
+    /// Pressure and newest entry that must not wait, per keyspace.
+    keyspaces: RefCell<BTreeMap<KeyspaceId, (f64, Seq)>>,
+    /// The largest of them.
     pressure: Cell<f64>,
     free_through: Cell<Seq>,
 }
 
 impl Throttle {
-    /// Recomputes the pressure.
-    pub fn set(&self, debt: &Debt, options: &Options) {
+    /// Recomputes the pressure after news of one keyspace. The keyspace that owes most decides:
+    /// all of them share the log.
+    pub fn set(&self, keyspace: KeyspaceId, debt: &Debt, options: &Options) {
         // A policy may want more runs in level 0 than the options allow for.
         let slowdown = options.l0_slowdown.max(debt.tree.level0_trigger * 2);
         let over = debt.tree.level0_runs.saturating_sub(slowdown) as f64;
         let level0 = over / (options.l0_stop - options.l0_slowdown) as f64;
         let memory = if debt.frozen >= options.max_frozen { debt.active_fill } else { 0.0 };
         let deep = ((debt.tree.level_ratio - DEBT_START) / (DEBT_FULL - DEBT_START)).min(0.9);
-        self.pressure.set(level0.max(memory).max(deep).clamp(0.0, 1.0));
-        self.free_through.set(debt.frozen_through);
+        let pressure = level0.max(memory).max(deep).clamp(0.0, 1.0);
+        self.keyspaces.borrow_mut().insert(keyspace, (pressure, debt.frozen_through));
+        self.sum_up();
+    }
+
+    /// Forgets a keyspace that is gone.
+    pub fn forget(&self, keyspace: KeyspaceId) {
+        self.keyspaces.borrow_mut().remove(&keyspace);
+        self.sum_up();
+    }
+
+    fn sum_up(&self) {
+        let keyspaces = self.keyspaces.borrow();
+        let pressure = keyspaces.values().map(|(pressure, _)| *pressure).fold(0.0, f64::max);
+        self.pressure.set(pressure);
+        self.free_through.set(keyspaces.values().map(|(_, seq)| *seq).max().unwrap_or_default());
     }
 
     /// Whether a batch that starts at `first` must not wait, because a flush waits for it.
@@ -109,7 +128,7 @@ mod tests {
 
     fn throttle(debt: Debt) -> Throttle {
         let throttle = Throttle::default();
-        throttle.set(&debt, &Options::default());
+        throttle.set(KeyspaceId::DEFAULT, &debt, &Options::default());
         throttle
     }
 
@@ -143,5 +162,9 @@ mod tests {
         });
         assert!(throttle.is_full());
         assert!(throttle.is_exempt(Seq(10)) && !throttle.is_exempt(Seq(11)));
+        throttle.set(KeyspaceId(1), &Debt::default(), &Options::default());
+        assert!(throttle.is_full(), "the keyspace that owes most decides");
+        throttle.forget(KeyspaceId::DEFAULT);
+        assert!(!throttle.is_full() && !throttle.is_exempt(Seq(10)));
     }
 }

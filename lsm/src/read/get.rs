@@ -7,7 +7,7 @@ use crate::engine::Shared;
 use crate::env::{Env, Nanos};
 use crate::table::{Hit, Lookup};
 use crate::version::{LiveTable, Version};
-use crate::{EntryKind, Result, Seq, key_hash};
+use crate::{Millis, Result, Seq, key_hash};
 use futures_util::future::try_join_all;
 use std::rc::Rc;
 
@@ -33,19 +33,32 @@ impl<E: Env> Shared<E> {
     where
         F: FnOnce(Option<&[u8]>) -> R,
     {
+        self.get_cached_at(key, at, self.core.now(), f)
+    }
+
+    fn get_cached_at<R, F>(
+        &self,
+        key: &[u8],
+        at: Seq,
+        now: Millis,
+        f: F,
+    ) -> Result<CachedRead<R, F>>
+    where
+        F: FnOnce(Option<&[u8]>) -> R,
+    {
         self.readable()?;
         let hash = key_hash(key);
         for memtable in self.memory.borrow().newest_first() {
             let memtable = memtable.borrow();
             if let Some(entry) = memtable.get(key, hash, at) {
                 self.count_get(true);
-                return Ok(CachedRead::Done(f(visible(entry.kind, entry.value))));
+                return Ok(CachedRead::Done(f(entry.visible(now))));
             }
         }
         let found = self.versions.with(|version| self.tables_cached(version, key, hash, at))?;
         self.count_get(!matches!(found, Tables::NeedsIo));
         Ok(match found {
-            Tables::Found(hit) => CachedRead::Done(f(visible(hit.kind(), hit.value()))),
+            Tables::Found(hit) => CachedRead::Done(f(hit.visible(now))),
             Tables::Absent => CachedRead::Done(f(None)),
             Tables::NeedsIo => CachedRead::NeedsIo(f),
         })
@@ -53,12 +66,13 @@ impl<E: Env> Shared<E> {
 
     /// Newest value at `at`.
     pub async fn get(&self, key: &[u8], at: Seq) -> Result<Option<Vec<u8>>> {
-        match self.get_cached(key, at, |value| value.map(<[u8]>::to_vec))? {
+        let now = self.core.now();
+        match self.get_cached_at(key, at, now, |value| value.map(<[u8]>::to_vec))? {
             CachedRead::Done(value) => Ok(value),
             CachedRead::NeedsIo(_) => {
                 let version = self.versions.current();
                 let started = self.env.now();
-                let value = self.get_from_tables(&version, key, at).await;
+                let value = self.get_from_tables(&version, key, at, now).await;
                 self.waited(started);
                 value
             }
@@ -67,10 +81,11 @@ impl<E: Env> Shared<E> {
 
     /// Newest values at `at`, of one moment.
     pub async fn multi_get(&self, keys: &[Vec<u8>], at: Seq) -> Result<Vec<Option<Vec<u8>>>> {
+        let now = self.core.now();
         let mut values = vec![None; keys.len()];
         let mut missing = Vec::new();
         for (n, key) in keys.iter().enumerate() {
-            match self.get_cached(key, at, |value| value.map(<[u8]>::to_vec))? {
+            match self.get_cached_at(key, at, now, |value| value.map(<[u8]>::to_vec))? {
                 CachedRead::Done(value) => values[n] = value,
                 CachedRead::NeedsIo(_) => missing.push(n),
             }
@@ -79,7 +94,7 @@ impl<E: Env> Shared<E> {
             return Ok(values);
         }
         let (version, started) = (self.versions.current(), self.env.now());
-        let reads = missing.iter().map(|n| self.get_from_tables(&version, &keys[*n], at));
+        let reads = missing.iter().map(|n| self.get_from_tables(&version, &keys[*n], at, now));
         for (n, value) in missing.iter().zip(try_join_all(reads).await?) {
             values[*n] = value;
         }
@@ -101,6 +116,7 @@ impl<E: Env> Shared<E> {
         version: &Rc<Version<E>>,
         key: &[u8],
         at: Seq,
+        now: Millis,
     ) -> Result<Option<Vec<u8>>> {
         let hash = key_hash(key);
         for live in candidates(version, key) {
@@ -110,7 +126,7 @@ impl<E: Env> Shared<E> {
             let hit = live.table.get(&self.cache, key, hash, at).await;
             if let Some(hit) = hit.inspect_err(|error| self.suspects.report(error))? {
                 version.lost.check(&self.dir, key, Some(hit.seq()))?;
-                return Ok(visible(hit.kind(), hit.value()).map(<[u8]>::to_vec));
+                return Ok(hit.visible(now).map(<[u8]>::to_vec));
             }
         }
         version.lost.check(&self.dir, key, None).map(|()| None)
@@ -164,11 +180,4 @@ pub(super) fn candidates<'a, E: Env>(
     key: &'a [u8],
 ) -> impl Iterator<Item = &'a LiveTable<E>> {
     version.runs().filter_map(move |run| run.find(key))
-}
-
-fn visible(kind: EntryKind, value: &[u8]) -> Option<&[u8]> {
-    match kind {
-        EntryKind::Put => Some(value),
-        EntryKind::Delete => None,
-    }
 }

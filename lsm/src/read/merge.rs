@@ -3,7 +3,7 @@
 use super::Source;
 use super::tournament::Tournament;
 use crate::env::Env;
-use crate::{EntryKind, EntryRef, Result, Seq};
+use crate::{EntryRef, Millis, Result, Seq};
 use std::cmp::Ordering;
 
 /// Every version of all sources in order: keys ascending, versions of a key newest first. Equal
@@ -88,11 +88,12 @@ fn before<E: Env>(sources: &[Source<E>], a: usize, b: usize) -> bool {
 const STEPS: usize = 256;
 
 /// What a key's newest version with a sequence number of at most `at` says, for every key that
-/// has a value then.
+/// has a value then and at the moment `now`.
 pub struct Visible<E: Env> {
     env: E,
     merge: MergeCursor<E>,
     at: Seq,
+    now: Millis,
     /// The key that is dealt with: its further versions are passed over.
     done: Vec<u8>,
     has_done: bool,
@@ -109,8 +110,8 @@ enum Progress {
 
 impl<E: Env> Visible<E> {
     /// A cursor at the end; seek first.
-    pub fn new(env: E, merge: MergeCursor<E>, at: Seq) -> Self {
-        Visible { env, merge, at, done: Vec::new(), has_done: false, settled: true }
+    pub fn new(env: E, merge: MergeCursor<E>, at: Seq, now: Millis) -> Self {
+        Visible { env, merge, at, now, done: Vec::new(), has_done: false, settled: true }
     }
 
     /// Goes to the first key not before `key` that has a value.
@@ -121,7 +122,7 @@ impl<E: Env> Visible<E> {
         self.load().await
     }
 
-    /// The entry stood on: always a put.
+    /// The entry stood on: always one with a value.
     pub fn entry(&self) -> Option<EntryRef<'_>> {
         if self.settled { self.merge.entry() } else { None }
     }
@@ -169,7 +170,7 @@ impl<E: Env> Visible<E> {
                 return Ok(Progress::Settled);
             };
             let hidden = entry.seq > self.at || (self.has_done && *self.done == *entry.key);
-            if !hidden && entry.kind == EntryKind::Put {
+            if !hidden && entry.visible(self.now).is_some() {
                 self.settled = true;
                 return Ok(Progress::Settled);
             }

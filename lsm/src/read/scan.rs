@@ -5,7 +5,7 @@ use crate::engine::Shared;
 use crate::env::Env;
 use crate::scrub::Suspects;
 use crate::version::Version;
-use crate::{Result, Seq};
+use crate::{Millis, Result, Seq};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -43,6 +43,8 @@ impl ScanRange {
 pub struct Scan<E: Env> {
     cursor: Visible<E>,
     range: ScanRange,
+    /// What has expired by now is not shown.
+    now: Millis,
     /// Keeps the files of the moment, and knows which keys are lost.
     version: Rc<Version<E>>,
     dir: Rc<Path>,
@@ -61,7 +63,8 @@ impl<E: Env> Scan<E> {
     /// The entry the scan stands on, borrowed; `None` at the end.
     pub fn entry(&self) -> Option<(&[u8], &[u8])> {
         let entry = self.cursor.entry()?;
-        self.range.is_before_end(entry.key).then_some((entry.key, entry.value))
+        let value = entry.visible(self.now)?;
+        self.range.is_before_end(entry.key).then_some((entry.key, value))
     }
 
     /// Steps to the next entry.
@@ -97,10 +100,12 @@ impl<E: Env> Shared<E> {
         self.stats.update(|stats| stats.scans += 1);
         let version = self.versions.current();
         let sources = self.sources(&version);
-        let cursor = Visible::new(self.env.clone(), MergeCursor::new(sources), at);
+        let now = self.core.now();
+        let cursor = Visible::new(self.env.clone(), MergeCursor::new(sources), at, now);
         let mut scan = Scan {
             cursor,
             range,
+            now,
             version,
             dir: self.dir.as_path().into(),
             suspects: self.suspects.clone(),

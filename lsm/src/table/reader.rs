@@ -8,7 +8,7 @@ use super::index::{Handle, Index};
 use crate::cache::{BlockKey, Step};
 use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
 use crate::prefetch::prefetch;
-use crate::{BlockCache, EntryKind, Error, Result, Seq, TableUid};
+use crate::{BlockCache, EntryKind, Error, Millis, Result, Seq, TableUid};
 use futures_util::FutureExt;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -46,9 +46,14 @@ impl Hit {
         self.kind
     }
 
-    /// The value; empty for a delete.
+    /// The value as it is stored, see [`crate::EntryRef::value`].
     pub fn value(&self) -> &[u8] {
         self.block.slice(self.value)
+    }
+
+    /// The value for a reader at `now`; `None` when deleted or expired.
+    pub fn visible(&self, now: Millis) -> Option<&[u8]> {
+        self.kind.visible(self.value(), now)
     }
 }
 

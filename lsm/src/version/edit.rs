@@ -3,22 +3,30 @@
 use super::Flushed;
 use super::lost::Lost;
 use crate::stats::LEVELS;
-use crate::{Seq, TableId, TableUid};
+use crate::{KeyspaceId, KeyspaceOptions, Seq, TableId, TableUid};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Table of manifest versions 1 and 2, which knew neither runs nor times; only read.
 const TAG_ADD_V2: u8 = 1;
 const TAG_REMOVE: u8 = 2;
-const TAG_PROGRESS: u8 = 3;
+/// Counters up to version 3, with the flushed entry of the only keyspace; only read.
+const TAG_PROGRESS_V3: u8 = 3;
 const TAG_LOST: u8 = 4;
 const TAG_ACCEPTED: u8 = 5;
 const TAG_ADD: u8 = 6;
 const TAG_POLICY: u8 = 7;
+const TAG_KEYSPACE: u8 = 8;
+const TAG_DEFINE: u8 = 9;
+const TAG_DROP: u8 = 10;
+const TAG_FLUSHED: u8 = 11;
+const TAG_PROGRESS: u8 = 12;
 
 /// A table as the manifest knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableMeta {
+    /// Whose it is.
+    pub keyspace: KeyspaceId,
     /// Its level.
     pub level: u8,
     /// Number of its run; higher is newer, within the level.
@@ -42,25 +50,29 @@ pub struct Progress {
     pub next_table: u64,
     /// Newest sequence number when the edit was written; recovery starts beyond it.
     pub last_seq: Seq,
-    /// Everything up to here is in tables.
-    pub flushed: Seq,
     /// First log generation that a restart needs.
     pub log_floor: u64,
 }
 
-/// One atomic change.
+/// One atomic change. Applies in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Edit {
-    /// Tables that come. A table that changes its level is removed and added in one edit.
-    pub added: Vec<TableMeta>,
     /// Tables that go.
     pub removed: Vec<TableId>,
+    /// Keyspaces that go, with all of their tables.
+    pub dropped: Vec<KeyspaceId>,
+    /// Keyspaces that come or get other options.
+    pub defined: Vec<(KeyspaceId, KeyspaceOptions)>,
+    /// Keyspaces that get another compaction policy, as text.
+    pub policies: Vec<(KeyspaceId, String)>,
+    /// Tables that come. A table that changes its level is removed and added in one edit.
+    pub added: Vec<TableMeta>,
+    /// Keyspaces whose marks of damage all go: the loss was accepted.
+    pub accepted: Vec<KeyspaceId>,
     /// Damage that was found.
     pub lost: Vec<Lost>,
-    /// Every mark of damage goes, before those of this edit come: the loss was accepted.
-    pub accepted: bool,
-    /// The compaction policy from now on, as text; `None`: as before.
-    pub policy: Option<String>,
+    /// Per keyspace the entry up to which everything is in tables.
+    pub flushed: Vec<(KeyspaceId, Seq)>,
     /// The counters after the edit.
     pub progress: Progress,
 }
@@ -68,49 +80,50 @@ pub struct Edit {
 impl Edit {
     /// The edit's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
+        let mut writer = Writer { bytes: Vec::new(), keyspace: KeyspaceId::DEFAULT };
         for id in &self.removed {
-            bytes.push(TAG_REMOVE);
-            bytes.extend_from_slice(&id.0.to_le_bytes());
+            writer.item(TAG_REMOVE, &[id.0]);
+        }
+        for id in &self.dropped {
+            writer.of(*id).item(TAG_DROP, &[]);
+        }
+        for (id, options) in &self.defined {
+            writer.of(*id).item(TAG_DEFINE, &[]);
+            writer.block(&options.encode());
+        }
+        for (id, policy) in &self.policies {
+            writer.of(*id).item(TAG_POLICY, &[]);
+            writer.block(policy.as_bytes());
         }
         for table in &self.added {
-            bytes.extend_from_slice(&[TAG_ADD, table.level]);
+            writer.of(table.keyspace).bytes.extend_from_slice(&[TAG_ADD, table.level]);
             let Flushed { oldest, newest } = table.flushed;
-            for value in [table.run, table.id.0, table.uid.0, oldest, newest] {
-                bytes.extend_from_slice(&value.to_le_bytes());
-            }
-            put_bytes(&mut bytes, &table.first);
-            put_bytes(&mut bytes, &table.last);
+            writer.numbers(&[table.run, table.id.0, table.uid.0, oldest, newest]);
+            writer.block(&table.first);
+            writer.block(&table.last);
         }
-        if let Some(policy) = &self.policy {
-            bytes.push(TAG_POLICY);
-            put_bytes(&mut bytes, policy.as_bytes());
-        }
-        if self.accepted {
-            bytes.push(TAG_ACCEPTED);
+        for id in &self.accepted {
+            writer.of(*id).item(TAG_ACCEPTED, &[]);
         }
         for lost in &self.lost {
-            bytes.push(TAG_LOST);
-            for value in [lost.uid.0, lost.offset, lost.through.0] {
-                bytes.extend_from_slice(&value.to_le_bytes());
-            }
+            let numbers = [lost.uid.0, lost.offset, lost.through.0];
+            writer.of(lost.keyspace).item(TAG_LOST, &numbers);
             for part in [lost.file.as_bytes(), &lost.first, &lost.last] {
-                bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
-                bytes.extend_from_slice(part);
+                writer.block(part);
             }
         }
-        bytes.push(TAG_PROGRESS);
-        let Progress { next_table, last_seq, flushed, log_floor } = self.progress;
-        for value in [next_table, last_seq.0, flushed.0, log_floor] {
-            bytes.extend_from_slice(&value.to_le_bytes());
+        for (id, seq) in &self.flushed {
+            writer.of(*id).item(TAG_FLUSHED, &[seq.0]);
         }
-        bytes
+        let Progress { next_table, last_seq, log_floor } = self.progress;
+        writer.item(TAG_PROGRESS, &[next_table, last_seq.0, log_floor]);
+        writer.bytes
     }
 
     /// Reads an edit; the error is the offset that makes no sense.
     pub fn decode(bytes: &[u8]) -> Result<Edit, usize> {
         let mut edit = Edit::default();
-        let mut reader = Reader { bytes, at: 0 };
+        let mut reader = Reader { bytes, at: 0, keyspace: KeyspaceId::DEFAULT };
         let mut complete = false;
         while reader.at < bytes.len() {
             let start = reader.at;
@@ -123,25 +136,57 @@ impl Edit {
     }
 }
 
-fn put_bytes(into: &mut Vec<u8>, bytes: &[u8]) {
-    into.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-    into.extend_from_slice(bytes);
+struct Writer {
+    bytes: Vec<u8>,
+    /// Whose items follow.
+    keyspace: KeyspaceId,
+}
+
+impl Writer {
+    /// Items that follow belong to `keyspace`.
+    fn of(&mut self, keyspace: KeyspaceId) -> &mut Self {
+        if self.keyspace != keyspace {
+            self.keyspace = keyspace;
+            self.bytes.push(TAG_KEYSPACE);
+            self.bytes.extend_from_slice(&keyspace.0.to_le_bytes());
+        }
+        self
+    }
+
+    fn item(&mut self, tag: u8, numbers: &[u64]) {
+        self.bytes.push(tag);
+        self.numbers(numbers);
+    }
+
+    fn numbers(&mut self, numbers: &[u64]) {
+        for number in numbers {
+            self.bytes.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    fn block(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(bytes);
+    }
 }
 
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Whose items follow.
+    keyspace: KeyspaceId,
 }
 
 impl Reader<'_> {
     fn item(&mut self, edit: &mut Edit, complete: &mut bool) -> Option<()> {
+        let keyspace = self.keyspace;
         match self.take(1)?[0] {
             TAG_ADD => {
                 let (level, run) = (self.level()?, self.u64()?);
                 let (id, uid) = (TableId(self.u64()?), TableUid(self.u64()?));
                 let flushed = Flushed { oldest: self.u64()?, newest: self.u64()? };
                 let (first, last) = (self.key()?, self.key()?);
-                edit.added.push(TableMeta { level, run, id, uid, first, last, flushed });
+                edit.added.push(TableMeta { keyspace, level, run, id, uid, first, last, flushed });
             }
             TAG_ADD_V2 => {
                 let level = self.level()?;
@@ -150,28 +195,40 @@ impl Reader<'_> {
                 // Each flush was a run of its own, every deeper level was one.
                 let run = if level == 0 { id.0 } else { 0 };
                 let flushed = Flushed::default();
-                edit.added.push(TableMeta { level, run, id, uid, first, last, flushed });
+                edit.added.push(TableMeta { keyspace, level, run, id, uid, first, last, flushed });
             }
             TAG_POLICY => {
                 let text = self.key()?;
-                edit.policy = Some(std::str::from_utf8(&text).ok()?.to_owned());
+                edit.policies.push((keyspace, std::str::from_utf8(&text).ok()?.to_owned()));
             }
             TAG_REMOVE => edit.removed.push(TableId(self.u64()?)),
-            TAG_ACCEPTED => edit.accepted = true,
+            TAG_ACCEPTED => edit.accepted.push(keyspace),
             TAG_LOST => {
                 let (uid, offset) = (TableUid(self.u64()?), self.u64()?);
                 let through = Seq(self.u64()?);
                 let file = std::str::from_utf8(&self.key()?).ok()?.into();
                 let (first, last) = (self.key()?, self.key()?);
-                edit.lost.push(Lost { uid, offset, through, file, first, last });
+                edit.lost.push(Lost { keyspace, uid, offset, through, file, first, last });
+            }
+            TAG_KEYSPACE => {
+                let id = self.take(4)?.try_into().ok().map(u32::from_le_bytes)?;
+                self.keyspace = KeyspaceId(id);
+            }
+            TAG_DEFINE => {
+                let options = KeyspaceOptions::decode(&self.key()?)?;
+                edit.defined.push((keyspace, options));
+            }
+            TAG_DROP => edit.dropped.push(keyspace),
+            TAG_FLUSHED => edit.flushed.push((keyspace, Seq(self.u64()?))),
+            TAG_PROGRESS_V3 => {
+                let (next_table, last_seq) = (self.u64()?, Seq(self.u64()?));
+                edit.flushed.push((KeyspaceId::DEFAULT, Seq(self.u64()?)));
+                edit.progress = Progress { next_table, last_seq, log_floor: self.u64()? };
+                *complete = true;
             }
             TAG_PROGRESS => {
-                edit.progress = Progress {
-                    next_table: self.u64()?,
-                    last_seq: Seq(self.u64()?),
-                    flushed: Seq(self.u64()?),
-                    log_floor: self.u64()?,
-                };
+                let (next_table, last_seq) = (self.u64()?, Seq(self.u64()?));
+                edit.progress = Progress { next_table, last_seq, log_floor: self.u64()? };
                 *complete = true;
             }
             _ => return None,
@@ -201,17 +258,39 @@ impl Reader<'_> {
     }
 }
 
-/// The sum of all edits.
+/// A keyspace as the manifest knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyspaceState {
+    /// What it sets for itself.
+    pub options: KeyspaceOptions,
+    /// Its compaction policy, as text, once one was chosen.
+    pub policy: Option<String>,
+    /// Everything of it up to here is in tables, or was written before it existed.
+    pub flushed: Seq,
+}
+
+/// The sum of all edits.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     /// Every live table.
     pub tables: BTreeMap<TableId, TableMeta>,
     /// Damage that was found and not accepted.
     pub lost: Vec<Lost>,
-    /// The compaction policy, as text, once one was chosen.
-    pub policy: Option<String>,
+    /// Every keyspace; the default one is always there.
+    pub keyspaces: BTreeMap<KeyspaceId, KeyspaceState>,
     /// The newest counters.
     pub progress: Progress,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State {
+            tables: BTreeMap::new(),
+            lost: Vec::new(),
+            keyspaces: BTreeMap::from([(KeyspaceId::DEFAULT, KeyspaceState::default())]),
+            progress: Progress::default(),
+        }
+    }
 }
 
 impl State {
@@ -222,17 +301,38 @@ impl State {
                 return Err(format!("edit removes table {}, which is not live", id.0));
             }
         }
+        for id in &edit.dropped {
+            if *id == KeyspaceId::DEFAULT || self.keyspaces.remove(id).is_none() {
+                return Err(format!("edit drops keyspace {id}, which is not there to drop"));
+            }
+            self.tables.retain(|_, table| table.keyspace != *id);
+            self.lost.retain(|lost| lost.keyspace != *id);
+        }
+        for (id, options) in &edit.defined {
+            self.keyspaces.entry(*id).or_default().options = options.clone();
+        }
+        for (id, policy) in &edit.policies {
+            match self.keyspaces.get_mut(id) {
+                Some(keyspace) => keyspace.policy = Some(policy.clone()),
+                None => return Err(format!("edit sets the policy of the unknown keyspace {id}")),
+            }
+        }
         for table in &edit.added {
+            if !self.keyspaces.contains_key(&table.keyspace) {
+                let (id, keyspace) = (table.id.0, table.keyspace);
+                return Err(format!("edit adds table {id} to the unknown keyspace {keyspace}"));
+            }
             if self.tables.insert(table.id, table.clone()).is_some() {
                 return Err(format!("edit adds table {} twice", table.id.0));
             }
         }
-        if edit.accepted {
-            self.lost.clear();
-        }
+        self.lost.retain(|lost| !edit.accepted.contains(&lost.keyspace));
         self.lost.extend_from_slice(&edit.lost);
-        if let Some(policy) = &edit.policy {
-            self.policy = Some(policy.clone());
+        for (id, seq) in &edit.flushed {
+            match self.keyspaces.get_mut(id) {
+                Some(keyspace) => keyspace.flushed = *seq,
+                None => return Err(format!("edit flushes the unknown keyspace {id}")),
+            }
         }
         self.progress = edit.progress;
         Ok(())
@@ -240,14 +340,32 @@ impl State {
 
     /// The state as one edit on nothing.
     pub fn as_edit(&self) -> Edit {
+        let keyspaces = || self.keyspaces.iter();
+        let policy = |state: &KeyspaceState| state.policy.clone();
         Edit {
+            defined: keyspaces().map(|(id, state)| (*id, state.options.clone())).collect(),
+            policies: keyspaces().filter_map(|(id, s)| Some((*id, policy(s)?))).collect(),
             added: self.tables.values().cloned().collect(),
-            removed: Vec::new(),
             lost: self.lost.clone(),
-            accepted: false,
-            policy: self.policy.clone(),
+            flushed: keyspaces().map(|(id, state)| (*id, state.flushed)).collect(),
             progress: self.progress,
+            ..Edit::default()
         }
+    }
+
+    /// The entry before which the log holds nothing that is not in tables, whatever the keyspace.
+    pub fn flushed_by_all(&self) -> Seq {
+        self.keyspaces.values().map(|keyspace| keyspace.flushed).min().unwrap_or_default()
+    }
+
+    /// The newest entry that is in tables by the manifest's word.
+    pub fn flushed_by_any(&self) -> Seq {
+        self.keyspaces.values().map(|keyspace| keyspace.flushed).max().unwrap_or_default()
+    }
+
+    /// Whether a log entry has to be applied: it is in no table and its keyspace still exists.
+    pub fn needs(&self, keyspace: KeyspaceId, seq: Seq) -> bool {
+        self.keyspaces.get(&keyspace).is_some_and(|state| seq > state.flushed)
     }
 }
 
@@ -255,11 +373,17 @@ impl State {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::time::Duration;
+
+    fn keyspace() -> impl Strategy<Value = KeyspaceId> {
+        prop_oneof![Just(KeyspaceId::DEFAULT), any::<u32>().prop_map(KeyspaceId)]
+    }
 
     fn table() -> impl Strategy<Value = TableMeta> {
         let key = || proptest::collection::vec(any::<u8>(), 0..40);
-        (0..LEVELS as u8, any::<[u64; 5]>(), key(), key()).prop_map(
-            |(level, [run, id, uid, oldest, newest], first, last)| TableMeta {
+        (keyspace(), 0..LEVELS as u8, any::<[u64; 5]>(), key(), key()).prop_map(
+            |(keyspace, level, [run, id, uid, oldest, newest], first, last)| TableMeta {
+                keyspace,
                 level,
                 run,
                 id: TableId(id),
@@ -271,23 +395,35 @@ mod tests {
         )
     }
 
+    fn options() -> impl Strategy<Value = KeyspaceOptions> {
+        proptest::option::of(0u64..1000).prop_map(|ttl| KeyspaceOptions {
+            default_ttl: ttl.map(Duration::from_secs),
+            ..KeyspaceOptions::default()
+        })
+    }
+
     proptest! {
         #[test]
         fn edits_survive_and_truncation_is_seen(
             added in proptest::collection::vec(table(), 0..8),
             removed in proptest::collection::vec(any::<u64>().prop_map(TableId), 0..8),
+            dropped in proptest::collection::vec(keyspace(), 0..3),
+            defined in proptest::collection::vec((keyspace(), options()), 0..3),
+            policies in proptest::collection::vec((keyspace(), "\\PC{0,20}"), 0..3),
+            flushed in proptest::collection::vec((keyspace(), any::<u64>().prop_map(Seq)), 0..3),
             lost in proptest::collection::vec(table(), 0..4),
-            accepted in any::<bool>(),
-            policy in proptest::option::of("\\PC{0,20}"),
-            numbers in any::<(u64, u64, u64, u64)>(),
+            accepted in proptest::collection::vec(keyspace(), 0..2),
+            numbers in any::<(u64, u64, u64)>(),
             cut in any::<proptest::sample::Index>(),
         ) {
             let progress = Progress {
-                next_table: numbers.0, last_seq: Seq(numbers.1),
-                flushed: Seq(numbers.2), log_floor: numbers.3,
+                next_table: numbers.0, last_seq: Seq(numbers.1), log_floor: numbers.2,
             };
             let lost = lost.iter().map(|meta| Lost::table(meta, "000001.sst".as_ref(), Seq(7)));
-            let edit = Edit { added, removed, lost: lost.collect(), accepted, policy, progress };
+            let lost = lost.collect();
+            let edit = Edit {
+                removed, dropped, defined, policies, added, accepted, lost, flushed, progress,
+            };
             let bytes = edit.encode();
             prop_assert_eq!(Edit::decode(&bytes), Ok(edit));
             prop_assert!(Edit::decode(&bytes[..cut.index(bytes.len())]).is_err());
@@ -300,12 +436,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn contradictions_are_named() {
-        let mut state = State::default();
-        let edit = Edit { removed: vec![TableId(3)], ..Edit::default() };
-        assert!(state.apply(&edit).unwrap_err().contains("table 3"));
-        let meta = TableMeta {
+    fn meta() -> TableMeta {
+        TableMeta {
+            keyspace: KeyspaceId::DEFAULT,
             level: 0,
             run: 1,
             id: TableId(1),
@@ -313,32 +446,111 @@ mod tests {
             first: (*b"a").into(),
             last: (*b"b").into(),
             flushed: Flushed { oldest: 5, newest: 6 },
-        };
-        let add = Edit { added: vec![meta.clone()], ..Edit::default() };
+        }
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let mut state = State::default();
+        let edit = Edit { removed: vec![TableId(3)], ..Edit::default() };
+        assert!(state.apply(&edit).unwrap_err().contains("table 3"));
+        let add = Edit { added: vec![meta()], ..Edit::default() };
         state.apply(&add).unwrap();
         assert!(state.apply(&add).unwrap_err().contains("twice"));
-        let moved = TableMeta { level: 1, ..meta };
+        let moved = TableMeta { level: 1, ..meta() };
         let edit =
             Edit { added: vec![moved.clone()], removed: vec![TableId(1)], ..Edit::default() };
         state.apply(&edit).unwrap();
         assert_eq!(state.as_edit().added, vec![moved]);
+        let stray = TableMeta { keyspace: KeyspaceId(7), id: TableId(2), ..meta() };
+        let edit = Edit { added: vec![stray], ..Edit::default() };
+        assert!(state.apply(&edit).unwrap_err().contains("unknown keyspace 7"));
+        let edit = Edit { flushed: vec![(KeyspaceId(7), Seq(1))], ..Edit::default() };
+        assert!(state.apply(&edit).unwrap_err().contains("unknown keyspace 7"));
+        for id in [KeyspaceId::DEFAULT, KeyspaceId(7)] {
+            let edit = Edit { dropped: vec![id], ..Edit::default() };
+            assert!(state.apply(&edit).unwrap_err().contains("not there to drop"));
+        }
     }
 
     #[test]
-    fn tables_of_old_versions_get_their_runs() {
-        let mut bytes = Vec::new();
-        for (level, id) in [(0u8, 7u64), (2, 5)] {
-            bytes.extend_from_slice(&[TAG_ADD_V2, level]);
-            bytes.extend_from_slice(&id.to_le_bytes());
-            bytes.extend_from_slice(&99u64.to_le_bytes());
-            put_bytes(&mut bytes, b"a");
-            put_bytes(&mut bytes, b"z");
-        }
-        bytes.push(TAG_PROGRESS);
-        bytes.extend_from_slice(&[0; 32]);
-        let edit = Edit::decode(&bytes).unwrap();
-        let runs: Vec<_> = edit.added.iter().map(|meta| (meta.level, meta.run)).collect();
-        assert_eq!(runs, [(0, 7), (2, 0)]);
-        assert_eq!((&*edit.added[1].first, &*edit.added[1].last), (&b"a"[..], &b"z"[..]));
+    fn a_keyspace_goes_with_its_tables_and_comes_back_empty() {
+        let id = KeyspaceId(7);
+        let mut state = State::default();
+        let own = TableMeta { keyspace: id, id: TableId(2), ..meta() };
+        let define = (id, KeyspaceOptions::default());
+        let edit = Edit {
+            defined: vec![define.clone()],
+            added: vec![meta(), own],
+            flushed: vec![(id, Seq(5))],
+            ..Edit::default()
+        };
+        state.apply(&edit).unwrap();
+        assert!(state.needs(id, Seq(6)) && !state.needs(id, Seq(5)));
+        assert_eq!((state.flushed_by_all(), state.flushed_by_any()), (Seq(0), Seq(5)));
+        let rebuilt = Edit::decode(&state.as_edit().encode()).unwrap();
+        let mut copy = State::default();
+        copy.apply(&rebuilt).unwrap();
+        assert_eq!(copy, state);
+        state.apply(&Edit { dropped: vec![id], ..Edit::default() }).unwrap();
+        assert_eq!(state.tables.keys().collect::<Vec<_>>(), [&TableId(1)]);
+        assert!(!state.needs(id, Seq(6)));
+        let again = Edit { defined: vec![define], flushed: vec![(id, Seq(9))], ..Edit::default() };
+        state.apply(&again).unwrap();
+        assert!(state.needs(id, Seq(10)) && !state.needs(id, Seq(9)));
+    }
+
+    /// `docs/FORMATS.md`, "Manifest": an edit of version 1, as the first release wrote it.
+    #[test]
+    fn edits_of_version_1_are_read() {
+        let bytes = b"\x02\x03\0\0\0\0\0\0\0\
+            \x01\x02\x04\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\x01\0\0\0a\x01\0\0\0b\
+            \x03\x05\0\0\0\0\0\0\0\x64\0\0\0\0\0\0\0\x32\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0";
+        let expected = Edit {
+            removed: vec![TableId(3)],
+            added: vec![TableMeta {
+                level: 2,
+                run: 0,
+                id: TableId(4),
+                flushed: Flushed::default(),
+                ..meta()
+            }],
+            flushed: vec![(KeyspaceId::DEFAULT, Seq(50))],
+            progress: Progress { next_table: 5, last_seq: Seq(100), log_floor: 7 },
+            ..Edit::default()
+        };
+        assert_eq!(Edit::decode(bytes), Ok(expected));
+    }
+
+    /// `docs/FORMATS.md`, "Manifest": these bytes are what version 4 is.
+    #[test]
+    fn golden_bytes_of_an_edit_with_keyspaces() {
+        let id = KeyspaceId(258);
+        let options = KeyspaceOptions { memtable_percent: Some(25), ..KeyspaceOptions::default() };
+        let lost = TableMeta { keyspace: id, ..meta() };
+        let edit = Edit {
+            removed: vec![TableId(3)],
+            dropped: vec![KeyspaceId(1)],
+            defined: vec![(id, options)],
+            policies: vec![(id, "t".into())],
+            added: vec![TableMeta { keyspace: id, level: 2, id: TableId(4), ..meta() }],
+            accepted: vec![id],
+            lost: vec![Lost::table(&lost, "4.sst".as_ref(), Seq(6))],
+            flushed: vec![(id, Seq(50))],
+            progress: Progress { next_table: 5, last_seq: Seq(100), log_floor: 7 },
+        };
+        let golden = b"\x02\x03\0\0\0\0\0\0\0\
+            \x08\x01\0\0\0\x0a\
+            \x08\x02\x01\0\0\x09\x09\0\0\0\x01\x19\0\0\0\0\0\0\0\
+            \x07\x01\0\0\0t\
+            \x06\x02\x01\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\
+            \x05\0\0\0\0\0\0\0\x06\0\0\0\0\0\0\0\x01\0\0\0a\x01\0\0\0b\
+            \x05\
+            \x04\x09\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\x06\0\0\0\0\0\0\0\
+            \x05\0\0\x004.sst\x01\0\0\0a\x01\0\0\0b\
+            \x0b\x32\0\0\0\0\0\0\0\
+            \x0c\x05\0\0\0\0\0\0\0\x64\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0";
+        assert_eq!(edit.encode(), golden);
+        assert_eq!(Edit::decode(golden), Ok(edit));
     }
 }

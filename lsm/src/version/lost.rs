@@ -5,7 +5,7 @@
 //! manifest and outlive the table: compaction carries over what is readable and drops the rest.
 
 use super::edit::TableMeta;
-use crate::{Error, Result, Seq, TableUid};
+use crate::{Error, KeyspaceId, Result, Seq, TableUid};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -15,6 +15,8 @@ pub const WHOLE_TABLE: u64 = u64::MAX;
 /// A piece of a table that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
+    /// Whose it is.
+    pub keyspace: KeyspaceId,
     /// The table.
     pub uid: TableUid,
     /// File offset of the damaged block, or [`WHOLE_TABLE`].
@@ -33,6 +35,7 @@ impl Lost {
     /// A table that cannot be opened; nothing in tables is newer than `flushed`.
     pub fn table(meta: &TableMeta, file: &Path, flushed: Seq) -> Self {
         Lost {
+            keyspace: meta.keyspace,
             uid: meta.uid,
             offset: WHOLE_TABLE,
             through: flushed,
@@ -62,13 +65,14 @@ pub fn name(path: &Path) -> Rc<str> {
     path.file_name().unwrap_or_default().to_string_lossy().into()
 }
 
-/// All marks of one moment.
+/// All marks of one keyspace and one moment.
 #[derive(Debug, Clone, Default)]
 pub struct LostRanges(Rc<[Lost]>);
 
 impl LostRanges {
-    pub fn new(marks: &[Lost]) -> Self {
-        LostRanges(marks.into())
+    /// The marks of `keyspace` among all of them.
+    pub fn new(marks: &[Lost], keyspace: KeyspaceId) -> Self {
+        LostRanges(marks.iter().filter(|lost| lost.keyspace == keyspace).cloned().collect())
     }
 
     pub fn len(&self) -> usize {
@@ -100,14 +104,17 @@ mod tests {
     use super::*;
 
     fn ranges() -> LostRanges {
-        LostRanges::new(&[Lost {
+        let mark = Lost {
+            keyspace: KeyspaceId(3),
             uid: TableUid(1),
             offset: 4096,
             through: Seq(50),
             file: "000007.sst".into(),
             first: (*b"d").into(),
             last: (*b"g").into(),
-        }])
+        };
+        assert_eq!(LostRanges::new(std::slice::from_ref(&mark), KeyspaceId::DEFAULT).len(), 0);
+        LostRanges::new(&[mark], KeyspaceId(3))
     }
 
     #[test]

@@ -19,6 +19,7 @@ enum Item {
         synced_to: u64,
     },
     Record {
+        keyspace: u32,
         seq: u64,
         kind: &'static str,
         key: Encoded,
@@ -49,12 +50,13 @@ pub fn run(DumpCommand::Dump(args): &DumpCommand) -> Result<Exit, CliError> {
                     )
                 });
             }
-            LogItem::Record { seq, kind: put, key, value } => {
+            LogItem::Record { keyspace, seq, kind: put, key, value } => {
                 let item = Item::Record {
+                    keyspace: keyspace.0,
                     seq: seq.0,
                     kind: kind(put),
                     key: Encoded::of(key),
-                    value: (put == EntryKind::Put).then(|| Encoded::of(value)),
+                    value: (put != EntryKind::Delete).then(|| Encoded::of(value)),
                 };
                 out.item(&item, || {
                     format!(

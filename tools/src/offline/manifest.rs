@@ -15,11 +15,21 @@ enum Item {
     Record {
         record: u64,
         last_seq: u64,
-        flushed: u64,
         log_floor: u64,
+    },
+    Defined {
+        keyspace: u32,
+    },
+    Dropped {
+        dropped_keyspace: u32,
+    },
+    Flushed {
+        flushed_keyspace: u32,
+        through: u64,
     },
     Added {
         added: u64,
+        keyspace: u32,
         level: u8,
         run: u64,
         uid: String,
@@ -36,9 +46,10 @@ enum Item {
         last: Encoded,
     },
     LossAccepted {
-        loss_accepted: bool,
+        loss_accepted_in: u32,
     },
     Policy {
+        of_keyspace: u32,
         policy: String,
     },
     Manifest {
@@ -54,11 +65,17 @@ enum Item {
 impl Item {
     fn of(item: &ManifestItem<'_>) -> Self {
         match *item {
-            ManifestItem::Record { offset, last_seq, flushed, log_floor } => {
-                Item::Record { record: offset, last_seq: last_seq.0, flushed: flushed.0, log_floor }
+            ManifestItem::Record { offset, last_seq, log_floor } => {
+                Item::Record { record: offset, last_seq: last_seq.0, log_floor }
             }
-            ManifestItem::Added { level, run, id, uid, first, last } => Item::Added {
+            ManifestItem::Defined { keyspace } => Item::Defined { keyspace: keyspace.0 },
+            ManifestItem::Dropped { keyspace } => Item::Dropped { dropped_keyspace: keyspace.0 },
+            ManifestItem::Flushed { keyspace, through } => {
+                Item::Flushed { flushed_keyspace: keyspace.0, through: through.0 }
+            }
+            ManifestItem::Added { keyspace, level, run, id, uid, first, last } => Item::Added {
                 added: id.0,
+                keyspace: keyspace.0,
                 level,
                 run,
                 uid: format!("{:016x}", uid.0),
@@ -72,18 +89,27 @@ impl Item {
                 first: Encoded::of(first),
                 last: Encoded::of(last),
             },
-            ManifestItem::LossAccepted => Item::LossAccepted { loss_accepted: true },
-            ManifestItem::Policy { text } => Item::Policy { policy: text.to_owned() },
+            ManifestItem::LossAccepted { keyspace } => {
+                Item::LossAccepted { loss_accepted_in: keyspace.0 }
+            }
+            ManifestItem::Policy { keyspace, text } => {
+                Item::Policy { of_keyspace: keyspace.0, policy: text.to_owned() }
+            }
         }
     }
 
     fn text(&self) -> String {
         match self {
-            Item::Record { record, last_seq, flushed, log_floor } => format!(
-                "record at {record}: last {last_seq}, flushed {flushed}, log from generation {log_floor}"
-            ),
-            Item::Added { added, level, run, uid, first, last } => format!(
-                "  + table {added} ({uid}) on level {level}, run {run}: {} to {}",
+            Item::Record { record, last_seq, log_floor } => {
+                format!("record at {record}: last {last_seq}, log from generation {log_floor}")
+            }
+            Item::Defined { keyspace } => format!("  + keyspace {keyspace}"),
+            Item::Dropped { dropped_keyspace } => format!("  - keyspace {dropped_keyspace}"),
+            Item::Flushed { flushed_keyspace, through } => {
+                format!("  keyspace {flushed_keyspace} flushed through {through}")
+            }
+            Item::Added { added, keyspace, level, run, uid, first, last } => format!(
+                "  + table {added} ({uid}) of keyspace {keyspace} on level {level}, run {run}: {} to {}",
                 first.value, last.value
             ),
             Item::Removed { removed } => format!("  - table {removed}"),
@@ -91,8 +117,12 @@ impl Item {
                 let place = offset.map_or("all of it".into(), |at| format!("offset {at}"));
                 format!("  ! {lost}, {place}: keys {} to {} lost", first.value, last.value)
             }
-            Item::Policy { policy } => format!("  policy {policy}"),
-            Item::LossAccepted { .. } => "  ! every earlier loss accepted".into(),
+            Item::Policy { of_keyspace, policy } => {
+                format!("  policy of keyspace {of_keyspace}: {policy}")
+            }
+            Item::LossAccepted { loss_accepted_in } => {
+                format!("  ! every earlier loss of keyspace {loss_accepted_in} accepted")
+            }
             Item::Manifest { file, records, tables, lost_ranges, end, torn_tail } => {
                 let tail = if *torn_tail { ", with an unfinished record" } else { "" };
                 format!(

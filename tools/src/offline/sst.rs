@@ -19,7 +19,7 @@ pub fn run(command: &SstCommand) -> Result<Exit, CliError> {
                     key: Encoded::of(entry.key),
                     seq: entry.seq.0,
                     kind: kind(entry.kind),
-                    value: (entry.kind == EntryKind::Put).then(|| Encoded::of(entry.value)),
+                    value: (entry.kind != EntryKind::Delete).then(|| Encoded::of(entry.value)),
                     block,
                 };
                 out.item(&item, || {
@@ -54,6 +54,7 @@ pub fn kind(kind: EntryKind) -> &'static str {
     match kind {
         EntryKind::Put => "put",
         EntryKind::Delete => "delete",
+        EntryKind::PutUntil => "put-until",
     }
 }
 

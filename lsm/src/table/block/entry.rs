@@ -73,7 +73,7 @@ fn try_decode(entries: &[u8], mut at: usize) -> Option<RawEntry<'_>> {
     let key_at = at + 9;
     let value_at = key_at.checked_add(unshared)?;
     let next = value_at.checked_add(value_len)?;
-    if next > entries.len() {
+    if next > entries.len() || !kind.allows(value_len) {
         return None;
     }
     let suffix = &entries[key_at..value_at];

@@ -145,6 +145,8 @@ impl Failure {
             | lsm::Error::Io { .. }
             | lsm::Error::LogFailed(_)
             | lsm::Error::Policy(_)
+            | lsm::Error::Keyspace { .. }
+            | lsm::Error::BadOptions(_)
             | lsm::Error::DiskFull => ErrorCode::Internal,
         };
         Self::new(code, text)
