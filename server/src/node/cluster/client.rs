@@ -167,7 +167,13 @@ pub(super) fn conflicts(head: &RequestHead) -> Conflicts {
 }
 
 impl Client {
-    fn head(&self, status: Status, proof: &Proof, epoch: Epoch, now: Nanos) -> ReplyHead {
+    pub(super) fn head(
+        &self,
+        status: Status,
+        proof: &Proof,
+        epoch: Epoch,
+        now: Nanos,
+    ) -> ReplyHead {
         let mut flags = ReplyFlags::NONE;
         for (set, flag) in [
             (proof.sloppy, ReplyFlags::SLOPPY),
@@ -211,9 +217,10 @@ impl Client {
                 let mut frame = FrameWriter::reply(&mut out, &head(Status::Ok));
                 match object.as_deref().map(ObjectRef::decode) {
                     Some(Ok(object)) => {
-                        if !write_versions(frame.body(), &object, view, secret) {
+                        if !view.shows(&object) {
                             frame.set_reply(&head(Status::NotFound));
                         }
+                        write_versions(VersionsWriter::new(frame.body()), &object, view, secret);
                         frame.finish();
                     }
                     None => {
@@ -264,29 +271,35 @@ impl Client {
     }
 }
 
-/// Appends what a reader sees of an object; `false` when that is nothing.
+/// Writes what a reader sees of an object.
 pub(super) fn write_versions(
-    body: &mut Vec<u8>,
+    mut versions: VersionsWriter<'_>,
     object: &ObjectRef<'_>,
     view: &View,
     secret: u64,
-) -> bool {
-    let shown = visible(object, view.conflicts);
-    let mut versions = VersionsWriter::new(body);
-    for version in &shown {
+) {
+    for version in visible(object, view.conflicts) {
         let (hlc, value) = (version.hlc, version.value);
         versions.push(VersionRef { hlc, tombstone: false, value });
     }
-    let context = object.seen();
-    versions.finish(|into| {
+    versions.finish(|into| view.write_context(object, secret, into));
+}
+
+impl View {
+    /// Whether a reader sees anything of an object.
+    pub(super) fn shows(&self, object: &ObjectRef<'_>) -> bool {
+        !visible(object, self.conflicts).is_empty()
+    }
+
+    /// Appends the context of an object: everything it has seen.
+    pub(super) fn write_context(&self, object: &ObjectRef<'_>, secret: u64, into: &mut Vec<u8>) {
         let start = into.len();
         // A decoded object's context is within bounds. Should that ever change, no context is
         // safe: the next write stands beside instead of replacing.
-        if context.encode(view.hash, secret, into).is_err() {
+        if object.seen().encode(self.hash, secret, into).is_err() {
             into.truncate(start);
         }
-    });
-    !shown.is_empty()
+    }
 }
 
 fn write_page(body: &mut Vec<u8>, page: &Page, view: &View, partitions: u32) {
@@ -306,7 +319,7 @@ fn write_page(body: &mut Vec<u8>, page: &Page, view: &View, partitions: u32) {
 }
 
 /// A failure in the client's words, with what is known of acknowledgements.
-fn meaning(failure: &Failure) -> (ErrorCode, Proof) {
+pub(super) fn meaning(failure: &Failure) -> (ErrorCode, Proof) {
     let counted = |acknowledgements| Proof { acknowledgements, ..Proof::default() };
     match failure {
         Failure::BadQuorum => (ErrorCode::InvalidArgument, Proof::default()),

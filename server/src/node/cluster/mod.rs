@@ -8,29 +8,34 @@
 //! * [`members`]: gossip, placement, who seems alive.
 //! * [`requests`]: requests in progress and the asks they have out.
 //! * [`client`]: requests and replies in the clients' words.
+//! * [`gather`]: reads of several keys.
 //! * [`store`]: what is known of the cluster, on disk.
 
 mod client;
+mod gather;
 mod links;
 mod members;
 mod requests;
 mod store;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use coronet_lsm::env::{Nanos, TaskClass};
-use coronet_net::codec::{Request, TopologyNode, TopologyReply};
+use coronet_net::codec::{KeyList, Request, TopologyNode, TopologyReply};
 use coronet_net::peer::{Greeting, PeerMessage};
-use coronet_net::{ErrorCode, FrameWriter, Limits, Parsed, ReplyHead, RequestFrame, Status};
+use coronet_net::{
+    ErrorCode, FrameWriter, Limits, Parsed, ReplyHead, RequestFrame, RequestHead, Status,
+};
 use coronet_ring::coordinate::Effect;
-use coronet_ring::coordinate::get::Get;
-use coronet_ring::coordinate::list::List;
+use coronet_ring::coordinate::get::{Get, GetRequest};
+use coronet_ring::coordinate::list::{List, ListRequest};
 use coronet_ring::coordinate::message::{Answer, Ask, Durability, Refusal};
-use coronet_ring::coordinate::put::Put;
-use coronet_ring::coordinate::quorum::{Mode, Proof};
+use coronet_ring::coordinate::put::{Put, PutRequest};
+use coronet_ring::coordinate::quorum::{Mode, Outcome, Proof};
 use coronet_ring::gossip::member::Member;
 use coronet_ring::gossip::snapshot::SnapshotError;
 use coronet_ring::gossip::state::{Event, Founding};
@@ -39,10 +44,11 @@ use coronet_ring::{CoreId, NodeId, PartitionId, PartitionMap, key_hash};
 use super::shard::OutputState;
 use super::{ConnId, Coordinate, CoreMessage, Door, Handoff, NodeEnv, ShardAsk};
 use client::{Client, View};
+use gather::Gather;
 use links::{LinkEvent, Links};
 use members::{Members, PlacementNow, Say};
 use requests::{
-    InFlight, Input, Machine, Purpose, Requests, Running, is_last, merge_ask, partition_of,
+    InFlight, Input, Machine, Purpose, ReplyTo, Requests, Running, is_last, merge_ask, partition_of,
 };
 pub use store::read_cluster_view;
 
@@ -101,6 +107,8 @@ struct State<E: NodeEnv> {
     links: Links,
     members: Members,
     requests: Requests,
+    /// Requests for several keys, by number.
+    gathers: BTreeMap<u64, Gather>,
     next_hints: Nanos,
     /// What is known has changed and has to be stored.
     changed: bool,
@@ -127,6 +135,7 @@ impl<E: NodeEnv> Cluster<E> {
             links: Links::new(greeting),
             members,
             requests: Requests::new(),
+            gathers: BTreeMap::new(),
             next_hints: Nanos(0),
             changed: true,
             storing: Rc::default(),
@@ -255,7 +264,7 @@ struct Asking {
 impl Asking {
     /// About a request's key; nobody waits for it.
     fn background(running: &Running, ask: Ask) -> Self {
-        let (partition, key) = (running.client.partition, running.key.clone());
+        let (partition, key) = (running.partition, running.key.clone());
         Asking { partition, key, deadline: None, ask }
     }
 }
@@ -315,7 +324,8 @@ impl<E: NodeEnv> State<E> {
         match &request {
             Request::Get { .. } => {
                 let get = client::get_request(head, &self.config, arrived, now);
-                self.start_get(get, client, view, key.to_vec());
+                let (partition, reply_to) = (client.partition, ReplyTo::Client(client, view));
+                self.start_get(get, partition, reply_to, key.to_vec());
             }
             Request::Put(_) | Request::Delete(_) => {
                 let put = client::put_request(head, frame.token, &request, &self.config, arrived);
@@ -333,6 +343,7 @@ impl<E: NodeEnv> State<E> {
                     Err(text) => self.refuse(&client, ErrorCode::BadCursor, &text),
                 }
             }
+            Request::MultiGet(keys) => self.start_gather(head, keys, client, &view),
             Request::Topology => self.topology(&client),
             _ => self.refuse(&client, ErrorCode::Internal, "not a request to coordinate"),
         }
@@ -340,48 +351,65 @@ impl<E: NodeEnv> State<E> {
 
     fn start_get(
         &mut self,
-        request: coronet_ring::coordinate::get::GetRequest,
-        client: Client,
-        view: View,
+        request: GetRequest,
+        partition: PartitionId,
+        reply_to: ReplyTo,
         key: Vec<u8>,
     ) {
         let now = self.env.now();
-        let replicas = self.members.replicas(client.partition, &self.links, now);
+        let replicas = self.members.replicas(partition, &self.links, now);
         let (id, mut effects) = (self.requests.number(), Vec::new());
         let deadline = request.deadline;
         let machine = Machine::Get(Get::start(request, &replicas, &mut effects));
-        self.requests.insert(id, Running::new(machine, client, view, key, deadline));
+        self.requests.insert(id, Running::new(machine, reply_to, partition, key, deadline));
         self.carry_out(id, effects);
     }
 
-    fn start_put(
+    /// One read per key.
+    fn start_gather(
         &mut self,
-        request: coronet_ring::coordinate::put::PutRequest,
+        head: &RequestHead,
+        keys: &KeyList<'_>,
         client: Client,
-        view: View,
-        key: Vec<u8>,
+        view: &View,
     ) {
+        let view = |key: &[u8]| View { hash: key_hash(key), ..view.clone() };
+        let views: Vec<View> = keys.iter().map(view).collect();
+        let partitions: Vec<_> =
+            views.iter().map(|view| self.map.partition_of_hash(view.hash)).collect();
+        let (arrived, number) = (client.arrived, self.requests.number());
+        let gather = Gather::new(client, views);
+        if gather.is_complete() {
+            let (epoch, now) = (self.members.epoch(), self.env.now());
+            let frames = gather.reply(self.config.secret, 0, epoch, now);
+            return self.send_reply(gather.client(), frames);
+        }
+        self.gathers.insert(number, gather);
+        for (index, (key, partition)) in keys.iter().zip(partitions).enumerate() {
+            let get = client::get_request(head, &self.config, arrived, self.env.now());
+            self.start_get(get, partition, ReplyTo::Part(number, index), key.to_vec());
+        }
+    }
+
+    fn start_put(&mut self, request: PutRequest, client: Client, view: View, key: Vec<u8>) {
         let now = self.env.now();
         let replicas = self.members.replicas(client.partition, &self.links, now);
         let (id, mut effects) = (self.requests.number(), Vec::new());
-        let deadline = request.deadline;
+        let (deadline, partition) = (request.deadline, client.partition);
         let put = Put::start(request, &replicas, members::micros(now), &mut effects);
-        self.requests.insert(id, Running::new(Machine::Put(put), client, view, key, deadline));
+        let (machine, reply_to) = (Machine::Put(put), ReplyTo::Client(client, view));
+        self.requests.insert(id, Running::new(machine, reply_to, partition, key, deadline));
         self.carry_out(id, effects);
     }
 
-    fn start_list(
-        &mut self,
-        request: coronet_ring::coordinate::list::ListRequest,
-        client: Client,
-        view: View,
-    ) {
+    fn start_list(&mut self, request: ListRequest, client: Client, view: View) {
         let (id, mut effects) = (self.requests.number(), Vec::new());
         let now = self.env.now();
         let placement = PlacementNow { members: &self.members, links: &self.links, now };
         let deadline = request.deadline;
         let machine = Machine::List(List::start(request, &placement, &mut effects));
-        self.requests.insert(id, Running::new(machine, client, view, Vec::new(), deadline));
+        let (reply_to, none) = (ReplyTo::Client(client, view), PartitionId::NONE);
+        self.requests.insert(id, Running::new(machine, reply_to, none, Vec::new(), deadline));
         self.carry_out(id, effects);
     }
 
@@ -444,14 +472,7 @@ impl<E: NodeEnv> State<E> {
                         waiting.extend(more);
                     }
                 }
-                Effect::Reply(outcome) => {
-                    let Some(running) = self.requests.get(id) else { continue };
-                    let (secret, partitions) = (self.config.secret, self.map.partitions());
-                    let (epoch, now) = (self.members.epoch(), self.env.now());
-                    let (client, view) = (&running.client, &running.view);
-                    let frames = client.reply(&outcome, view, secret, partitions, epoch, now);
-                    self.send_reply(&running.client, frames);
-                }
+                Effect::Reply(outcome) => self.reply(id, outcome),
                 Effect::Repair { to, object } => {
                     let Some(running) = self.requests.get(id) else { continue };
                     let asking = Asking::background(running, merge_ask(object, None));
@@ -463,6 +484,29 @@ impl<E: NodeEnv> State<E> {
                     self.ask(self.config.me.id, asking, Purpose::Repair);
                 }
                 Effect::Done => self.requests.finish(id),
+            }
+        }
+    }
+
+    fn reply(&mut self, id: u64, outcome: Outcome) {
+        let Some(running) = self.requests.get(id) else { return };
+        let (secret, epoch, now) = (self.config.secret, self.members.epoch(), self.env.now());
+        match running.reply_to.clone() {
+            ReplyTo::Client(client, view) => {
+                let partitions = self.map.partitions();
+                let frames = client.reply(&outcome, &view, secret, partitions, epoch, now);
+                self.send_reply(&client, frames);
+            }
+            ReplyTo::Part(number, index) => {
+                let Some(gather) = self.gathers.get_mut(&number) else { return };
+                gather.add(index, outcome);
+                if gather.is_complete()
+                    && let Some(gather) = self.gathers.remove(&number)
+                {
+                    let budget = self.config.limits.max_reply as usize;
+                    let frames = gather.reply(secret, budget, epoch, now);
+                    self.send_reply(gather.client(), frames);
+                }
             }
         }
     }

@@ -31,8 +31,8 @@ pub(super) enum Machine {
 /// A request in progress.
 pub(super) struct Running {
     machine: Machine,
-    pub client: Client,
-    pub view: View,
+    pub reply_to: ReplyTo,
+    pub partition: PartitionId,
     /// The key; empty for listings.
     pub key: Vec<u8>,
     /// When its client stops waiting.
@@ -43,17 +43,27 @@ pub(super) struct Running {
     tickets: BTreeSet<u64>,
 }
 
+/// Where an outcome goes.
+#[derive(Debug, Clone)]
+pub(super) enum ReplyTo {
+    /// To a client, shown in this view.
+    Client(Client, View),
+    /// To the gathering of this number, as its key of this index.
+    Part(u64, usize),
+}
+
 impl Running {
     /// A request whose machine was started.
     pub(super) fn new(
         machine: Machine,
-        client: Client,
-        view: View,
+        reply_to: ReplyTo,
+        partition: PartitionId,
         key: Vec<u8>,
         deadline: Micros,
     ) -> Self {
         let deadline = Nanos(deadline.saturating_mul(1000));
-        Running { machine, client, view, key, deadline, due: None, tickets: BTreeSet::new() }
+        let tickets = BTreeSet::new();
+        Running { machine, reply_to, partition, key, deadline, due: None, tickets }
     }
 }
 
@@ -270,7 +280,7 @@ pub(super) fn is_last(answer: &Answer) -> bool {
 pub(super) fn partition_of(running: &Running) -> PartitionId {
     match &running.machine {
         Machine::List(list) => list.partition(),
-        Machine::Put(_) | Machine::Get(_) => running.client.partition,
+        Machine::Put(_) | Machine::Get(_) => running.partition,
     }
 }
 

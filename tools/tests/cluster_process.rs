@@ -1,0 +1,146 @@
+//! Clusters of real processes on loopback: nodes die, come back and are missed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "support/cluster.rs"]
+mod cluster;
+mod support;
+
+use std::collections::BTreeSet;
+
+use cluster::{Cluster, strict, wait};
+use coronet_net::client::RequestOptions;
+use coronet_net::{ErrorCode, Quorum, ReplyFlags};
+
+fn quorum(r_and_w: u8) -> RequestOptions {
+    RequestOptions::new().r(Quorum(r_and_w)).w(Quorum(r_and_w))
+}
+
+fn key(n: u32) -> Vec<u8> {
+    format!("key/{n:05}").into_bytes()
+}
+
+#[test]
+fn a_node_that_dies_under_load_costs_no_request_and_no_acknowledged_write() {
+    let mut cluster = Cluster::start::<3>(3);
+    let client = cluster.client(0);
+    for n in 0..600_u32 {
+        if n == 200 {
+            cluster.kill(2);
+        }
+        client.put_with(&key(n), &n.to_le_bytes(), &quorum(2)).expect("two of three are there");
+    }
+    let other = cluster.client(1);
+    for n in 0..600_u32 {
+        let found = other.get_with(&key(n), &quorum(2)).expect("two of three are there");
+        assert_eq!(found.value(), Some(&n.to_le_bytes()[..]), "key {n}");
+    }
+    // What the node missed comes to it without anybody reading: it was kept for it as hints.
+    cluster.restart(2);
+    let back = cluster.client(2);
+    let own = strict().r(Quorum(1));
+    wait("hints arrive", || {
+        (0..600_u32).all(|n| {
+            back.get_with(&key(n), &own)
+                .is_ok_and(|found| found.value() == Some(&n.to_le_bytes()[..]))
+        })
+    });
+}
+
+#[test]
+fn everything_is_there_after_all_nodes_were_killed_and_listed_once() {
+    let mut cluster = Cluster::start::<3>(3);
+    let client = cluster.client(1);
+    let wanted: BTreeSet<Vec<u8>> = (0..200).map(key).collect();
+    for key in &wanted {
+        client.put_with(key, b"kept", &quorum(2)).unwrap();
+    }
+    client.put_with(b"key/gone", b"x", &quorum(3)).unwrap();
+    client.delete_with(b"key/gone", &quorum(3)).unwrap();
+    drop(client);
+    (0..3).for_each(|index| cluster.kill(index));
+    (0..3).for_each(|index| cluster.restart(index));
+    (0..3).for_each(|index| cluster.wait_until_met(index));
+    for index in 0..3 {
+        let client = cluster.client(index);
+        let listed: Vec<Vec<u8>> =
+            client.list(b"key/").map(|entry| entry.unwrap().key.to_vec()).collect();
+        let distinct: BTreeSet<Vec<u8>> = listed.iter().cloned().collect();
+        assert_eq!((listed.len(), &distinct), (wanted.len(), &wanted), "node {index}");
+        let keys: Vec<_> = wanted.iter().cloned().chain([b"key/gone".to_vec()]).collect();
+        let found = client.multi_get_with(&keys, &quorum(2));
+        let values = found.iter().filter(|f| f.as_ref().unwrap().value() == Some(b"kept")).count();
+        assert_eq!((values, found.len()), (200, 201), "node {index}");
+    }
+}
+
+#[test]
+fn strict_requests_are_refused_at_once_when_too_few_replicas_are_there() {
+    let mut cluster = Cluster::start::<3>(3);
+    cluster.kill(0);
+    cluster.kill(2);
+    let client = cluster.client(1);
+    let impatient = strict().w(Quorum(2)).r(Quorum(2)).retries(0);
+    wait("the links are seen to be gone", || {
+        let put = client.put_with(b"k", b"refused", &impatient);
+        put.is_err_and(|error| error.code() == Some(ErrorCode::NotEnoughReplicas))
+    });
+    let get = client.get_with(b"k", &impatient).unwrap_err();
+    assert_eq!(get.code(), Some(ErrorCode::NotEnoughReplicas));
+    let bad = client.get_with(b"k", &strict().r(Quorum(4)).retries(0)).unwrap_err();
+    assert_eq!(bad.code(), Some(ErrorCode::InvalidArgument));
+    // One is enough for who says so.
+    client.put_with(b"one", b"here", &quorum(1)).unwrap();
+    assert_eq!(client.get_with(b"one", &quorum(1)).unwrap().value(), Some(&b"here"[..]));
+}
+
+#[test]
+fn stand_ins_take_writes_for_a_node_that_is_away_and_hand_them_over() {
+    let mut cluster = Cluster::start::<5>(3);
+    cluster.stop(4);
+    let client = cluster.client(0);
+    let all = quorum(3);
+    wait("the link is seen to be gone", || {
+        client.put_with(b"probe", b"x", &all).is_ok_and(|_| {
+            (0..40).any(|n| client.put_with(&key(n), b"strict", &strict().w(Quorum(3))).is_err())
+        })
+    });
+    let mut sloppy = 0;
+    for n in 0..200 {
+        let stored = client.put_with(&key(n), b"new", &all).expect("a stand-in counts");
+        sloppy += usize::from(stored.info.flags.contains(ReplyFlags::SLOPPY));
+    }
+    assert!(sloppy > 20, "only {sloppy} of 200 keys have the stopped node among three of five");
+    cluster.restart(4);
+    cluster.wait_until_met(4);
+    let back = cluster.client(4);
+    wait("hints arrive at the replica", || {
+        // Each of the three replicas answers by itself, so the stopped one does as well.
+        (0..200).all(|n| {
+            let read = back.get_with(&key(n), &strict().r(Quorum(3)));
+            read.is_ok_and(|found| {
+                found.value() == Some(b"new") && !found.info.flags.contains(ReplyFlags::REPAIRED)
+            })
+        })
+    });
+}
+
+#[test]
+fn writes_with_one_context_through_two_nodes_become_siblings_and_are_merged() {
+    let cluster = Cluster::start::<3>(3);
+    let (left, right) = (cluster.client(0), cluster.client(2));
+    left.put_with(b"cart", b"milk", &quorum(2)).unwrap();
+    let read = left.get_with(b"cart", &quorum(2)).unwrap();
+    let with = |found: &coronet_net::client::Found| quorum(2).context(found.context.clone());
+    left.put_with(b"cart", b"milk eggs", &with(&read)).unwrap();
+    right.put_with(b"cart", b"milk bread", &with(&read)).unwrap();
+    let both = right.get_with(b"cart", &quorum(2)).unwrap();
+    let values: BTreeSet<&[u8]> = both.versions.iter().map(|version| &version.value[..]).collect();
+    assert_eq!(values, BTreeSet::from([&b"milk eggs"[..], &b"milk bread"[..]]));
+    left.put_with(b"cart", b"milk eggs bread", &with(&both)).unwrap();
+    for client in [&left, &right] {
+        let merged = client.get_with(b"cart", &quorum(2)).unwrap();
+        assert_eq!(merged.value(), Some(&b"milk eggs bread"[..]));
+        assert_eq!(merged.versions.len(), 1);
+    }
+}

@@ -1,0 +1,103 @@
+//! Several real nodes that form a cluster on loopback.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use coronet_net::client::RequestOptions;
+use coronet_net::client::blocking::Client;
+use coronet_net::{Quorum, QuorumMode};
+use tempfile::TempDir;
+
+use super::support::{Server, free_addresses};
+
+/// How long something that the cluster does by itself may take. Generous: the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The nodes; `None` where one is down.
+pub struct Cluster {
+    dir: TempDir,
+    peers: Vec<String>,
+    replicas: u8,
+    pub nodes: Vec<Option<Server>>,
+}
+
+impl Cluster {
+    /// Starts `N` nodes and waits until they have met.
+    pub fn start<const N: usize>(replicas: u8) -> Cluster {
+        let peers = free_addresses::<N>().to_vec();
+        let dir = tempfile::tempdir().expect("folder");
+        let mut cluster = Cluster { dir, peers, replicas, nodes: Vec::new() };
+        for index in 0..N {
+            let node = cluster.launch(index);
+            cluster.nodes.push(Some(node));
+        }
+        for index in 0..N {
+            cluster.wait_until_met(index);
+        }
+        cluster
+    }
+
+    fn launch(&self, index: usize) -> Server {
+        let nodes = self.peers.join(",");
+        let (replicas, rack) = (self.replicas.to_string(), format!("rack-{index}"));
+        Server::start_with(
+            &self.folder(index),
+            &[
+                ("CORONET_LISTEN_PEERS", &self.peers[index]),
+                ("CORONET_CLUSTER_NODES", &nodes),
+                ("CORONET_CLUSTER_REPLICAS", &replicas),
+                ("CORONET_CLUSTER_RACK", &rack),
+            ],
+        )
+    }
+
+    fn folder(&self, index: usize) -> std::path::PathBuf {
+        Path::new(self.dir.path()).join(format!("node-{index}"))
+    }
+
+    /// A client of one node.
+    pub fn client(&self, index: usize) -> Client {
+        let node = self.nodes[index].as_ref().expect("the node runs");
+        Client::connect(node.addr.as_str()).expect("connect")
+    }
+
+    /// Waits until a node can read from all others, which takes links and a placement.
+    pub fn wait_until_met(&self, index: usize) {
+        let alive = self.nodes.iter().flatten().count() as u8;
+        let client = self.client(index);
+        let all = strict().r(Quorum(alive.min(self.replicas)));
+        wait("the nodes meet", || {
+            // Keys of many partitions: the placement need not put all nodes into each.
+            (0..64_u32).all(|n| client.get_with(&n.to_le_bytes(), &all).is_ok())
+        });
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self, index: usize) {
+        self.nodes[index].take().expect("the node runs").kill9();
+    }
+
+    /// SIGTERM; the node must end well.
+    pub fn stop(&mut self, index: usize) {
+        assert!(self.nodes[index].take().expect("the node runs").stop().success());
+    }
+
+    /// Starts a node that is down.
+    pub fn restart(&mut self, index: usize) {
+        self.nodes[index] = Some(self.launch(index));
+    }
+}
+
+/// Options that count replicas only.
+pub fn strict() -> RequestOptions {
+    RequestOptions::new().quorum_mode(QuorumMode::Strict)
+}
+
+/// Waits until `done`, for longer than it can take.
+pub fn wait(what: &str, mut done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
