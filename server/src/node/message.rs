@@ -97,8 +97,6 @@ pub struct Handoff {
     pub key: Vec<u8>,
     /// The object as it is now.
     pub object: Vec<u8>,
-    /// What the hint said when it was read.
-    pub noted: Vec<u8>,
 }
 
 /// A message to the control core.

@@ -7,13 +7,19 @@
 //! * [`links`]: connections to the other nodes.
 //! * [`members`]: gossip, placement, who seems alive.
 //! * [`requests`]: requests in progress and the asks they have out.
+//! * [`intake`]: from a client's frame to a machine.
+//! * [`machines`]: driving the machines.
+//! * [`asks`]: asks between nodes and to the data cores.
 //! * [`client`]: requests and replies in the clients' words.
 //! * [`gather`]: reads of several keys.
 //! * [`store`]: what is known of the cluster, on disk.
 
+mod asks;
 mod client;
 mod gather;
+mod intake;
 mod links;
+mod machines;
 mod members;
 mod requests;
 mod store;
@@ -25,38 +31,25 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use coronet_lsm::env::{Nanos, TaskClass};
-use coronet_net::codec::{KeyList, Request, TopologyNode, TopologyReply};
+use coronet_net::Limits;
 use coronet_net::peer::{Greeting, PeerMessage};
-use coronet_net::{
-    ErrorCode, FrameWriter, Limits, Parsed, ReplyHead, RequestFrame, RequestHead, Status,
-};
-use coronet_ring::coordinate::Effect;
-use coronet_ring::coordinate::get::{Get, GetRequest};
-use coronet_ring::coordinate::list::{List, ListRequest};
-use coronet_ring::coordinate::message::{Answer, Ask, Durability, Refusal};
-use coronet_ring::coordinate::put::{Put, PutRequest};
-use coronet_ring::coordinate::quorum::{Mode, Outcome, Proof};
+use coronet_ring::coordinate::message::{Answer, Durability};
+use coronet_ring::coordinate::quorum::Mode;
 use coronet_ring::gossip::member::Member;
 use coronet_ring::gossip::snapshot::SnapshotError;
 use coronet_ring::gossip::state::{Event, Founding};
-use coronet_ring::{CoreId, NodeId, PartitionId, PartitionMap, key_hash};
+use coronet_ring::{CoreId, NodeId, PartitionMap, key_hash};
 
 use super::shard::OutputState;
-use super::{ConnId, Coordinate, CoreMessage, Door, Handoff, NodeEnv, ShardAsk};
-use client::{Client, View};
+use super::{ConnId, Coordinate, CoreMessage, Door, Handoff, NodeEnv};
 use gather::Gather;
 use links::{LinkEvent, Links};
-use members::{Members, PlacementNow, Say};
-use requests::{
-    InFlight, Input, Machine, Purpose, ReplyTo, Requests, Running, is_last, merge_ask, partition_of,
-};
+use members::{Members, Say};
+use requests::{Input, Requests};
 pub use store::read_cluster_view;
 
 /// How often data cores are asked for the hints they keep for reachable nodes.
 const HINTS: Duration = Duration::from_secs(1);
-/// Requests coordinated at once; more are answered "busy".
-const MAX_RUNNING: usize = 100_000;
-
 /// How a node takes part in its cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
@@ -250,373 +243,11 @@ impl<E: NodeEnv> Cluster<E> {
     }
 }
 
-/// The keyspace of everything so far.
-const DEFAULT_KEYSPACE: u32 = 0;
-
-/// An ask on its way out, with what it is about.
-struct Asking {
-    partition: PartitionId,
-    key: Vec<u8>,
-    deadline: Option<Nanos>,
-    ask: Ask,
-}
-
-impl Asking {
-    /// About a request's key; nobody waits for it.
-    fn background(running: &Running, ask: Ask) -> Self {
-        let (partition, key) = (running.partition, running.key.clone());
-        Asking { partition, key, deadline: None, ask }
-    }
-}
-
 /// How exactly requests are ticked.
 const MIN_PAUSE: Duration = Duration::from_micros(500);
 const MAX_PAUSE: Duration = Duration::from_millis(5);
 
 impl<E: NodeEnv> State<E> {
-    // --- clients ----------------------------------------------------------------------------
-
-    fn coordinate(&mut self, request: Coordinate) {
-        let Coordinate { origin, conn, arrived, cost, frame: bytes } = request;
-        let Ok(Parsed::Frame { frame, .. }) =
-            RequestFrame::parse(&bytes, self.config.limits.max_frame)
-        else {
-            // The data core has checked these very bytes.
-            return self.env.log("a coordinated frame does not parse; its request is lost");
-        };
-        let head = &frame.head;
-        let mut client = Client {
-            origin,
-            conn,
-            request_id: head.request_id,
-            cost,
-            arrived,
-            op: head.op.to_u8(),
-            partition: PartitionId::NONE,
-            owner: CoreId::ANY,
-        };
-        if self.members.gossip.table().is_none() {
-            let text = "the cluster's nodes have not all met yet";
-            return self.refuse(&client, ErrorCode::NotEnoughReplicas, text);
-        }
-        if self.requests.len() >= MAX_RUNNING {
-            return self.refuse(&client, ErrorCode::Busy, "too many requests in progress");
-        }
-        let decoded = Request::decode(&frame, &self.config.limits);
-        let request = match decoded {
-            Ok(request) => request,
-            Err(error) => return self.refuse(&client, error.code(), &error.to_string()),
-        };
-        let key = match &request {
-            Request::Get { key } => key,
-            Request::Put(put) => put.key,
-            Request::Delete(delete) => delete.key,
-            _ => &[],
-        };
-        let hash = key_hash(key);
-        let conflicts = client::conflicts(head);
-        let view = View { hash, conflicts, prefix: Vec::new() };
-        if !key.is_empty() {
-            client.partition = self.map.partition_of_hash(hash);
-            client.owner = self.map.core_of(client.partition);
-        }
-        let now = self.env.now();
-        match &request {
-            Request::Get { .. } => {
-                let get = client::get_request(head, &self.config, arrived, now);
-                let (partition, reply_to) = (client.partition, ReplyTo::Client(client, view));
-                self.start_get(get, partition, reply_to, key.to_vec());
-            }
-            Request::Put(_) | Request::Delete(_) => {
-                let put = client::put_request(head, frame.token, &request, &self.config, arrived);
-                if let Some(put) = put {
-                    self.start_put(put, client, view, key.to_vec());
-                }
-            }
-            Request::List(list) => {
-                let partitions = self.map.partitions();
-                match client::list_request(head, list, partitions, arrived) {
-                    Ok(request) => {
-                        let view = View { prefix: list.prefix.to_vec(), ..view };
-                        self.start_list(request, client, view);
-                    }
-                    Err(text) => self.refuse(&client, ErrorCode::BadCursor, &text),
-                }
-            }
-            Request::MultiGet(keys) => self.start_gather(head, keys, client, &view),
-            Request::Topology => self.topology(&client),
-            _ => self.refuse(&client, ErrorCode::Internal, "not a request to coordinate"),
-        }
-    }
-
-    fn start_get(
-        &mut self,
-        request: GetRequest,
-        partition: PartitionId,
-        reply_to: ReplyTo,
-        key: Vec<u8>,
-    ) {
-        let now = self.env.now();
-        let replicas = self.members.replicas(partition, &self.links, now);
-        let (id, mut effects) = (self.requests.number(), Vec::new());
-        let deadline = request.deadline;
-        let machine = Machine::Get(Get::start(request, &replicas, &mut effects));
-        self.requests.insert(id, Running::new(machine, reply_to, partition, key, deadline));
-        self.carry_out(id, effects);
-    }
-
-    /// One read per key.
-    fn start_gather(
-        &mut self,
-        head: &RequestHead,
-        keys: &KeyList<'_>,
-        client: Client,
-        view: &View,
-    ) {
-        let view = |key: &[u8]| View { hash: key_hash(key), ..view.clone() };
-        let views: Vec<View> = keys.iter().map(view).collect();
-        let partitions: Vec<_> =
-            views.iter().map(|view| self.map.partition_of_hash(view.hash)).collect();
-        let (arrived, number) = (client.arrived, self.requests.number());
-        let gather = Gather::new(client, views);
-        if gather.is_complete() {
-            let (epoch, now) = (self.members.epoch(), self.env.now());
-            let frames = gather.reply(self.config.secret, 0, epoch, now);
-            return self.send_reply(gather.client(), frames);
-        }
-        self.gathers.insert(number, gather);
-        for (index, (key, partition)) in keys.iter().zip(partitions).enumerate() {
-            let get = client::get_request(head, &self.config, arrived, self.env.now());
-            self.start_get(get, partition, ReplyTo::Part(number, index), key.to_vec());
-        }
-    }
-
-    fn start_put(&mut self, request: PutRequest, client: Client, view: View, key: Vec<u8>) {
-        let now = self.env.now();
-        let replicas = self.members.replicas(client.partition, &self.links, now);
-        let (id, mut effects) = (self.requests.number(), Vec::new());
-        let (deadline, partition) = (request.deadline, client.partition);
-        let put = Put::start(request, &replicas, members::micros(now), &mut effects);
-        let (machine, reply_to) = (Machine::Put(put), ReplyTo::Client(client, view));
-        self.requests.insert(id, Running::new(machine, reply_to, partition, key, deadline));
-        self.carry_out(id, effects);
-    }
-
-    fn start_list(&mut self, request: ListRequest, client: Client, view: View) {
-        let (id, mut effects) = (self.requests.number(), Vec::new());
-        let now = self.env.now();
-        let placement = PlacementNow { members: &self.members, links: &self.links, now };
-        let deadline = request.deadline;
-        let machine = Machine::List(List::start(request, &placement, &mut effects));
-        let (reply_to, none) = (ReplyTo::Client(client, view), PartitionId::NONE);
-        self.requests.insert(id, Running::new(machine, reply_to, none, Vec::new(), deadline));
-        self.carry_out(id, effects);
-    }
-
-    fn topology(&self, client: &Client) {
-        let now = self.env.now();
-        let mut table = Vec::new();
-        if let Some(known) = self.members.gossip.table() {
-            known.encode(&mut table);
-        }
-        let nodes: Vec<_> = self
-            .members
-            .gossip
-            .members()
-            .map(|member| TopologyNode {
-                id: member.id,
-                alive: self.members.is_alive(member.id, &self.links, now),
-                cores: member.cores,
-                address: member.client_address.clone(),
-                rack: member.rack.clone(),
-            })
-            .collect();
-        let reply = TopologyReply { replicas: self.config.replicas, nodes, table };
-        let mut frames = Vec::new();
-        let head = ReplyHead {
-            epoch: self.members.epoch(),
-            ..ReplyHead::new(client.op, client.request_id, Status::Ok)
-        };
-        let mut frame = FrameWriter::reply(&mut frames, &head);
-        reply.write(frame.body());
-        frame.finish();
-        self.send_reply(client, frames);
-    }
-
-    fn refuse(&self, client: &Client, code: ErrorCode, text: &str) {
-        let (epoch, now) = (self.members.epoch(), self.env.now());
-        let frames = client.error(code, text, &Proof::default(), epoch, now);
-        self.send_reply(client, frames);
-    }
-
-    fn send_reply(&self, client: &Client, frames: Vec<u8>) {
-        let Client { origin, conn, request_id, cost, .. } = *client;
-        self.env.send(origin, CoreMessage::Reply { conn, request_id, cost, frames });
-    }
-
-    // --- machines ---------------------------------------------------------------------------
-
-    /// Does what a machine wants done, and what follows from it.
-    fn carry_out(&mut self, id: u64, effects: Vec<Effect>) {
-        let mut waiting = std::collections::VecDeque::from(effects);
-        while let Some(effect) = waiting.pop_front() {
-            match effect {
-                Effect::Send { to, ask } => {
-                    let Some(running) = self.requests.get(id) else { continue };
-                    let partition = partition_of(running);
-                    let (key, deadline) = (running.key.clone(), Some(running.deadline));
-                    let purpose = Purpose::Request { id, partition };
-                    if !self.ask(to, Asking { partition, key, deadline, ask }, purpose) {
-                        let mut more = Vec::new();
-                        self.feed(id, Input::Failed(to), &mut more);
-                        waiting.extend(more);
-                    }
-                }
-                Effect::Reply(outcome) => self.reply(id, outcome),
-                Effect::Repair { to, object } => {
-                    let Some(running) = self.requests.get(id) else { continue };
-                    let asking = Asking::background(running, merge_ask(object, None));
-                    self.ask(to, asking, Purpose::Repair);
-                }
-                Effect::Hint { target, object } => {
-                    let Some(running) = self.requests.get(id) else { continue };
-                    let asking = Asking::background(running, merge_ask(object, Some(target)));
-                    self.ask(self.config.me.id, asking, Purpose::Repair);
-                }
-                Effect::Done => self.requests.finish(id),
-            }
-        }
-    }
-
-    fn reply(&mut self, id: u64, outcome: Outcome) {
-        let Some(running) = self.requests.get(id) else { return };
-        let (secret, epoch, now) = (self.config.secret, self.members.epoch(), self.env.now());
-        match running.reply_to.clone() {
-            ReplyTo::Client(client, view) => {
-                let partitions = self.map.partitions();
-                let frames = client.reply(&outcome, &view, secret, partitions, epoch, now);
-                self.send_reply(&client, frames);
-            }
-            ReplyTo::Part(number, index) => {
-                let Some(gather) = self.gathers.get_mut(&number) else { return };
-                gather.add(index, outcome);
-                if gather.is_complete()
-                    && let Some(gather) = self.gathers.remove(&number)
-                {
-                    let budget = self.config.limits.max_reply as usize;
-                    let frames = gather.reply(secret, budget, epoch, now);
-                    self.send_reply(gather.client(), frames);
-                }
-            }
-        }
-    }
-
-    fn feed(&mut self, id: u64, input: Input, effects: &mut Vec<Effect>) {
-        let now = self.env.now();
-        let placement = PlacementNow { members: &self.members, links: &self.links, now };
-        self.requests.feed(id, input, &placement, now, effects);
-    }
-
-    fn tick_requests(&mut self) {
-        for id in self.requests.due(self.env.now()) {
-            let mut effects = Vec::new();
-            self.feed(id, Input::Tick, &mut effects);
-            self.carry_out(id, effects);
-        }
-    }
-
-    // --- asks -------------------------------------------------------------------------------
-
-    /// Sends an ask to a node, this one included; `false` when it cannot be sent.
-    fn ask(&mut self, to: NodeId, asking: Asking, purpose: Purpose) -> bool {
-        let ticket = self.requests.note(InFlight { node: to, purpose });
-        if to == self.config.me.id {
-            self.ask_own(ticket, asking);
-            return true;
-        }
-        let Asking { partition, key, deadline, ask } = asking;
-        let left = deadline.map(|deadline| deadline.since(self.env.now()).as_micros().max(1));
-        let left_us = left.map_or(0, |left| u32::try_from(left).unwrap_or(u32::MAX));
-        let (epoch, keyspace) = (self.members.epoch(), DEFAULT_KEYSPACE);
-        let message = PeerMessage::Ask { ticket, epoch, left_us, keyspace, partition, key, ask };
-        let sent = self.links.send(to, &message);
-        if !sent {
-            self.requests.answered(ticket, true);
-        }
-        sent
-    }
-
-    fn ask_own(&self, ticket: u64, asking: Asking) {
-        let Asking { partition, key, deadline, ask } = asking;
-        let core = self.map.core_of(partition);
-        self.env.send(core, CoreMessage::Ask(ShardAsk { ticket, partition, key, deadline, ask }));
-    }
-
-    /// Another node asks.
-    fn asked(&mut self, from: NodeId, message: PeerMessage, bytes: u64) {
-        let PeerMessage::Ask { ticket: theirs, left_us, keyspace, partition, key, ask, .. } =
-            message
-        else {
-            return;
-        };
-        let too_long = key.len() > self.config.limits.max_key as usize;
-        let unknown = u32::from(partition.0) >= self.map.partitions();
-        let about_key = !matches!(ask, Ask::List { .. });
-        let misplaced = about_key
-            && (key.is_empty() || self.map.partition_of_hash(key_hash(&key)) != partition);
-        if too_long || unknown || misplaced || keyspace != DEFAULT_KEYSPACE {
-            self.links.worked_off(from, bytes);
-            let answer = Answer::Refused(Refusal::Invalid);
-            self.links.send(from, &PeerMessage::Answer { ticket: theirs, answer });
-            return;
-        }
-        let purpose = Purpose::Remote { ticket: theirs, bytes };
-        let ticket = self.requests.note(InFlight { node: from, purpose });
-        let left = (left_us > 0).then(|| Duration::from_micros(u64::from(left_us)));
-        let deadline = left.map(|left| self.env.now().after(left));
-        self.ask_own(ticket, Asking { partition, key, deadline, ask });
-    }
-
-    /// An answer came, from a data core (`from` is this node) or from another node.
-    fn answered(&mut self, from: NodeId, ticket: u64, answer: Answer) {
-        let Some(ask) = self.requests.answered(ticket, is_last(&answer)) else { return };
-        let me = self.config.me.id;
-        match ask.purpose {
-            Purpose::Remote { ticket, bytes } if from == me => {
-                self.links.worked_off(ask.node, bytes);
-                self.links.send(ask.node, &PeerMessage::Answer { ticket, answer });
-            }
-            // Only the node that was asked answers.
-            _ if ask.node != from => {}
-            Purpose::Request { id, partition } => {
-                let mut effects = Vec::new();
-                self.feed(id, Input::Answer { from, partition, answer }, &mut effects);
-                self.carry_out(id, effects);
-            }
-            Purpose::Handoff(handoff) if answer == Answer::Stored => {
-                self.env.send(handoff.core, CoreMessage::HandedOff(handoff));
-            }
-            Purpose::Handoff(_) | Purpose::Repair | Purpose::Remote { .. } => {}
-        }
-    }
-
-    fn dropped(&mut self, ticket: u64) {
-        if let Some(InFlight { node, purpose: Purpose::Remote { bytes, .. } }) =
-            self.requests.answered(ticket, true)
-        {
-            self.links.worked_off(node, bytes);
-        }
-    }
-
-    fn hand_off(&mut self, handoff: Handoff) {
-        let (target, partition, key) = (handoff.target, handoff.partition, handoff.key.clone());
-        let ask = merge_ask(handoff.object.clone(), None);
-        let asking = Asking { partition, key, deadline: None, ask };
-        self.ask(target, asking, Purpose::Handoff(Box::new(handoff)));
-    }
-
-    // --- the other nodes --------------------------------------------------------------------
-
     fn work_off_events(&mut self) {
         while let Some(event) = self.links.events.pop_front() {
             match event {

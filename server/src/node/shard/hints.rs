@@ -1,97 +1,199 @@
 //! Hints: what this node keeps for replicas that were away when it was written.
 //!
-//! A stand-in stores the object as any replica does, under its own key, and beside it a marker
-//! that says for whom. The marker goes once the replica has the object; the object stays, because
-//! the dots this node issued for the key must never be forgotten (a stand-in that dropped them and
-//! named another write would seem to have seen, and replaced, the first one).
+//! A stand-in stores the object as any replica does, under its own key, and a hint that says for
+//! whom. The hint goes once the replica has the object; the object stays, because the dots this
+//! node issued for the key must never be forgotten (a stand-in that dropped them and named another
+//! write would seem to have seen, and replaced, the first one).
 //!
-//! A marker's key sorts behind all partitions: `0xFFFF`, the replica's id, the engine key. Its
-//! value is the digest of the object it was written for, so that a hint renewed while it was on
-//! its way stays.
+//! Hints are a keyspace of the engine, so that they are written in one batch with their objects
+//! and follow a change of cores. A hint's key is partition, replica, key; its value is empty.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use coronet_lsm::env::TaskClass;
-use coronet_lsm::{Durability, ScanRange};
-use coronet_ring::coordinate::message::digest;
+use coronet_lsm::{Durability, Engine, KeyspaceId, KeyspaceOptions, Result, ScanRange, WriteBatch};
 use coronet_ring::{NodeId, PartitionId};
 
 use super::Inner;
 use crate::node::{ControlMessage, Handoff, NodeEnv};
 
-/// What a marker's key begins with: no partition has this number.
-const MARKERS: [u8; 2] = PartitionId::NONE.0.to_be_bytes();
+/// The keyspace of hints.
+const HINTS: KeyspaceId = KeyspaceId(1);
 /// Hints on their way to one replica at once, from one core.
-pub(super) const AT_ONCE: usize = 128;
+const AT_ONCE: usize = 128;
 
-/// The key of the marker that says: `target` lacks what is stored under `engine_key`.
-pub(super) fn marker(target: NodeId, engine_key: &[u8]) -> Vec<u8> {
-    let mut key = MARKERS.to_vec();
-    key.extend_from_slice(&target.0.to_be_bytes());
-    key.extend_from_slice(engine_key);
-    key
+/// The partitions in which something may be kept for a replica.
+pub(super) type Hinted = BTreeMap<NodeId, BTreeSet<PartitionId>>;
+
+/// The key of the hint that `target` lacks what is stored under `engine_key`.
+fn hint(target: NodeId, engine_key: &[u8]) -> Vec<u8> {
+    let (partition, key) = engine_key.split_at(engine_key.len().min(2));
+    [partition, &target.0.to_be_bytes(), key].concat()
+}
+
+/// Partition, replica and key of a hint's key.
+fn parts(hint: &[u8]) -> Option<(PartitionId, NodeId, &[u8])> {
+    let (partition, rest) = hint.split_first_chunk::<2>()?;
+    let (target, key) = rest.split_first_chunk::<16>()?;
+    let partition = PartitionId(u16::from_be_bytes(*partition));
+    Some((partition, NodeId(u128::from_be_bytes(*target)), key))
+}
+
+/// Makes the keyspace of hints unless it is there, and finds out for whom there are any.
+pub(super) async fn open<E: NodeEnv>(engine: &Engine<E>) -> Result<Hinted> {
+    let known = engine.keyspaces().await.iter().any(|(id, _)| *id == HINTS);
+    if !known {
+        let options = KeyspaceOptions { memtable_percent: Some(25), ..KeyspaceOptions::default() };
+        engine.create_keyspace(HINTS, options).await?;
+        return Ok(Hinted::new());
+    }
+    let mut hinted = Hinted::new();
+    let all = ScanRange { start: Vec::new(), end: None };
+    let mut scan = engine.keyspace(HINTS)?.scan(all).await?;
+    while let Some((hint, _)) = scan.next().await? {
+        let Some((partition, target, _)) = parts(&hint) else { continue };
+        hinted.entry(target).or_default().insert(partition);
+        // On to the next partition or replica: one hint of each is enough to know.
+        let mut next = hint[..18].to_vec();
+        if !increment(&mut next) {
+            break;
+        }
+        scan.seek(&next).await?;
+    }
+    Ok(hinted)
+}
+
+/// The next byte string of the same length; `false` when there is none.
+fn increment(bytes: &mut [u8]) -> bool {
+    for byte in bytes.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return true;
+        }
+    }
+    false
 }
 
 impl<E: NodeEnv> Inner<E> {
+    /// Adds to a batch that `target` lacks what the batch stores under `engine_key`.
+    pub(super) fn note_hint(&self, batch: &mut WriteBatch, target: NodeId, engine_key: &[u8]) {
+        batch.in_keyspace(HINTS);
+        batch.put(&hint(target, engine_key), &[]);
+        if let Some((partition, ..)) = parts(&hint(target, engine_key)) {
+            self.hinted.borrow_mut().entry(target).or_default().insert(partition);
+        }
+    }
+
     /// Sends the control core what is kept for `target`, up to a bounded number; it asks again
     /// once those are delivered.
     pub(super) fn replay_hints(self: &Rc<Self>, target: NodeId) {
+        if !self.hinted.borrow().contains_key(&target) {
+            return;
+        }
         let shard = Rc::clone(self);
         self.env.spawn(TaskClass::Background, async move {
-            let found = match shard.hints_for(target).await {
-                Ok(found) => found,
+            match shard.hints_for(target).await {
+                Ok(found) => found.into_iter().for_each(|handoff| {
+                    shard.tell_control(ControlMessage::Handoff(handoff));
+                }),
                 Err(error) => {
                     shard.env.log(&format!("cannot read the hints for {target}: {error}"));
-                    Vec::new()
                 }
-            };
-            for handoff in found {
-                shard.tell_control(ControlMessage::Handoff(handoff));
             }
         });
     }
 
-    async fn hints_for(&self, target: NodeId) -> coronet_lsm::Result<Vec<Handoff>> {
-        let start = marker(target, &[]);
-        let mut scan = self.engine.scan(ScanRange::prefix(&start)).await?;
+    async fn hints_for(&self, target: NodeId) -> Result<Vec<Handoff>> {
         let mut found = Vec::new();
-        while found.len() < AT_ONCE {
-            let Some((marker, noted)) = scan.next().await? else { break };
-            let engine_key = &marker[start.len()..];
-            let Some((partition, key)) = engine_key.split_first_chunk::<2>() else { continue };
-            let Some(object) = self.engine.get(engine_key).await? else { continue };
-            found.push(Handoff {
-                target,
-                core: self.me,
-                partition: PartitionId(u16::from_be_bytes(*partition)),
-                key: key.to_vec(),
-                object,
-                noted,
-            });
+        let mut after = None;
+        while let Some(partition) = self.next_hinted(target, after)
+            && found.len() < AT_ONCE
+        {
+            after = Some(partition);
+            // What is noted from here on is noted again.
+            self.forget_hinted(target, partition);
+            let before = found.len();
+            self.hints_in(target, partition, &mut found).await?;
+            if found.len() > before {
+                self.hinted.borrow_mut().entry(target).or_default().insert(partition);
+            }
         }
         Ok(found)
     }
 
-    /// The replica has the object: forgets the hint unless it was renewed meanwhile.
+    fn next_hinted(&self, target: NodeId, after: Option<PartitionId>) -> Option<PartitionId> {
+        let hinted = self.hinted.borrow();
+        let partitions = hinted.get(&target)?;
+        partitions.iter().copied().find(|partition| after.is_none_or(|after| *partition > after))
+    }
+
+    fn forget_hinted(&self, target: NodeId, partition: PartitionId) {
+        let mut hinted = self.hinted.borrow_mut();
+        let Some(partitions) = hinted.get_mut(&target) else { return };
+        partitions.remove(&partition);
+        if partitions.is_empty() {
+            hinted.remove(&target);
+        }
+    }
+
+    async fn hints_in(
+        &self,
+        target: NodeId,
+        partition: PartitionId,
+        found: &mut Vec<Handoff>,
+    ) -> Result<()> {
+        let range = ScanRange::prefix(&hint(target, &partition.0.to_be_bytes()));
+        let mut scan = self.engine.keyspace(HINTS)?.scan(range).await?;
+        while found.len() < AT_ONCE {
+            let Some((hint, _)) = scan.next().await? else { break };
+            let Some((_, _, key)) = parts(&hint) else { continue };
+            let mut engine_key = Vec::new();
+            Self::engine_key(partition, key, &mut engine_key);
+            let Some(object) = self.engine.get(&engine_key).await? else { continue };
+            let (core, key) = (self.me, key.to_vec());
+            found.push(Handoff { target, core, partition, key, object });
+        }
+        Ok(())
+    }
+
+    /// The replica has the object: forgets the hint, unless the object changed meanwhile.
     pub(super) fn handed_off(self: &Rc<Self>, handoff: Handoff) {
         let mut engine_key = Vec::new();
         Self::engine_key(handoff.partition, &handoff.key, &mut engine_key);
-        let key = marker(handoff.target, &engine_key);
-        let noted = handoff.noted;
-        let turn = Box::new(move |shard: &Self, key: &[u8], stored: Result<Option<&[u8]>, &_>| {
-            if stored.is_ok_and(|stored| stored == Some(noted.as_slice())) {
-                let mut batch = coronet_lsm::WriteBatch::new();
-                batch.delete(key);
-                // Should this fail, the hint is sent once more: merging is idempotent.
-                let _ = shard.engine.write(&batch, Durability::Buffered);
-            }
-            None
-        });
-        self.change(key, turn);
+        // In the key's turn nobody writes it or its hints.
+        self.change(
+            engine_key,
+            Box::new(move |shard, key, stored| {
+                if stored.is_ok_and(|stored| stored == Some(handoff.object.as_slice())) {
+                    let mut batch = WriteBatch::new();
+                    batch.in_keyspace(HINTS);
+                    batch.delete(&hint(handoff.target, key));
+                    // Should this fail, the hint is sent once more: merging is idempotent.
+                    let _ = shard.engine.write(&batch, Durability::Buffered);
+                }
+                None
+            }),
+        );
     }
 }
 
-/// What a marker notes of the object it was written for.
-pub(super) fn note(object: &[u8]) -> [u8; 8] {
-    digest(object).to_le_bytes()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_s_key_tells_partition_replica_and_key() {
+        let key = hint(NodeId(7), b"\x01\x02key");
+        assert_eq!(parts(&key), Some((PartitionId(0x0102), NodeId(7), &b"key"[..])));
+        assert!(key.starts_with(b"\x01\x02"), "it stays with its partition");
+        assert_eq!(parts(&key[..17]), None);
+    }
+
+    #[test]
+    fn the_next_string_carries_over_and_ends() {
+        let mut bytes = [1, 0xFF];
+        assert!(increment(&mut bytes) && bytes == [2, 0]);
+        assert!(!increment(&mut [0xFF, 0xFF]));
+    }
 }

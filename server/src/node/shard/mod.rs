@@ -35,6 +35,7 @@ use super::stats::{Counters, count};
 use super::{ConnId, ControlMessage, CoreMessage, CoreStats, NodeEnv};
 use commits::CommitQueue;
 use connection::Connection;
+use hints::Hinted;
 use turns::KeyLocks;
 use write::Waiter;
 
@@ -157,6 +158,8 @@ struct Inner<E: NodeEnv> {
     durable: CommitQueue<Waiter>,
     buffered: CommitQueue<Waiter>,
     locks: KeyLocks<E>,
+    /// Where hints are kept for whom.
+    hinted: RefCell<Hinted>,
     /// Parts still missing of requests that several cores answer.
     parts: RefCell<Map<(ConnId, u64), usize>>,
     /// Requests of this core's connections, and of other cores' connections, in flight.
@@ -181,6 +184,7 @@ impl<E: NodeEnv> Shard<E> {
     ) -> std::result::Result<Self, OpenError> {
         let map = PartitionMap::new(config.partitions, config.cores)?;
         let engine = Engine::open(env.clone(), dir, config.engine.clone()).await?;
+        let hinted = if config.clustered { hints::open(&engine).await? } else { Hinted::new() };
         let to_u32 = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         let limits = &config.limits;
         let inner = Rc::new(Inner {
@@ -195,6 +199,7 @@ impl<E: NodeEnv> Shard<E> {
             durable: CommitQueue::default(),
             buffered: CommitQueue::default(),
             locks: KeyLocks::default(),
+            hinted: RefCell::new(hinted),
             parts: RefCell::new(self::map()),
             in_flight: Cell::new(0),
             in_flight_for_others: Cell::new(0),

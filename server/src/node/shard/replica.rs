@@ -15,9 +15,9 @@ use coronet_ring::coordinate::message::{
 };
 use coronet_ring::{Context, Merged, NodeId, PartitionId, key_hash, merge};
 
+use super::Inner;
 use super::reply::Failure;
 use super::write::Waiter;
-use super::{Inner, hints};
 use crate::node::{ControlMessage, NodeEnv, ShardAsk};
 
 /// Bytes of listed keys and outlines from which an answer is ended.
@@ -160,7 +160,7 @@ impl<E: NodeEnv> Inner<E> {
         let mut batch = coronet_lsm::WriteBatch::new();
         batch.put(key, object);
         if let Some(target) = hint_for {
-            batch.put(&hints::marker(target, key), &hints::note(object));
+            self.note_hint(&mut batch, target, key);
         }
         let commit = self
             .engine

@@ -1,0 +1,121 @@
+//! Asks between nodes and to the own data cores, and their answers.
+
+use std::time::Duration;
+
+use coronet_lsm::env::Nanos;
+use coronet_net::peer::PeerMessage;
+use coronet_ring::coordinate::message::{Answer, Ask, Refusal};
+use coronet_ring::{NodeId, PartitionId, key_hash};
+
+use super::State;
+use super::requests::{InFlight, Input, Purpose, Running, is_last, merge_ask};
+use crate::node::{CoreMessage, Handoff, NodeEnv, ShardAsk};
+
+/// The keyspace of everything so far.
+const DEFAULT_KEYSPACE: u32 = 0;
+
+/// An ask on its way out, with what it is about.
+pub(super) struct Asking {
+    pub partition: PartitionId,
+    pub key: Vec<u8>,
+    pub deadline: Option<Nanos>,
+    pub ask: Ask,
+}
+
+impl Asking {
+    /// About a request's key; nobody waits for it.
+    pub(super) fn background(running: &Running, ask: Ask) -> Self {
+        let (partition, key) = (running.partition, running.key.clone());
+        Asking { partition, key, deadline: None, ask }
+    }
+}
+
+impl<E: NodeEnv> State<E> {
+    /// Sends an ask to a node, this one included; `false` when it cannot be sent.
+    pub(super) fn ask(&mut self, to: NodeId, asking: Asking, purpose: Purpose) -> bool {
+        let ticket = self.requests.note(InFlight { node: to, purpose });
+        if to == self.config.me.id {
+            self.ask_own(ticket, asking);
+            return true;
+        }
+        let Asking { partition, key, deadline, ask } = asking;
+        let left = deadline.map(|deadline| deadline.since(self.env.now()).as_micros().max(1));
+        let left_us = left.map_or(0, |left| u32::try_from(left).unwrap_or(u32::MAX));
+        let (epoch, keyspace) = (self.members.epoch(), DEFAULT_KEYSPACE);
+        let message = PeerMessage::Ask { ticket, epoch, left_us, keyspace, partition, key, ask };
+        let sent = self.links.send(to, &message);
+        if !sent {
+            self.requests.answered(ticket, true);
+        }
+        sent
+    }
+
+    fn ask_own(&self, ticket: u64, asking: Asking) {
+        let Asking { partition, key, deadline, ask } = asking;
+        let core = self.map.core_of(partition);
+        self.env.send(core, CoreMessage::Ask(ShardAsk { ticket, partition, key, deadline, ask }));
+    }
+
+    /// Another node asks.
+    pub(super) fn asked(&mut self, from: NodeId, message: PeerMessage, bytes: u64) {
+        let PeerMessage::Ask { ticket: theirs, left_us, keyspace, partition, key, ask, .. } =
+            message
+        else {
+            return;
+        };
+        let too_long = key.len() > self.config.limits.max_key as usize;
+        let unknown = u32::from(partition.0) >= self.map.partitions();
+        let about_key = !matches!(ask, Ask::List { .. });
+        let misplaced = about_key
+            && (key.is_empty() || self.map.partition_of_hash(key_hash(&key)) != partition);
+        if too_long || unknown || misplaced || keyspace != DEFAULT_KEYSPACE {
+            self.links.worked_off(from, bytes);
+            let answer = Answer::Refused(Refusal::Invalid);
+            self.links.send(from, &PeerMessage::Answer { ticket: theirs, answer });
+            return;
+        }
+        let purpose = Purpose::Remote { ticket: theirs, bytes };
+        let ticket = self.requests.note(InFlight { node: from, purpose });
+        let left = (left_us > 0).then(|| Duration::from_micros(u64::from(left_us)));
+        let deadline = left.map(|left| self.env.now().after(left));
+        self.ask_own(ticket, Asking { partition, key, deadline, ask });
+    }
+
+    /// An answer came, from a data core (`from` is this node) or from another node.
+    pub(super) fn answered(&mut self, from: NodeId, ticket: u64, answer: Answer) {
+        let Some(ask) = self.requests.answered(ticket, is_last(&answer)) else { return };
+        let me = self.config.me.id;
+        match ask.purpose {
+            Purpose::Remote { ticket, bytes } if from == me => {
+                self.links.worked_off(ask.node, bytes);
+                self.links.send(ask.node, &PeerMessage::Answer { ticket, answer });
+            }
+            // Only the node that was asked answers.
+            _ if ask.node != from => {}
+            Purpose::Request { id, partition } => {
+                let mut effects = Vec::new();
+                self.feed(id, Input::Answer { from, partition, answer }, &mut effects);
+                self.carry_out(id, effects);
+            }
+            Purpose::Handoff(handoff) if answer == Answer::Stored => {
+                self.env.send(handoff.core, CoreMessage::HandedOff(handoff));
+            }
+            Purpose::Handoff(_) | Purpose::Repair | Purpose::Remote { .. } => {}
+        }
+    }
+
+    pub(super) fn dropped(&mut self, ticket: u64) {
+        if let Some(InFlight { node, purpose: Purpose::Remote { bytes, .. } }) =
+            self.requests.answered(ticket, true)
+        {
+            self.links.worked_off(node, bytes);
+        }
+    }
+
+    pub(super) fn hand_off(&mut self, handoff: Handoff) {
+        let (target, partition, key) = (handoff.target, handoff.partition, handoff.key.clone());
+        let ask = merge_ask(handoff.object.clone(), None);
+        let asking = Asking { partition, key, deadline: None, ask };
+        self.ask(target, asking, Purpose::Handoff(Box::new(handoff)));
+    }
+}

@@ -1,0 +1,199 @@
+//! Clients' requests: from a frame to a machine that coordinates it.
+
+use coronet_net::codec::{KeyList, Request, TopologyNode, TopologyReply};
+use coronet_net::{ErrorCode, FrameWriter, Parsed, ReplyHead, RequestFrame, RequestHead, Status};
+use coronet_ring::coordinate::get::{Get, GetRequest};
+use coronet_ring::coordinate::list::{List, ListRequest};
+use coronet_ring::coordinate::put::{Put, PutRequest};
+use coronet_ring::coordinate::quorum::Proof;
+use coronet_ring::{CoreId, PartitionId, key_hash};
+
+use super::State;
+use super::client::{self, Client, View};
+use super::gather::Gather;
+use super::members::{PlacementNow, micros};
+use super::requests::{Machine, ReplyTo, Running};
+use crate::node::{Coordinate, CoreMessage, NodeEnv};
+
+/// Requests coordinated at once; more are answered "busy".
+const MAX_RUNNING: usize = 100_000;
+
+impl<E: NodeEnv> State<E> {
+    pub(super) fn coordinate(&mut self, request: Coordinate) {
+        let Coordinate { origin, conn, arrived, cost, frame: bytes } = request;
+        let Ok(Parsed::Frame { frame, .. }) =
+            RequestFrame::parse(&bytes, self.config.limits.max_frame)
+        else {
+            // The data core has checked these very bytes.
+            return self.env.log("a coordinated frame does not parse; its request is lost");
+        };
+        let head = &frame.head;
+        let mut client = Client {
+            origin,
+            conn,
+            request_id: head.request_id,
+            cost,
+            arrived,
+            op: head.op.to_u8(),
+            partition: PartitionId::NONE,
+            owner: CoreId::ANY,
+        };
+        if self.members.gossip.table().is_none() {
+            let text = "the cluster's nodes have not all met yet";
+            return self.refuse(&client, ErrorCode::NotEnoughReplicas, text);
+        }
+        if self.requests.len() >= MAX_RUNNING {
+            return self.refuse(&client, ErrorCode::Busy, "too many requests in progress");
+        }
+        let decoded = Request::decode(&frame, &self.config.limits);
+        let request = match decoded {
+            Ok(request) => request,
+            Err(error) => return self.refuse(&client, error.code(), &error.to_string()),
+        };
+        let key = match &request {
+            Request::Get { key } => key,
+            Request::Put(put) => put.key,
+            Request::Delete(delete) => delete.key,
+            _ => &[],
+        };
+        let hash = key_hash(key);
+        let conflicts = client::conflicts(head);
+        let view = View { hash, conflicts, prefix: Vec::new() };
+        if !key.is_empty() {
+            client.partition = self.map.partition_of_hash(hash);
+            client.owner = self.map.core_of(client.partition);
+        }
+        let now = self.env.now();
+        match &request {
+            Request::Get { .. } => {
+                let get = client::get_request(head, &self.config, arrived, now);
+                let (partition, reply_to) = (client.partition, ReplyTo::Client(client, view));
+                self.start_get(get, partition, reply_to, key.to_vec());
+            }
+            Request::Put(_) | Request::Delete(_) => {
+                let put = client::put_request(head, frame.token, &request, &self.config, arrived);
+                if let Some(put) = put {
+                    self.start_put(put, client, view, key.to_vec());
+                }
+            }
+            Request::List(list) => {
+                let partitions = self.map.partitions();
+                match client::list_request(head, list, partitions, arrived) {
+                    Ok(request) => {
+                        let view = View { prefix: list.prefix.to_vec(), ..view };
+                        self.start_list(request, client, view);
+                    }
+                    Err(text) => self.refuse(&client, ErrorCode::BadCursor, &text),
+                }
+            }
+            Request::MultiGet(keys) => self.start_gather(head, keys, client, &view),
+            Request::Topology => self.topology(&client),
+            _ => self.refuse(&client, ErrorCode::Internal, "not a request to coordinate"),
+        }
+    }
+
+    fn start_get(
+        &mut self,
+        request: GetRequest,
+        partition: PartitionId,
+        reply_to: ReplyTo,
+        key: Vec<u8>,
+    ) {
+        let now = self.env.now();
+        let replicas = self.members.replicas(partition, &self.links, now);
+        let (id, mut effects) = (self.requests.number(), Vec::new());
+        let deadline = request.deadline;
+        let machine = Machine::Get(Get::start(request, &replicas, &mut effects));
+        self.requests.insert(id, Running::new(machine, reply_to, partition, key, deadline));
+        self.carry_out(id, effects);
+    }
+
+    /// One read per key.
+    fn start_gather(
+        &mut self,
+        head: &RequestHead,
+        keys: &KeyList<'_>,
+        client: Client,
+        view: &View,
+    ) {
+        let view = |key: &[u8]| View { hash: key_hash(key), ..view.clone() };
+        let views: Vec<View> = keys.iter().map(view).collect();
+        let partitions: Vec<_> =
+            views.iter().map(|view| self.map.partition_of_hash(view.hash)).collect();
+        let (arrived, number) = (client.arrived, self.requests.number());
+        let gather = Gather::new(client, views);
+        if gather.is_complete() {
+            let (epoch, now) = (self.members.epoch(), self.env.now());
+            let frames = gather.reply(self.config.secret, 0, epoch, now);
+            return self.send_reply(gather.client(), frames);
+        }
+        self.gathers.insert(number, gather);
+        for (index, (key, partition)) in keys.iter().zip(partitions).enumerate() {
+            let get = client::get_request(head, &self.config, arrived, self.env.now());
+            self.start_get(get, partition, ReplyTo::Part(number, index), key.to_vec());
+        }
+    }
+
+    fn start_put(&mut self, request: PutRequest, client: Client, view: View, key: Vec<u8>) {
+        let now = self.env.now();
+        let replicas = self.members.replicas(client.partition, &self.links, now);
+        let (id, mut effects) = (self.requests.number(), Vec::new());
+        let (deadline, partition) = (request.deadline, client.partition);
+        let put = Put::start(request, &replicas, micros(now), &mut effects);
+        let (machine, reply_to) = (Machine::Put(put), ReplyTo::Client(client, view));
+        self.requests.insert(id, Running::new(machine, reply_to, partition, key, deadline));
+        self.carry_out(id, effects);
+    }
+
+    fn start_list(&mut self, request: ListRequest, client: Client, view: View) {
+        let (id, mut effects) = (self.requests.number(), Vec::new());
+        let now = self.env.now();
+        let placement = PlacementNow { members: &self.members, links: &self.links, now };
+        let deadline = request.deadline;
+        let machine = Machine::List(List::start(request, &placement, &mut effects));
+        let (reply_to, none) = (ReplyTo::Client(client, view), PartitionId::NONE);
+        self.requests.insert(id, Running::new(machine, reply_to, none, Vec::new(), deadline));
+        self.carry_out(id, effects);
+    }
+
+    fn topology(&self, client: &Client) {
+        let now = self.env.now();
+        let mut table = Vec::new();
+        if let Some(known) = self.members.gossip.table() {
+            known.encode(&mut table);
+        }
+        let nodes: Vec<_> = self
+            .members
+            .gossip
+            .members()
+            .map(|member| TopologyNode {
+                id: member.id,
+                alive: self.members.is_alive(member.id, &self.links, now),
+                cores: member.cores,
+                address: member.client_address.clone(),
+                rack: member.rack.clone(),
+            })
+            .collect();
+        let reply = TopologyReply { replicas: self.config.replicas, nodes, table };
+        let mut frames = Vec::new();
+        let head = ReplyHead {
+            epoch: self.members.epoch(),
+            ..ReplyHead::new(client.op, client.request_id, Status::Ok)
+        };
+        let mut frame = FrameWriter::reply(&mut frames, &head);
+        reply.write(frame.body());
+        frame.finish();
+        self.send_reply(client, frames);
+    }
+
+    fn refuse(&self, client: &Client, code: ErrorCode, text: &str) {
+        let (epoch, now) = (self.members.epoch(), self.env.now());
+        let frames = client.error(code, text, &Proof::default(), epoch, now);
+        self.send_reply(client, frames);
+    }
+
+    pub(super) fn send_reply(&self, client: &Client, frames: Vec<u8>) {
+        let Client { origin, conn, request_id, cost, .. } = *client;
+        self.env.send(origin, CoreMessage::Reply { conn, request_id, cost, frames });
+    }
+}
