@@ -33,7 +33,7 @@ impl Asking {
 impl<E: NodeEnv> State<E> {
     /// Sends an ask to a node, this one included; `false` when it cannot be sent.
     pub(super) fn ask(&mut self, to: NodeId, asking: Asking, purpose: Purpose) -> bool {
-        let ticket = self.requests.note(InFlight { node: to, purpose });
+        let ticket = self.requests.note(InFlight { node: to, purpose, since: self.env.now() });
         if to == self.config.me.id {
             self.ask_own(ticket, asking);
             return true;
@@ -75,7 +75,7 @@ impl<E: NodeEnv> State<E> {
             return;
         }
         let purpose = Purpose::Remote { ticket: theirs, bytes };
-        let ticket = self.requests.note(InFlight { node: from, purpose });
+        let ticket = self.requests.note(InFlight { node: from, purpose, since: self.env.now() });
         let left = (left_us > 0).then(|| Duration::from_micros(u64::from(left_us)));
         let deadline = left.map(|left| self.env.now().after(left));
         self.ask_own(ticket, Asking { partition, key, deadline, ask });
@@ -83,15 +83,15 @@ impl<E: NodeEnv> State<E> {
 
     /// An answer came, from a data core (`from` is this node) or from another node.
     pub(super) fn answered(&mut self, from: NodeId, ticket: u64, answer: Answer) {
+        if !self.requests.may_answer(ticket, from, self.config.me.id) {
+            return;
+        }
         let Some(ask) = self.requests.answered(ticket, is_last(&answer)) else { return };
-        let me = self.config.me.id;
         match ask.purpose {
-            Purpose::Remote { ticket, bytes } if from == me => {
+            Purpose::Remote { ticket, bytes } => {
                 self.links.worked_off(ask.node, bytes);
                 self.links.send(ask.node, &PeerMessage::Answer { ticket, answer });
             }
-            // Only the node that was asked answers.
-            _ if ask.node != from => {}
             Purpose::Request { id, partition } => {
                 let mut effects = Vec::new();
                 self.feed(id, Input::Answer { from, partition, answer }, &mut effects);
@@ -100,12 +100,12 @@ impl<E: NodeEnv> State<E> {
             Purpose::Handoff(handoff) if answer == Answer::Stored => {
                 self.env.send(handoff.core, CoreMessage::HandedOff(handoff));
             }
-            Purpose::Handoff(_) | Purpose::Repair | Purpose::Remote { .. } => {}
+            Purpose::Handoff(_) | Purpose::Repair => {}
         }
     }
 
     pub(super) fn dropped(&mut self, ticket: u64) {
-        if let Some(InFlight { node, purpose: Purpose::Remote { bytes, .. } }) =
+        if let Some(InFlight { node, purpose: Purpose::Remote { bytes, .. }, .. }) =
             self.requests.answered(ticket, true)
         {
             self.links.worked_off(node, bytes);

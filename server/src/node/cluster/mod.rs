@@ -343,6 +343,7 @@ impl<E: NodeEnv> State<E> {
         }
         if now >= self.next_hints {
             self.next_hints = now.after(HINTS);
+            self.requests.give_up_background(now);
             self.ask_for_hints(now);
         }
     }

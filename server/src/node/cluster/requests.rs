@@ -1,6 +1,7 @@
 //! Requests this node coordinates: machines, their timers, and the asks they have out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use coronet_lsm::env::Nanos;
 use coronet_ring::coordinate::budget::{Budget, Budgets};
@@ -20,6 +21,9 @@ const REPAIRS: (u32, u32) = (2_000, 200);
 const HEDGES: u32 = 50;
 /// Thousandths of a hedge that each request earns.
 const HEDGE_EARNED: u32 = 50;
+
+/// How long a repair or a hint may go without answer.
+const BACKGROUND_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A coordinator's machine.
 pub(super) enum Machine {
@@ -83,6 +87,8 @@ pub(super) enum Purpose {
 pub(super) struct InFlight {
     pub node: NodeId,
     pub purpose: Purpose,
+    /// Since when; background asks are given up after a while.
+    pub since: Nanos,
 }
 
 /// See the module.
@@ -164,7 +170,7 @@ impl Requests {
     /// The ask of a ticket; forgotten if `last`.
     pub(super) fn answered(&mut self, ticket: u64, last: bool) -> Option<InFlight> {
         let ask = self.asks.remove(&ticket)?;
-        let node = ask.node;
+        let (node, since) = (ask.node, ask.since);
         match ask.purpose {
             Purpose::Request { id, .. } if last => {
                 if let Some(running) = self.running.get_mut(&id) {
@@ -173,18 +179,36 @@ impl Requests {
             }
             Purpose::Request { id, partition } => {
                 let purpose = Purpose::Request { id, partition };
-                self.asks.insert(ticket, InFlight { node, purpose });
+                self.asks.insert(ticket, InFlight { node, purpose, since });
             }
             Purpose::Remote { ticket: theirs, bytes } if !last => {
                 let purpose = Purpose::Remote { ticket: theirs, bytes };
-                self.asks.insert(ticket, InFlight { node, purpose });
+                self.asks.insert(ticket, InFlight { node, purpose, since });
                 // Its bytes are credited once, with the last answer.
                 let purpose = Purpose::Remote { ticket: theirs, bytes: 0 };
-                return Some(InFlight { node, purpose });
+                return Some(InFlight { node, purpose, since });
             }
             Purpose::Remote { .. } | Purpose::Repair | Purpose::Handoff(_) => {}
         }
         Some(ask)
+    }
+
+    /// Whether an answer to this ticket may come from a node: the one that was asked, or for
+    /// another node's ask this one.
+    pub(super) fn may_answer(&self, ticket: u64, from: NodeId, me: NodeId) -> bool {
+        self.asks.get(&ticket).is_some_and(|ask| match ask.purpose {
+            Purpose::Remote { .. } => from == me,
+            _ => from == ask.node,
+        })
+    }
+
+    /// Gives background asks up that nobody answered for long: a repair is found again by the
+    /// next read, a hint is sent again.
+    pub(super) fn give_up_background(&mut self, now: Nanos) {
+        self.asks.retain(|_, ask| match ask.purpose {
+            Purpose::Repair | Purpose::Handoff(_) => now.since(ask.since) < BACKGROUND_PATIENCE,
+            Purpose::Request { .. } | Purpose::Remote { .. } => true,
+        });
     }
 
     /// Whether hints are on their way to a node.
