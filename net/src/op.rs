@@ -93,7 +93,7 @@ mod tests {
             assert_eq!(Op::from_u8(op.to_u8()), Some(op));
         }
         assert_eq!(Op::from_u8(0), None);
-        assert_eq!(Op::from_u8(10), None);
+        assert_eq!(Op::from_u8(11), None);
         assert_eq!(Op::from_u8(255), None);
     }
 }

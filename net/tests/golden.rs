@@ -6,13 +6,14 @@ use std::fmt::Write;
 
 use coronet_net::codec::{
     Delete, Entry, ErrorReply, Hello, HelloReply, KeyListBuf, ListRequest, MultiWriter, PageWriter,
-    Put, Request, RouteReply, StatsReply, VersionRef, VersionsWriter, Written,
+    Put, Request, RouteReply, StatsReply, TopologyNode, TopologyReply, VersionRef, VersionsWriter,
+    Written,
 };
 use coronet_net::{
     Consistency, Durability, ErrorCode, FrameWriter, Limits, Op, Parsed, Quorum, ReplyFlags,
     ReplyFrame, ReplyHead, RequestFlags, RequestFrame, RequestHead, Status,
 };
-use coronet_ring::{CoreId, Epoch, Hlc, Incarnation, NodeId, PartitionId};
+use coronet_ring::{CoreId, Epoch, Hlc, Incarnation, NodeId, PartitionId, PlacedNode, Table};
 
 const SPECIFICATION: &str = include_str!("../../docs/PROTOCOL.md");
 
@@ -104,6 +105,7 @@ fn requests() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("stats request", request(Request::Stats, None, |_| {})),
         ("route request", request(Request::Route { key: b"key" }, None, |_| {})),
+        ("topology request", request(Request::Topology, None, |_| {})),
     ]
 }
 
@@ -120,6 +122,23 @@ fn hello_reply() -> HelloReply {
         in_flight: 1024,
         ports: vec![4720, 4720],
     }
+}
+
+/// Two nodes, one of them out of reach, that share two partitions.
+fn topology_reply() -> TopologyReply {
+    let [one, two] = [(1, "a", true), (2, "b", false)].map(|(id, rack, alive)| TopologyNode {
+        id: NodeId(id),
+        alive,
+        cores: 1,
+        address: format!("10.0.0.{id}:4720"),
+        rack: rack.to_owned(),
+    });
+    let nodes = vec![one, two];
+    let placed =
+        nodes.iter().map(|node| PlacedNode { id: node.id, rack: node.rack.clone(), weight: 1 });
+    let mut table = Vec::new();
+    Table::create(Epoch(1), 2, 2, placed.collect()).unwrap().encode(&mut table);
+    TopologyReply { replicas: 2, nodes, table }
 }
 
 fn replies() -> Vec<(&'static str, Vec<u8>)> {
@@ -216,6 +235,15 @@ fn replies() -> Vec<(&'static str, Vec<u8>)> {
             ),
         ),
         (
+            "topology reply",
+            reply(
+                Op::Topology,
+                ok,
+                |head| head.epoch = Epoch(1),
+                |body| topology_reply().write(body),
+            ),
+        ),
+        (
             "error reply",
             reply(
                 Op::Put,
@@ -306,6 +334,9 @@ fn examples_can_be_read() {
     let hello = ReplyFrame::parse(&examples["hello reply"], 1000).unwrap();
     let Parsed::Frame { frame, .. } = hello else { panic!() };
     assert_eq!(HelloReply::decode(frame.body), Ok(hello_reply()));
+    let topology = ReplyFrame::parse(&examples["topology reply"], 1000).unwrap();
+    let Parsed::Frame { frame, .. } = topology else { panic!() };
+    assert_eq!(TopologyReply::decode(frame.body), Ok(topology_reply()));
 }
 
 #[test]

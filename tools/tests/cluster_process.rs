@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use cluster::{Cluster, strict, wait};
 use coronet_net::client::RequestOptions;
+use coronet_net::client::blocking::Client;
 use coronet_net::{ErrorCode, Quorum, ReplyFlags};
 
 fn quorum(r_and_w: u8) -> RequestOptions {
@@ -142,5 +143,31 @@ fn writes_with_one_context_through_two_nodes_become_siblings_and_are_merged() {
         let merged = client.get_with(b"cart", &quorum(2)).unwrap();
         assert_eq!(merged.value(), Some(&b"milk eggs bread"[..]));
         assert_eq!(merged.versions.len(), 1);
+    }
+}
+
+#[test]
+fn a_client_goes_to_replicas_and_goes_on_without_a_killed_node() {
+    let mut cluster = Cluster::start::<3>(2);
+    let client = Client::connect(cluster.addresses()).unwrap();
+    let topology = client.topology().unwrap().expect("a cluster");
+    assert_eq!((topology.replicas, topology.nodes.len()), (2, 3));
+    for n in 0..50 {
+        let stored = client.put_with(&key(n), b"v", &quorum(1)).unwrap();
+        let partition = topology.partition_of(&key(n)).unwrap();
+        assert!(topology.replicas_of(partition).contains(&stored.info.node));
+    }
+    for n in 50..300 {
+        if n == 100 {
+            cluster.kill(1);
+        }
+        // The default is sloppy: a stand-in counts. A retry leaves one version, not two.
+        client.put(&key(n), b"v").expect("two of three are there");
+    }
+    wait("all are read", || {
+        (0..300).all(|n| client.get_with(&key(n), &quorum(1)).is_ok_and(|found| found.exists()))
+    });
+    for n in 100..300 {
+        assert_eq!(client.get(&key(n)).unwrap().versions.len(), 1, "key {n}");
     }
 }

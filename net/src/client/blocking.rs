@@ -26,7 +26,8 @@ use tokio::runtime::{self, Handle};
 use tokio::sync::oneshot;
 
 use super::{
-    Builder, ClientError, Found, Layout, ListOptions, ListedKey, Position, RequestOptions, Stored,
+    Addresses, Builder, ClientError, Found, Layout, ListOptions, ListedKey, Position,
+    RequestOptions, Stored, Topology, Version,
 };
 use crate::codec::{RouteReply, StatsReply};
 
@@ -80,9 +81,9 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects with default settings to `host:port`; the port may be left out.
-    pub fn connect(address: impl Into<String>) -> Result<Self, ClientError> {
-        Self::connect_with(super::Client::builder(), address)
+    /// Connects with default settings: see [`super::Client::connect`].
+    pub fn connect(addresses: impl Into<Addresses>) -> Result<Self, ClientError> {
+        Self::connect_with(super::Client::builder(), addresses)
     }
 
     /// Connects with settings.
@@ -98,16 +99,30 @@ impl Client {
     /// ```
     pub fn connect_with(
         settings: Builder,
-        address: impl Into<String>,
+        addresses: impl Into<Addresses>,
     ) -> Result<Self, ClientError> {
         let driver = Arc::new(Driver::start()?);
-        let client = driver.handle.block_on(settings.connect(address))?;
+        let client = driver.handle.block_on(settings.connect(addresses))?;
         Ok(Self { client, driver })
     }
 
-    /// The node's layout as last heard.
+    /// The layout of the node the client came to first, as last heard.
     pub fn layout(&self) -> Arc<Layout> {
         self.client.layout()
+    }
+
+    /// Asks for the cluster's nodes and placement; `None` for a node in no cluster.
+    pub fn topology(&self) -> Result<Option<Topology>, ClientError> {
+        self.wait(self.client.topology())
+    }
+
+    /// Reads, merges and writes: see [`super::Client::update`].
+    pub fn update(
+        &self,
+        key: &[u8],
+        merge: impl FnMut(&[Version]) -> Option<Vec<u8>>,
+    ) -> Result<Found, ClientError> {
+        self.wait(self.client.update(key, merge))
     }
 
     /// Stores a value.
@@ -170,7 +185,7 @@ impl Client {
         Listing { listing, failed: false, driver: Arc::clone(&self.driver) }
     }
 
-    /// The node's counters, all cores together.
+    /// The counters of the node the client came to first, all its cores together.
     pub fn stats(&self) -> Result<StatsReply, ClientError> {
         self.wait(self.client.stats())
     }

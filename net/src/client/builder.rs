@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::address::Addresses;
 use super::call::Inner;
 use super::{Client, ClientError};
 
@@ -29,6 +30,9 @@ pub struct Builder {
     pub(super) silence: Duration,
     pub(super) retries: u32,
     pub(super) in_flight: u32,
+    pub(super) patience: Duration,
+    pub(super) refresh: Duration,
+    pub(super) pinned: bool,
 }
 
 impl Builder {
@@ -40,6 +44,9 @@ impl Builder {
             silence: Duration::from_secs(5),
             retries: 8,
             in_flight: 1024,
+            patience: Duration::from_secs(2),
+            refresh: Duration::from_secs(5),
+            pinned: false,
         }
     }
 
@@ -86,9 +93,33 @@ impl Builder {
         self
     }
 
-    /// Connects to `host:port`; the port may be left out.
-    pub async fn connect(self, address: impl Into<String>) -> Result<Client, ClientError> {
-        let inner = Inner::connect(self, address.into()).await?;
+    /// How long one node of a cluster may take for a request before another is asked, if the
+    /// request can be repeated. 2 seconds by default.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// How old what is known of a cluster may become, in use. 5 seconds by default; sooner while
+    /// nodes are down or fail.
+    #[must_use]
+    pub fn refresh(mut self, age: Duration) -> Self {
+        self.refresh = age;
+        self
+    }
+
+    /// Stays with the first node that answers, also in a cluster: that node coordinates every
+    /// request. For tests and for looking at one node; there is no failing over.
+    #[must_use]
+    pub fn pinned(mut self) -> Self {
+        self.pinned = true;
+        self
+    }
+
+    /// Connects to a node alone or to a cluster, by the first address that answers.
+    pub async fn connect(self, addresses: impl Into<Addresses>) -> Result<Client, ClientError> {
+        let inner = Inner::connect(self, &addresses.into()).await?;
         Ok(Client { inner: Arc::new(inner) })
     }
 }

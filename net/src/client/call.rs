@@ -1,20 +1,21 @@
-//! From a request to its answer: connections per core, deadlines, retries.
+//! From a request to its answer: which node, deadlines, retries.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use coronet_ring::{CoreId, PartitionId};
-use tokio::net::TcpStream;
+use coronet_ring::{CoreId, NodeId, PartitionId};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::ClientError;
+use super::address::Addresses;
 use super::builder::Builder;
-use super::layout::{Address, Layout};
-use super::link::{Link, LinkLost, Replies};
+use super::cluster::{Cluster, View};
+use super::layout::Layout;
+use super::link::{LinkLost, Replies};
+use super::node::Node;
 use super::options::{RequestOptions, TokenChoice};
 use super::token::Tokens;
-use super::{ClientError, lock};
-use crate::codec::{ErrorReply, Hello, Request};
+use crate::codec::{ErrorReply, Request};
 use crate::error::{ErrorCode, Status};
 use crate::frame::{RequestFlags, RequestHead, TOKEN_BYTES};
 
@@ -28,34 +29,18 @@ const LONGEST_RESERVE: Duration = Duration::from_millis(50);
 /// Whom a request goes to.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Target<'a> {
-    /// The core that owns the key.
+    /// A node that holds the key, there the core that owns it.
     Key(&'a [u8]),
-    /// The core that owns the partition.
+    /// A node that holds the partition, there the core that owns it.
     Partition(PartitionId),
-    /// This core.
+    /// This core of the node the client came to first.
     Core(CoreId),
-}
-
-/// The connection to one core, if any, and who may open it.
-#[derive(Debug, Default)]
-struct Slot {
-    link: Mutex<Option<Arc<Link>>>,
-    opening: tokio::sync::Mutex<()>,
-}
-
-impl Slot {
-    fn open_link(&self) -> Option<Arc<Link>> {
-        lock(&self.link).as_ref().filter(|link| link.is_open()).cloned()
-    }
 }
 
 /// What all clones of a client share.
 #[derive(Debug)]
 pub(super) struct Inner {
-    settings: Builder,
-    address: Address,
-    layout: RwLock<Arc<Layout>>,
-    slots: Mutex<HashMap<CoreId, Arc<Slot>>>,
+    cluster: Arc<Cluster>,
     tokens: Tokens,
 }
 
@@ -70,27 +55,34 @@ struct Attempts<'a> {
     in_doubt: bool,
 }
 
-/// Why an attempt failed, and when another makes sense (`None`: never).
+/// When another attempt makes sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    Never,
+    /// No sooner than this.
+    After(Duration),
+    /// At once if another node can take it.
+    Elsewhere,
+}
+
+/// Why an attempt failed.
 struct Failure {
     error: ClientError,
-    retry_after: Option<Duration>,
+    again: Again,
 }
 
 impl Inner {
-    pub async fn connect(settings: Builder, address: String) -> Result<Self, ClientError> {
-        let address = Address::parse(&address)?;
-        let deadline = Instant::now() + settings.connect_timeout;
-        let (link, layout, core) =
-            open_link(&settings, &address, address.port, CoreId::ANY, deadline).await?;
-        // Whichever core it came to: that core needs no other connection.
-        let slot = Slot { link: Mutex::new(Some(Arc::new(link))), ..Slot::default() };
-        let slots = Mutex::new(HashMap::from([(core, Arc::new(slot))]));
-        let layout = RwLock::new(Arc::new(layout));
-        Ok(Self { settings, address, layout, slots, tokens: Tokens::new() })
+    pub async fn connect(settings: Builder, seeds: &Addresses) -> Result<Self, ClientError> {
+        let cluster = Cluster::connect(settings, seeds.parse()?).await?;
+        Ok(Self { cluster: Arc::new(cluster), tokens: Tokens::new() })
     }
 
     pub fn layout(&self) -> Arc<Layout> {
-        Arc::clone(&self.layout.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+        self.cluster.layout()
+    }
+
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
     pub fn check_key(&self, key: &[u8]) -> Result<(), ClientError> {
@@ -109,122 +101,117 @@ impl Inner {
         request: &Request<'_>,
         options: &RequestOptions,
     ) -> Result<Replies, ClientError> {
+        let settings = self.cluster.settings();
         let token = match options.token {
             _ if !request.op().is_write() => None,
             TokenChoice::Automatic => Some(self.tokens.next()),
             TokenChoice::Given(token) => Some(token),
             TokenChoice::None => None,
         };
-        let deadline = Instant::now() + options.deadline.unwrap_or(self.settings.timeout);
+        let deadline = Instant::now() + options.deadline.unwrap_or(settings.timeout);
         let mut attempts = Attempts { target, request, options, token, deadline, in_doubt: false };
-        let mut left = options.retries.unwrap_or(self.settings.retries);
+        let mut left = options.retries.unwrap_or(settings.retries);
         let mut pause = FIRST_PAUSE;
+        let mut tried: Vec<NodeId> = Vec::new();
         loop {
-            let Failure { error, retry_after } = match self.attempt(&attempts).await {
-                Ok(replies) => return Ok(replies),
+            let view = self.cluster.view();
+            let node = view.pick(target, &tried);
+            tried.push(node.id);
+            let others = view.has_other(target, &tried);
+            let Failure { error, again } = match self.attempt(&attempts, &view, &node, others).await
+            {
+                Ok(replies) => {
+                    let newer = view.epoch().is_some_and(|known| known < replies.last.head.epoch);
+                    self.cluster.keep_fresh(&view, Some(&node), newer);
+                    return Ok(replies);
+                }
                 Err(failure) => failure,
             };
             attempts.in_doubt |= error.possibly_applied();
-            let again = retry_after.map(|after| Instant::now() + self.spread(after.max(pause)));
-            match again {
-                Some(again) if left > 0 && again < deadline => sleep_until(again).await,
+            let after = match again {
+                Again::Never => None,
+                Again::Elsewhere => {
+                    node.shun();
+                    self.cluster.keep_fresh(&view, None, true);
+                    Some(if others { Duration::ZERO } else { self.spread(pause) })
+                }
+                Again::After(after) => Some(self.spread(after.max(pause))),
+            };
+            match after.map(|after| Instant::now() + after) {
+                Some(next) if left > 0 && next < deadline => sleep_until(next).await,
                 _ => return Err(error.after_attempt_in_doubt(attempts.in_doubt)),
             }
             left -= 1;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            if after != Some(Duration::ZERO) {
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
         }
     }
 
-    async fn attempt(&self, attempts: &Attempts<'_>) -> Result<Replies, Failure> {
+    /// One attempt, at one node. While there are `others`, this one may not use up all the time of
+    /// a request that can be repeated.
+    async fn attempt(
+        &self,
+        attempts: &Attempts<'_>,
+        view: &View,
+        node: &Node,
+        others: bool,
+    ) -> Result<Replies, Failure> {
+        let settings = self.cluster.settings();
         let write = attempts.request.op().is_write();
         // A write that may have been applied is repeated only under its token.
         let repeatable = !write || attempts.token.is_some();
-        let again_if = |yes: bool| yes.then_some(Duration::ZERO);
-        let layout = self.layout();
-        let (partition, core) = match attempts.target {
-            Target::Key(key) => layout.place(key),
-            Target::Partition(partition) => (partition, layout.core_of(partition)),
-            Target::Core(core) => (PartitionId::NONE, core),
+        let deadline = match others && repeatable {
+            true => attempts.deadline.min(Instant::now() + settings.patience),
+            false => attempts.deadline,
         };
-        let link = self.link(core, attempts.deadline).await.map_err(|error| {
-            let retry_after = again_if(error.retryable());
-            Failure { error, retry_after }
+        let elsewhere_if = |yes: bool| if yes { Again::Elsewhere } else { Again::Never };
+        let (partition, core) = node.place(attempts.target, view.partitions());
+        let link = node.link(settings, core, deadline).await.map_err(|error| {
+            let again = elsewhere_if(error.retryable());
+            Failure { error, again }
         })?;
+        let epoch = view.epoch().or_else(|| Some(node.layout()?.epoch())).unwrap_or_default();
         let mut queued = false;
         let sending = link.call(&mut queued, |id, out| {
-            let head = self.head(attempts, id, partition, &layout);
+            let mut head = attempts.head(id, deadline);
+            (head.partition, head.epoch) = (partition, epoch);
             attempts.request.encode(&head, attempts.token.as_ref(), out);
         });
-        match timeout_at(attempts.deadline, sending).await {
+        match timeout_at(deadline, sending).await {
             Ok(Ok(replies)) => outcome(replies, repeatable, write),
             Ok(Err(LinkLost { sent })) => {
                 let error = ClientError::Lost { possibly_applied: sent && write };
-                Err(Failure { error, retry_after: again_if(!sent || repeatable) })
+                Err(Failure { error, again: elsewhere_if(!sent || repeatable) })
             }
             Err(_) => {
-                link.close_if_silent(self.settings.silence);
+                link.close_if_silent(settings.silence);
                 let error = ClientError::Timeout { possibly_applied: queued && write };
-                Err(Failure { error, retry_after: None })
+                Err(Failure { error, again: elsewhere_if(deadline < attempts.deadline) })
             }
-        }
-    }
-
-    fn head(
-        &self,
-        attempts: &Attempts<'_>,
-        id: u64,
-        partition: PartitionId,
-        layout: &Layout,
-    ) -> RequestHead {
-        let left = attempts.deadline.saturating_duration_since(Instant::now());
-        let left = left - (left / 8).min(LONGEST_RESERVE);
-        let mut head = RequestHead::new(attempts.request.op(), id);
-        head.deadline_us = u32::try_from(left.as_micros()).unwrap_or(u32::MAX).max(1);
-        head.partition = partition;
-        head.epoch = layout.epoch();
-        head.r = attempts.options.r;
-        head.w = attempts.options.w;
-        head.consistency = attempts.options.consistency;
-        if attempts.in_doubt {
-            head.flags = RequestFlags::RETRY;
-        }
-        head
-    }
-
-    /// The open connection to a core; opens one when there is none. Whoever comes while it is
-    /// being opened waits for the same one.
-    async fn link(&self, core: CoreId, deadline: Instant) -> Result<Arc<Link>, ClientError> {
-        let slot = Arc::clone(lock(&self.slots).entry(core).or_default());
-        if let Some(link) = slot.open_link() {
-            return Ok(link);
-        }
-        let timed_out = |_| ClientError::Timeout { possibly_applied: false };
-        let _opening = timeout_at(deadline, slot.opening.lock()).await.map_err(timed_out)?;
-        if let Some(link) = slot.open_link() {
-            return Ok(link);
-        }
-        let deadline = deadline.min(Instant::now() + self.settings.connect_timeout);
-        let port = self.layout().port_of(core, self.address.port);
-        let (link, layout, _) =
-            open_link(&self.settings, &self.address, port, core, deadline).await?;
-        self.learn(layout);
-        let link = Arc::new(link);
-        *lock(&slot.link) = Some(Arc::clone(&link));
-        Ok(link)
-    }
-
-    /// Keeps the newest layout; requests not yet routed use it.
-    fn learn(&self, layout: Layout) {
-        let mut known = self.layout.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if **known != layout {
-            *known = Arc::new(layout);
         }
     }
 
     /// A pause between three quarters and all of itself and a quarter more.
-    fn spread(&self, pause: Duration) -> Duration {
+    pub fn spread(&self, pause: Duration) -> Duration {
         let parts = self.tokens.jitter() % 512;
         pause * 3 / 4 + pause / 1024 * parts as u32 // below 512
+    }
+}
+
+impl Attempts<'_> {
+    fn head(&self, id: u64, deadline: Instant) -> RequestHead {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = left - (left / 8).min(LONGEST_RESERVE);
+        let mut head = RequestHead::new(self.request.op(), id);
+        head.deadline_us = u32::try_from(left.as_micros()).unwrap_or(u32::MAX).max(1);
+        head.r = self.options.r;
+        head.w = self.options.w;
+        head.consistency = self.options.consistency;
+        if self.in_doubt {
+            head.flags = RequestFlags::RETRY;
+        }
+        head
     }
 }
 
@@ -232,42 +219,18 @@ impl Inner {
 fn outcome(replies: Replies, repeatable: bool, write: bool) -> Result<Replies, Failure> {
     let Status::Error(code) = replies.last.head.status else { return Ok(replies) };
     let reply = ErrorReply::decode(&replies.last.body).unwrap_or_default();
-    let after = Duration::from_millis(u64::from(reply.retry_after_ms));
+    let after = Again::After(Duration::from_millis(u64::from(reply.retry_after_ms)));
     let again = match code {
-        ErrorCode::InDoubt => repeatable,
+        ErrorCode::ShuttingDown => Again::Elsewhere,
+        ErrorCode::InDoubt if repeatable => after,
         // The time is over here, too.
-        ErrorCode::DeadlineExceeded => false,
-        _ => code.retryable(),
+        ErrorCode::DeadlineExceeded => Again::Never,
+        _ if code.retryable() => after,
+        _ => Again::Never,
     };
     let possibly_applied = write && code.possibly_applied();
     let error = ClientError::Server { code, text: reply.text.to_owned(), possibly_applied };
-    Err(Failure { error, retry_after: again.then_some(after) })
-}
-
-/// Opens a connection, asking for a core; returns the layout and the core that serves it.
-async fn open_link(
-    settings: &Builder,
-    address: &Address,
-    port: u16,
-    core: CoreId,
-    deadline: Instant,
-) -> Result<(Link, Layout, CoreId), ClientError> {
-    let failed = |source: std::io::Error| ClientError::Connect {
-        address: format!("{}:{port}", address.host),
-        source: Arc::new(source),
-        possibly_applied: false,
-    };
-    let opening = async {
-        let stream = TcpStream::connect((address.host.as_str(), port)).await.map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
-        let hello = Hello::new(core, &settings.name);
-        let (link, reply) = Link::open(stream, &hello, settings.in_flight).await?;
-        Ok((link, Layout::new(&reply)?, reply.core))
-    };
-    match timeout_at(deadline, opening).await {
-        Ok(opened) => opened,
-        Err(_) => Err(failed(std::io::ErrorKind::TimedOut.into())),
-    }
+    Err(Failure { error, again })
 }
 
 fn check_size(what: &'static str, len: usize, least: usize, limit: u32) -> Result<(), ClientError> {

@@ -1,10 +1,10 @@
-//! Where the node is and how its cores share the partitions.
+//! How a node's cores share the partitions, and what the node accepts.
 
 use coronet_ring::{CoreId, Epoch, NodeId, PartitionId, PartitionMap};
 
+use crate::VERSION;
 use crate::codec::HelloReply;
 use crate::limits::Limits;
-use crate::{DEFAULT_PORT, VERSION};
 
 use super::ClientError;
 
@@ -34,6 +34,11 @@ impl Layout {
             limits: hello.limits,
             ports: hello.ports.clone(),
         })
+    }
+
+    /// How partitions belong to cores.
+    pub(super) fn map(&self) -> PartitionMap {
+        self.map
     }
 
     /// Number of data cores.
@@ -80,53 +85,6 @@ impl Layout {
                 self.ports.get(core.index()).copied().unwrap_or(named)
             }
             _ => named,
-        }
-    }
-}
-
-/// A host and a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Address {
-    pub host: String,
-    pub port: u16,
-}
-
-impl Address {
-    /// Reads `host`, `host:port`, `[v6]`, `[v6]:port` or a bare `v6` address.
-    pub fn parse(text: &str) -> Result<Self, ClientError> {
-        let bad = || ClientError::Address(text.to_owned());
-        let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((host, "")) => (host, None),
-            Some((host, rest)) => (host, Some(rest.strip_prefix(':').ok_or_else(bad)?)),
-            None if text.matches(':').count() > 1 => (text, None),
-            None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
-        };
-        let port = port.map_or(Ok(DEFAULT_PORT), |port| port.parse().map_err(|_| bad()))?;
-        if host.is_empty() || port == 0 {
-            return Err(bad());
-        }
-        Ok(Self { host: host.to_owned(), port })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses() {
-        for (text, host, port) in [
-            ("localhost", "localhost", 4720),
-            ("10.0.0.1:99", "10.0.0.1", 99),
-            ("[::1]:99", "::1", 99),
-            ("[::1]", "::1", 4720),
-            ("::1", "::1", 4720),
-        ] {
-            let parsed = Address::parse(text).unwrap();
-            assert_eq!((parsed.host.as_str(), parsed.port), (host, port), "{text}");
-        }
-        for text in ["", ":1", "h:", "h:0", "h:70000", "h:x", "[::1]x"] {
-            assert!(Address::parse(text).is_err(), "{text}");
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The client library: plain tokio, no `io_uring`.
 //!
-//! A [`Client`] learns the node's layout when it connects, keeps one connection per core of the
-//! node, sends every request to the core that owns its key, pipelines, and retries what is safe to
-//! retry. Clones share connections. [`blocking::Client`] is the same without `async`.
+//! A [`Client`] learns the cluster's topology and the nodes' layouts when it connects, keeps one
+//! connection per core it talks to, sends every request to a live replica of its key and there to
+//! the core that owns it, pipelines, and retries what is safe to retry, in a cluster at another
+//! node. A node alone is served by the same means. Clones share connections. [`blocking::Client`]
+//! is the same without `async`.
 //!
 //! ```no_run
 //! use coronet_net::client::Client;
@@ -23,7 +25,10 @@
 //! * A read whose connection broke: yes.
 //! * A write whose connection broke after it was sent, or that the node calls in doubt: only when
 //!   it carries an idempotency token, and flagged as a retry. Every write gets a token unless
-//!   [`RequestOptions::without_token`] asks otherwise.
+//!   [`RequestOptions::without_token`] asks otherwise. The token lets the cluster recognise the
+//!   write even when another node coordinates the retry.
+//! * A request a node of a cluster has kept for [`Builder::patience`], when it could be repeated
+//!   after a broken connection: at another node.
 //!
 //! When retries end without success, [`ClientError::possibly_applied`] says whether any attempt of
 //! a write may have been, or may still be, applied.
@@ -32,17 +37,22 @@
 // order of its maps reaches nobody. The pure rooms of this crate keep these bans.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod address;
 pub mod blocking;
 mod builder;
 mod call;
+mod cluster;
 mod error;
 mod layout;
 mod link;
 mod list;
 mod multi;
+mod node;
 mod options;
 mod token;
+mod topology;
 mod types;
+mod update;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -52,11 +62,13 @@ use tokio::time::Instant;
 
 use crate::codec::{Delete, Put, Request, RouteReply, StatsReply, Versions};
 
+pub use address::Addresses;
 pub use builder::Builder;
 pub use error::ClientError;
 pub use layout::Layout;
 pub use list::{Listing, Position};
 pub use options::{ListOptions, RequestOptions};
+pub use topology::Topology;
 pub use types::{Found, ListedKey, ReplyInfo, Stored, Version};
 
 use call::{Inner, Target};
@@ -68,7 +80,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects with default settings to `host:port`; the port may be left out.
+    /// Connects with default settings to a node alone or to a cluster: one `host:port` or several,
+    /// see [`Addresses`]; the port may be left out.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), coronet_net::client::ClientError> {
@@ -77,8 +90,8 @@ impl Client {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn connect(address: impl Into<String>) -> Result<Self, ClientError> {
-        Self::builder().connect(address).await
+    pub async fn connect(addresses: impl Into<Addresses>) -> Result<Self, ClientError> {
+        Self::builder().connect(addresses).await
     }
 
     /// Settings to connect with.
@@ -86,9 +99,31 @@ impl Client {
         Builder::new()
     }
 
-    /// The node's layout as last heard.
+    /// The layout of the node the client came to first, as last heard.
     pub fn layout(&self) -> Arc<Layout> {
         self.inner.layout()
+    }
+
+    /// The cluster as last heard; `None` for a node alone and for a client that stays with one.
+    pub fn known_topology(&self) -> Option<Topology> {
+        self.inner.cluster().view().topology.clone()
+    }
+
+    /// Asks for the cluster's nodes and placement; `None` for a node in no cluster.
+    ///
+    /// ```no_run
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// if let Some(topology) = client.topology().await? {
+    ///     for node in &topology.nodes {
+    ///         println!("{} {} alive: {}", node.id, node.address, node.alive);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn topology(&self) -> Result<Option<Topology>, ClientError> {
+        self.inner.cluster().topology().await
     }
 
     /// Stores a value.
@@ -160,7 +195,7 @@ impl Client {
         let request = Request::Get { key };
         let replies = self.inner.call(Target::Key(key), &request, options).await?;
         let versions = Versions::decode(&replies.last.body)?;
-        Ok(Found::new(&versions, ReplyInfo::new(&replies.last.head)))
+        Ok(Found::new(&versions, ReplyInfo::new(replies.node, &replies.last.head)))
     }
 
     /// Deletes a key.
@@ -235,7 +270,7 @@ impl Client {
         Listing::new(Arc::clone(&self.inner), prefix, options)
     }
 
-    /// The node's counters, all cores together.
+    /// The counters of the node the client came to first, all its cores together.
     ///
     /// ```no_run
     /// # async fn example(client: coronet_net::client::Client)

@@ -1,4 +1,6 @@
-//! MULTI_GET over all cores: split by owner, asked in parallel, put together again.
+//! Reads of many keys at once. At a node alone MULTI_GET over all cores: split by owner, asked in
+//! parallel, put together again. In a cluster each key has replicas of its own: one GET for each,
+//! so that each goes to one of them and is retried by itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,16 +8,19 @@ use std::sync::Arc;
 use coronet_ring::CoreId;
 use tokio::task::JoinSet;
 
-use super::ClientError;
 use super::call::{Inner, Target, server_error};
 use super::link::Replies;
 use super::options::RequestOptions;
 use super::types::{Found, ReplyInfo};
+use super::{Client, ClientError};
 use crate::codec::{KeyListBuf, MultiResults, Request};
 use crate::limits::MAX_KEYS;
 
 /// Bytes of keys in one request: enough to amortise its costs, far below any frame limit.
 const CHUNK_BYTES: usize = 64 << 10;
+
+/// Keys of one call that are read at a time in a cluster.
+const GETS_AT_ONCE: usize = 256;
 
 /// Keys for one core in one request, and where their results belong.
 struct Chunk {
@@ -34,6 +39,10 @@ pub(super) async fn multi_get<K: AsRef<[u8]>>(
         .iter()
         .map(|_| Err(ClientError::Protocol("MULTI_GET left a key out".to_owned())))
         .collect();
+    if inner.cluster().view().topology.is_some() {
+        one_by_one(inner, keys, options, &mut results).await;
+        return results;
+    }
     let mut tasks = JoinSet::new();
     for chunk in split(inner, keys, &mut results) {
         let (inner, options) = (Arc::clone(inner), options.clone());
@@ -52,6 +61,32 @@ pub(super) async fn multi_get<K: AsRef<[u8]>>(
         }
     }
     results
+}
+
+/// Reads each key by itself, many at a time.
+async fn one_by_one<K: AsRef<[u8]>>(
+    inner: &Arc<Inner>,
+    keys: &[K],
+    options: &RequestOptions,
+    results: &mut [Result<Found, ClientError>],
+) {
+    let mut tasks = JoinSet::new();
+    for (place, key) in keys.iter().map(AsRef::as_ref).enumerate() {
+        if tasks.len() >= GETS_AT_ONCE
+            && let Some(Ok((place, found))) = tasks.join_next().await
+        {
+            results[place] = found;
+        }
+        let (client, options) = (Client { inner: Arc::clone(inner) }, options.clone());
+        let key = key.to_vec();
+        tasks.spawn(async move { (place, client.get_with(&key, &options).await) });
+    }
+    while let Some(joined) = tasks.join_next().await {
+        // A task that panicked or was cancelled with its runtime leaves its key unanswered.
+        if let Ok((place, found)) = joined {
+            results[place] = found;
+        }
+    }
 }
 
 /// Cuts the keys into requests, each for one core. Keys that cannot be asked for get their error.
@@ -95,7 +130,7 @@ fn fill(
     results: &mut [Result<Found, ClientError>],
 ) -> Result<(), ClientError> {
     for frame in replies.frames() {
-        let info = ReplyInfo::new(&frame.head);
+        let info = ReplyInfo::new(replies.node, &frame.head);
         for entry in MultiResults::decode(&frame.body)? {
             let entry = entry?;
             let place = places.get(usize::from(entry.index)).ok_or_else(|| {

@@ -123,6 +123,11 @@ impl RequestOptions {
         self
     }
 
+    /// The same for requests of an update, each of which has a context and a token of its own.
+    pub(super) fn for_update(&self) -> Self {
+        Self { context: Vec::new(), token: TokenChoice::Automatic, ..self.clone() }
+    }
+
     pub(super) fn context_bytes(&self) -> &[u8] {
         &self.context
     }

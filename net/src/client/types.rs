@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coronet_ring::{CoreId, Hlc};
+use coronet_ring::{CoreId, Epoch, Hlc, NodeId};
 
 use crate::codec::{Entry, Versions, Written};
 use crate::frame::{ReplyFlags, ReplyHead};
@@ -21,17 +21,23 @@ pub struct ReplyInfo {
     pub racks: u8,
     /// Time from arrival to answer inside the node.
     pub server_time: Duration,
-    /// The core that owns the key, if the node said.
+    /// The node that answered: in a cluster the one that coordinated the request.
+    pub node: NodeId,
+    /// The core of it that owns the key, if the node said.
     pub owner: Option<CoreId>,
+    /// The version of the placement that node knows.
+    pub epoch: Epoch,
 }
 
 impl ReplyInfo {
-    pub(super) fn new(head: &ReplyHead) -> Self {
+    pub(super) fn new(node: NodeId, head: &ReplyHead) -> Self {
         Self {
             flags: head.flags,
             acks: head.acks,
             racks: head.racks,
             server_time: Duration::from_micros(u64::from(head.server_us)),
+            node,
+            epoch: head.epoch,
             owner: (head.owner != CoreId::ANY).then_some(head.owner),
         }
     }
@@ -105,7 +111,7 @@ pub struct Stored {
 impl Stored {
     pub(super) fn from_replies(replies: &Replies) -> Result<Self, ClientError> {
         let written = Written::decode(&replies.last.body)?;
-        let info = ReplyInfo::new(&replies.last.head);
+        let info = ReplyInfo::new(replies.node, &replies.last.head);
         Ok(Self { hlc: written.hlc, context: written.context.to_vec(), info })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use coronet_net::codec::{
-    ErrorReply, Hello, HelloReply, Request, VersionRef, VersionsWriter, Written,
+    ErrorReply, Hello, HelloReply, Request, TopologyReply, VersionRef, VersionsWriter, Written,
 };
 use coronet_net::{
     ErrorCode, FrameWriter, Limits, Op, Parsed, ReplyFlags, ReplyHead, RequestFrame, RequestHead,
@@ -46,11 +46,23 @@ pub struct Says {
     pub partitions: u32,
     pub in_flight: u32,
     pub limits: Limits,
+    pub node_id: NodeId,
+    pub epoch: Epoch,
+    /// The answer to TOPOLOGY; a node alone has none.
+    pub topology: Option<TopologyReply>,
 }
 
 impl Default for Says {
     fn default() -> Self {
-        Self { cores: 1, partitions: 64, in_flight: 1024, limits: Limits::default() }
+        Self {
+            cores: 1,
+            partitions: 64,
+            in_flight: 1024,
+            limits: Limits::default(),
+            node_id: NodeId(42),
+            epoch: Epoch(1),
+            topology: None,
+        }
     }
 }
 
@@ -58,6 +70,7 @@ impl Default for Says {
 pub struct Conn {
     stream: TcpStream,
     input: Vec<u8>,
+    now: Arc<Mutex<Says>>,
     says: Says,
     /// How many connections came before this one.
     pub number: usize,
@@ -68,8 +81,23 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// The next request; `None` when the client closed.
+    /// The next request other than TOPOLOGY, which is answered here; `None` when the client closed.
     pub async fn next(&mut self) -> Option<Asked> {
+        loop {
+            let asked = self.any_next().await?;
+            if asked.head.op != Op::Topology {
+                return Some(asked);
+            }
+            let topology = self.now.lock().unwrap().topology.clone();
+            match topology {
+                Some(topology) => self.reply(&asked, Status::Ok, |body| topology.write(body)).await,
+                None => self.refuse(&asked, ErrorCode::Unsupported, 0).await,
+            }
+            self.reads = 0;
+        }
+    }
+
+    async fn any_next(&mut self) -> Option<Asked> {
         loop {
             let parsed = RequestFrame::parse(&self.input, self.says.limits.max_frame).unwrap();
             if let Parsed::Frame { frame, consumed } = parsed {
@@ -107,6 +135,7 @@ impl Conn {
     ) {
         let mut head = ReplyHead::new(asked.head.op.to_u8(), asked.head.request_id, status);
         head.flags = flags;
+        head.epoch = self.now.lock().unwrap().epoch;
         let bytes = frame(&head, body);
         self.send(&bytes).await;
     }
@@ -143,8 +172,8 @@ impl Conn {
             version: 1,
             core: self.core,
             partitions: self.says.partitions,
-            epoch: Epoch(1),
-            node_id: NodeId(42),
+            epoch: self.says.epoch,
+            node_id: self.says.node_id,
             incarnation: Incarnation(1),
             features: 0,
             limits: self.says.limits,
@@ -189,7 +218,8 @@ impl Fake {
                 let number = count.fetch_add(1, Ordering::SeqCst);
                 let says = now.lock().unwrap().clone();
                 let (input, core) = (Vec::new(), CoreId::ANY);
-                let mut conn = Conn { stream, input, says, number, core, reads: 0 };
+                let now = Arc::clone(&now);
+                let mut conn = Conn { stream, input, now, says, number, core, reads: 0 };
                 let serve = Arc::clone(&serve);
                 tokio::spawn(async move {
                     if conn.hello().await {

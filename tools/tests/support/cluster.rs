@@ -55,10 +55,16 @@ impl Cluster {
         Path::new(self.dir.path()).join(format!("node-{index}"))
     }
 
-    /// A client of one node.
+    /// A client that has one node coordinate everything.
     pub fn client(&self, index: usize) -> Client {
         let node = self.nodes[index].as_ref().expect("the node runs");
-        Client::connect(node.addr.as_str()).expect("connect")
+        let pinned = coronet_net::client::Client::builder().pinned();
+        Client::connect_with(pinned, node.addr.as_str()).expect("connect")
+    }
+
+    /// The addresses of the nodes that run.
+    pub fn addresses(&self) -> Vec<String> {
+        self.nodes.iter().flatten().map(|node| node.addr.clone()).collect()
     }
 
     /// Waits until a node can read from all others, which takes links and a placement.

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use coronet_ring::NodeId;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::AbortHandle;
@@ -33,6 +34,8 @@ pub(super) struct Reply {
 /// All frames that answer one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Replies {
+    /// The node that answered.
+    pub node: NodeId,
     /// Frames flagged MORE, in order.
     pub earlier: Vec<Reply>,
     /// The frame that ends the answer.
@@ -81,6 +84,7 @@ struct State {
 /// What the handle and the connection's task share.
 #[derive(Debug)]
 struct Shared {
+    node: NodeId,
     state: Mutex<State>,
     /// There is something to send, or the link was closed.
     work: Notify,
@@ -107,6 +111,7 @@ impl Link {
         let (reply, rest) = io::say_hello(&mut stream, hello).await?;
         let slots = in_flight.min(reply.in_flight).max(1);
         let shared = Arc::new(Shared {
+            node: reply.node_id,
             state: Mutex::new(State { next_id: 1, ..State::default() }),
             work: Notify::new(),
             room: Notify::new(),
@@ -221,7 +226,11 @@ impl Shared {
         let Some(pending) = state.pending.remove(&id) else { return };
         drop(state);
         // The receiver is gone when its caller gave up: then nobody is to be told.
-        let _ = pending.answer.send(Ok(Replies { earlier: pending.earlier, last: reply }));
+        let _ = pending.answer.send(Ok(Replies {
+            node: self.node,
+            earlier: pending.earlier,
+            last: reply,
+        }));
     }
 
     fn heard(&self) {

@@ -1,7 +1,9 @@
 //! Clients' requests: from a frame to a machine that coordinates it.
 
 use coronet_net::codec::{KeyList, Request, TopologyNode, TopologyReply};
-use coronet_net::{ErrorCode, FrameWriter, Parsed, ReplyHead, RequestFrame, RequestHead, Status};
+use coronet_net::{
+    ErrorCode, FrameWriter, Op, Parsed, ReplyHead, RequestFrame, RequestHead, Status,
+};
 use coronet_ring::coordinate::get::{Get, GetRequest};
 use coronet_ring::coordinate::list::{List, ListRequest};
 use coronet_ring::coordinate::put::{Put, PutRequest};
@@ -38,7 +40,7 @@ impl<E: NodeEnv> State<E> {
             partition: PartitionId::NONE,
             owner: CoreId::ANY,
         };
-        if self.members.gossip.table().is_none() {
+        if self.members.gossip.table().is_none() && head.op != Op::Topology {
             let text = "the cluster's nodes have not all met yet";
             return self.refuse(&client, ErrorCode::NotEnoughReplicas, text);
         }
