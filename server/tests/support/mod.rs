@@ -30,65 +30,7 @@ pub struct CoreEnv {
     wire: Rc<RefCell<VecDeque<(CoreId, CoreMessage)>>>,
 }
 
-impl Env for CoreEnv {
-    type File = SimFile;
-
-    fn now(&self) -> Nanos {
-        self.base.now()
-    }
-
-    fn wall_micros(&self) -> u64 {
-        self.base.wall_micros()
-    }
-
-    fn random(&self) -> u64 {
-        self.base.random()
-    }
-
-    fn spawn(&self, class: TaskClass, task: impl Future<Output = ()> + 'static) {
-        self.base.spawn(class, task);
-    }
-
-    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> {
-        self.base.sleep(duration)
-    }
-
-    fn coop(&self) -> impl Future<Output = ()> {
-        self.base.coop()
-    }
-
-    fn open(&self, path: &Path, mode: OpenMode) -> impl Future<Output = io::Result<SimFile>> {
-        self.base.open(path, mode)
-    }
-
-    fn remove(&self, path: &Path) -> impl Future<Output = io::Result<()>> {
-        self.base.remove(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>> {
-        self.base.rename(from, to)
-    }
-
-    fn link(&self, existing: &Path, new: &Path) -> impl Future<Output = io::Result<()>> {
-        self.base.link(existing, new)
-    }
-
-    fn create_dir_all(&self, path: &Path) -> impl Future<Output = io::Result<()>> {
-        self.base.create_dir_all(path)
-    }
-
-    fn remove_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>> {
-        self.base.remove_dir(path)
-    }
-
-    fn list(&self, dir: &Path) -> impl Future<Output = io::Result<Vec<PathBuf>>> {
-        self.base.list(dir)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> impl Future<Output = io::Result<()>> {
-        self.base.sync_dir(dir)
-    }
-}
+coronet_sim::delegate_env!(CoreEnv, base);
 
 impl NodeEnv for CoreEnv {
     fn core(&self) -> CoreId {

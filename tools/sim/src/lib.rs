@@ -25,6 +25,7 @@
 //! Because `coronet-lsm` is a dependency of this crate, the engine's tests that use the simulator
 //! live in `lsm/tests`, not in its unit tests.
 
+mod delegate;
 mod disk;
 mod env;
 mod exec;
