@@ -1,0 +1,148 @@
+//! The ratios that the engine is to reach, computed from one run.
+
+use crate::record::{Outcome, ratio};
+use crate::report::Kept;
+use crate::spec::Workload;
+
+/// One ratio.
+pub struct Aim {
+    what: &'static str,
+    wanted: f64,
+    /// Whether more is better.
+    at_least: bool,
+    measured: f64,
+}
+
+impl Aim {
+    /// The ratio as a row of the table.
+    pub fn row(&self, value_bytes: usize) -> String {
+        let (sign, met) = match self.at_least {
+            true => (">=", self.measured >= self.wanted),
+            false => ("<=", self.measured <= self.wanted),
+        };
+        format!(
+            "| {} | {value_bytes} B | {sign} {:.2} | {:.2} | {} |",
+            self.what,
+            self.wanted,
+            self.measured,
+            if met { "met" } else { "**missed**" }
+        )
+    }
+}
+
+/// The aims of issue and design, as far as the run has both sides of the ratio.
+pub fn aims(kept: &Kept, value_bytes: usize) -> Vec<Aim> {
+    let find = |subject: &str, workload: Workload| {
+        kept.outcomes.iter().find(|outcome| {
+            outcome.subject == subject
+                && outcome.workload == workload.name()
+                && outcome.value_bytes == value_bytes
+        })
+    };
+    let mut aims = Vec::new();
+    let mut add = |what,
+                   at_least,
+                   wanted,
+                   ours: Option<&Outcome>,
+                   theirs: Option<&Outcome>,
+                   value: &dyn Fn(&Outcome) -> f64| {
+        if let (Some(ours), Some(theirs)) = (ours, theirs) {
+            aims.push(Aim { what, wanted, at_least, measured: ratio(value(ours), value(theirs)) });
+        }
+    };
+    let per_cpu = |outcome: &Outcome| ratio(1.0, outcome.cpu_per_million());
+    let written = |outcome: &Outcome| outcome.write_amplification().unwrap_or(0.0);
+    let throughput = |outcome: &Outcome| outcome.throughput();
+    let (fill, over) = (Workload::FillRandom, Workload::Overwrite);
+    let [ours_fill, theirs_fill] = [find("coronet", fill), find("rocksdb", fill)];
+    add(
+        "fillrandom, operations per CPU second, Coronet / RocksDB",
+        true,
+        1.5,
+        ours_fill,
+        theirs_fill,
+        &per_cpu,
+    );
+    add(
+        "fillrandom, write amplification, Coronet / RocksDB",
+        false,
+        1.0,
+        ours_fill,
+        theirs_fill,
+        &written,
+    );
+    let [ours_over, theirs_over] = [find("coronet", over), find("rocksdb", over)];
+    add(
+        "overwrite, operations per CPU second, Coronet / RocksDB",
+        true,
+        1.5,
+        ours_over,
+        theirs_over,
+        &per_cpu,
+    );
+    add(
+        "overwrite, write amplification, Coronet / RocksDB",
+        false,
+        1.0,
+        ours_over,
+        theirs_over,
+        &written,
+    );
+    let cold = find("coronet", Workload::ColdRead32);
+    add(
+        "cold random reads, 32 in flight, Coronet / fio",
+        true,
+        0.85,
+        cold,
+        find("fio", Workload::ColdRead32),
+        &throughput,
+    );
+    let [ours_many, theirs_one] =
+        [find("coronet", Workload::ReadRandom32), find("rocksdb", Workload::ReadRandom1)];
+    add(
+        "readrandom, Coronet with 32 in flight / RocksDB with one thread",
+        true,
+        4.0,
+        ours_many,
+        theirs_one,
+        &throughput,
+    );
+    let beside = Workload::ReadWhileWriting;
+    let slow = |outcome: &Outcome| outcome.reads.p999;
+    add(
+        "p99.9 of reads while writing, Coronet / RocksDB",
+        false,
+        0.5,
+        find("coronet", beside),
+        find("rocksdb", beside),
+        &slow,
+    );
+    add(
+        "overwrite, write amplification, tiered / leveled",
+        false,
+        0.5,
+        find("coronet-tiered", over),
+        ours_over,
+        &written,
+    );
+    let scan = Workload::ShortScan;
+    let cost = |outcome: &Outcome| outcome.run_cpu_per_million();
+    add(
+        "short scans, CPU, leveled / tiered",
+        false,
+        0.5,
+        find("coronet", scan),
+        find("coronet-tiered", scan),
+        &cost,
+    );
+    let read = |outcome: &Outcome| outcome.read_amplification().unwrap_or(0.0);
+    add(
+        "short scans, device bytes read, leveled / tiered",
+        false,
+        0.5,
+        find("coronet", scan),
+        find("coronet-tiered", scan),
+        &read,
+    );
+    aims
+}

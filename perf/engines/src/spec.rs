@@ -1,0 +1,235 @@
+//! What is measured: engines, workloads, sizes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// An engine, or one of its settings, as a column of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Subject {
+    /// Coronet's engine, leveled.
+    Coronet,
+    /// RocksDB, leveled.
+    Rocksdb,
+    /// fjall, leveled.
+    Fjall,
+    /// Coronet's engine, tiered; only where tiered and leveled are compared.
+    CoronetTiered,
+}
+
+impl Subject {
+    /// Its name in tables and folders.
+    pub fn name(self) -> &'static str {
+        match self {
+            Subject::Coronet => "coronet",
+            Subject::Rocksdb => "rocksdb",
+            Subject::Fjall => "fjall",
+            Subject::CoronetTiered => "coronet-tiered",
+        }
+    }
+}
+
+/// One workload, in the order in which they run on a data folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+pub enum Workload {
+    /// All keys in order, into a folder of its own.
+    FillSeq,
+    /// All keys, shuffled, into an empty folder: the data of everything below.
+    FillRandom,
+    /// As many random keys again.
+    Overwrite,
+    /// Seek to a random key, then 10 steps.
+    ShortScan,
+    /// Seek to a random key, then 50 steps.
+    SeekRandom,
+    /// Random point reads, one at a time.
+    ReadRandom1,
+    /// Random point reads, 32 in flight.
+    ReadRandom32,
+    /// Random point reads in calls of 32 keys, where the engine has such a call.
+    MultiGet32,
+    /// As `ReadRandom32` with a cache that holds next to nothing: every read goes to the disk.
+    ColdRead32,
+    /// One reader beside a writer of a fixed rate.
+    ReadWhileWriting,
+    /// Reads only, Zipf.
+    YcsbC,
+    /// 95 % reads, 5 % updates, Zipf.
+    YcsbB,
+    /// Half reads, half updates, Zipf.
+    YcsbA,
+    /// Half reads, half read-modify-writes, Zipf.
+    YcsbF,
+    /// 95 % reads of what is new, 5 % inserts.
+    YcsbD,
+    /// 95 % scans of up to 100 entries, 5 % inserts, Zipf.
+    YcsbE,
+}
+
+impl Workload {
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Workload::FillSeq => "fillseq",
+            Workload::FillRandom => "fillrandom",
+            Workload::Overwrite => "overwrite",
+            Workload::ReadRandom1 => "readrandom, 1 in flight",
+            Workload::ReadRandom32 => "readrandom, 32 in flight",
+            Workload::MultiGet32 => "multiget of 32",
+            Workload::ColdRead32 => "cold readrandom, 32 in flight",
+            Workload::SeekRandom => "seekrandom, 50 nexts",
+            Workload::ShortScan => "seekrandom, 10 nexts",
+            Workload::ReadWhileWriting => "readwhilewriting",
+            Workload::YcsbA => "YCSB A",
+            Workload::YcsbB => "YCSB B",
+            Workload::YcsbC => "YCSB C",
+            Workload::YcsbD => "YCSB D",
+            Workload::YcsbE => "YCSB E",
+            Workload::YcsbF => "YCSB F",
+        }
+    }
+
+    /// Runs a number of operations; the others run for a time.
+    pub fn is_fill(self) -> bool {
+        matches!(self, Workload::FillSeq | Workload::FillRandom | Workload::Overwrite)
+    }
+
+    /// Starts with an empty folder.
+    pub fn is_fresh(self) -> bool {
+        matches!(self, Workload::FillSeq | Workload::FillRandom)
+    }
+
+    /// Leaves something to compact.
+    pub fn writes(self) -> bool {
+        use Workload::{ReadWhileWriting, YcsbA, YcsbB, YcsbD, YcsbE, YcsbF};
+        self.is_fill() || matches!(self, ReadWhileWriting | YcsbA | YcsbB | YcsbD | YcsbE | YcsbF)
+    }
+
+    /// Whether `subject` takes part.
+    pub fn suits(self, subject: Subject) -> bool {
+        use Workload::{FillRandom, Overwrite, ShortScan};
+        match subject {
+            Subject::CoronetTiered => matches!(self, FillRandom | Overwrite | ShortScan),
+            // It has no call for several keys.
+            Subject::Fjall => self != Workload::MultiGet32,
+            _ => true,
+        }
+    }
+
+    /// Operations in flight: tasks in Coronet's executor, threads in the others.
+    pub fn clients(self, subject: Subject) -> usize {
+        use Workload::{ColdRead32, MultiGet32, ReadRandom1, ReadRandom32, ReadWhileWriting};
+        use Workload::{SeekRandom, ShortScan};
+        match self {
+            // A commit of Coronet's is a direct write that somebody waits for, one of the others'
+            // a copy into the page cache: one thread is their best, writes in flight are ours.
+            Workload::FillSeq | Workload::FillRandom | Workload::Overwrite => match subject {
+                Subject::Coronet | Subject::CoronetTiered => 64,
+                Subject::Rocksdb | Subject::Fjall => 1,
+            },
+            ReadRandom1 | SeekRandom | ShortScan | ReadWhileWriting | MultiGet32 => 1,
+            ReadRandom32 | ColdRead32 => 32,
+            _ => 8,
+        }
+    }
+}
+
+/// Sizes of one run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sizes {
+    /// Keys in the data set; a power of two.
+    pub keys: u64,
+    /// Bytes of a value.
+    pub value_bytes: usize,
+    /// Block cache, bytes.
+    pub cache_bytes: usize,
+    /// One memtable, bytes; up to three exist.
+    pub memtable_bytes: usize,
+    /// How long a read workload runs, seconds.
+    pub seconds: f64,
+    /// How long it runs before that without being counted, seconds.
+    pub warm_up: f64,
+    /// Writes per second beside the reader of `ReadWhileWriting`.
+    pub write_rate: u64,
+}
+
+impl Sizes {
+    /// The sizes for values of `value_bytes`.
+    pub fn new(value_bytes: usize, quick: bool) -> Self {
+        let large = value_bytes >= 512;
+        let keys = match (large, quick) {
+            (true, true) => 1 << 18,
+            (true, false) => 1 << 22,
+            (false, true) => 1 << 20,
+            (false, false) => 1 << 24,
+        };
+        let data = keys as usize * (value_bytes + crate::keys::KEY_BYTES);
+        Sizes {
+            keys,
+            value_bytes,
+            // A sixteenth of the data, and memtables of a quarter of that, which leaves every
+            // engine with the same several levels in quick and full runs.
+            cache_bytes: data / 16,
+            memtable_bytes: (data / 64).next_power_of_two().max(1 << 20),
+            seconds: if quick { 2.0 } else { 20.0 },
+            warm_up: if quick { 0.5 } else { 5.0 },
+            write_rate: 5_000,
+        }
+    }
+
+    /// Bytes of all keys and values once.
+    pub fn live_bytes(&self) -> u64 {
+        self.keys * self.entry_bytes()
+    }
+
+    /// Bytes of one key and value.
+    pub fn entry_bytes(&self) -> u64 {
+        (self.value_bytes + crate::keys::KEY_BYTES) as u64
+    }
+
+    /// Target of the first level, as all engines are told, bytes.
+    pub fn level1_bytes(&self) -> u64 {
+        4 * self.memtable_bytes as u64
+    }
+}
+
+/// What one child process is to do; travels as JSON on its command line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Job {
+    /// The engine.
+    pub subject: Subject,
+    /// The workload.
+    pub workload: Workload,
+    /// The sizes.
+    pub sizes: Sizes,
+    /// The engine's folder.
+    pub dir: PathBuf,
+    /// The processor that everything runs on.
+    pub cpu: usize,
+}
+
+impl Job {
+    /// The cache of this job, bytes.
+    pub fn cache_bytes(&self) -> usize {
+        match self.workload {
+            Workload::ColdRead32 => 64 << 10,
+            _ => self.sizes.cache_bytes,
+        }
+    }
+
+    /// The counted time of a workload that runs for a time.
+    pub fn seconds(&self) -> Duration {
+        Duration::from_secs_f64(self.sizes.seconds)
+    }
+}
+
+/// The engines this program was built with.
+pub fn subjects() -> Vec<Subject> {
+    let built_in = |subject: &Subject| cfg!(feature = "rocksdb") || *subject != Subject::Rocksdb;
+    Subject::value_variants().iter().copied().filter(built_in).collect()
+}
