@@ -5,22 +5,20 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use coronet_lsm::Options;
-use coronet_lsm::env::{Env, Nanos, OpenMode, TaskClass};
+use coronet_lsm::env::Env;
 use coronet_net::codec::{Hello, Put, Request};
 use coronet_net::{Op, Parsed, ReplyFrame, ReplyHead, RequestHead, Status};
 use coronet_ring::{Incarnation, NodeId, PartitionMap};
 use coronet_server::node::{
     ConnId, Control, CoreId, CoreMessage, Door, NodeCore, NodeEnv, OutputState, Shard, ShardConfig,
 };
-use coronet_sim::{Sim, SimEnv, SimFile};
+use coronet_sim::{Sim, SimEnv};
 
 /// One core's environment: the simulated machine and the queue between the cores.
 #[derive(Clone)]

@@ -10,22 +10,17 @@ use std::time::Duration;
 
 use coronet_lsm::env::Nanos;
 use coronet_net::Parsed;
-use coronet_net::peer::{
-    Batch, Frame, FrameKind, Greeting, PeerMessage, Refused, begin_batch, finish_frame,
-};
+use coronet_net::peer::{Batch, Frame, FrameKind, Greeting, PeerMessage, Refused};
 use coronet_ring::NodeId;
 
 use super::super::shard::OutputState;
 use super::super::{ConnId, Door};
+use super::link::{Link, Role, WINDOW};
 
-/// Bytes on their way to a peer that it has not worked off.
-const WINDOW: u64 = 16 << 20;
 /// Bytes that wait for credit before messages are refused.
 const QUEUE: usize = 32 << 20;
 /// Longest frame that is accepted.
 const MAX_FRAME: u32 = 64 << 20;
-/// Size from which a batch is ended and the next one begun.
-const BATCH: usize = 1 << 20;
 /// Pauses between two attempts to reach a peer.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
@@ -43,87 +38,6 @@ pub(super) enum LinkEvent {
     Message(NodeId, PeerMessage, u64),
     /// Something an operator should know.
     Trouble(String),
-}
-
-enum Role {
-    /// This node sends here; the address it dialed.
-    Sends(String),
-    /// This node reads here.
-    Reads,
-}
-
-struct Link {
-    role: Role,
-    /// Who is at the other end, once greeted.
-    node: Option<NodeId>,
-    opened: Nanos,
-    input: Vec<u8>,
-    output: Vec<u8>,
-    /// Where in `output` the batch begins that is being filled.
-    batch: Option<usize>,
-    /// Encoded messages that wait for credit.
-    waiting: VecDeque<Vec<u8>>,
-    waiting_bytes: usize,
-    /// Bytes of messages sent, and of those the other side has worked off.
-    sent: u64,
-    credited: u64,
-    /// Bytes of messages worked off here, and told.
-    worked: u64,
-    granted: u64,
-    closing: bool,
-    dirty: bool,
-}
-
-impl Link {
-    fn new(role: Role, now: Nanos) -> Self {
-        Link {
-            role,
-            node: None,
-            opened: now,
-            input: Vec::new(),
-            output: Vec::new(),
-            batch: None,
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            sent: 0,
-            credited: 0,
-            worked: 0,
-            granted: 0,
-            closing: false,
-            dirty: false,
-        }
-    }
-
-    fn end_batch(&mut self) {
-        if let Some(at) = self.batch.take() {
-            finish_frame(&mut self.output, at);
-        }
-    }
-
-    fn append(&mut self, message: &[u8]) {
-        if self.batch.is_some_and(|at| self.output.len() - at > BATCH) {
-            self.end_batch();
-        }
-        if self.batch.is_none() {
-            self.batch = Some(begin_batch(&mut self.output));
-        }
-        Batch::push(&mut self.output, |into| into.extend_from_slice(message));
-        self.sent += message.len() as u64;
-    }
-
-    fn frame(&mut self, kind: FrameKind, write: impl FnOnce(&mut Vec<u8>)) {
-        self.end_batch();
-        Frame::write(kind, &mut self.output, write);
-    }
-
-    /// Sends what waits as far as the credit goes.
-    fn drain(&mut self) {
-        while self.sent - self.credited < WINDOW {
-            let Some(message) = self.waiting.pop_front() else { break };
-            self.waiting_bytes -= message.len();
-            self.append(&message);
-        }
-    }
 }
 
 /// An address and the attempts to reach it.

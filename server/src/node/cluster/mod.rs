@@ -4,7 +4,7 @@
 //! what the data cores say, keeps links, gossips. The logic is `coronet_ring`'s; this is where it
 //! meets messages, links and time.
 //!
-//! * [`links`]: connections to the other nodes.
+//! * [`links`], [`link`]: connections to the other nodes.
 //! * [`members`]: gossip, placement, who seems alive.
 //! * [`requests`]: requests in progress and the asks they have out.
 //! * [`intake`]: from a client's frame to a machine.
@@ -18,6 +18,7 @@ mod asks;
 mod client;
 mod gather;
 mod intake;
+mod link;
 mod links;
 mod machines;
 mod members;
