@@ -3,17 +3,25 @@
 
 use std::time::Duration;
 
-use coronet_net::client::{Client, ClientError, RequestOptions};
-use coronet_net::{ErrorCode, Quorum};
+use coronet_net::client::{Builder, Client, ClientError, ReplyInfo, RequestOptions};
+use coronet_net::{ErrorCode, QuorumMode, ReplyFlags};
 
 use super::exit::{CliError, Exit};
-use super::options::{Durability, RequestArgs, WriteArgs};
+use super::options::{Durability, ReadArgs, RequestArgs, WriteArgs};
 use crate::transfer::Store;
 
 /// Connects to the server.
 pub async fn connect(addr: &str) -> Result<Client, CliError> {
-    let name = concat!("coronet/", env!("CARGO_PKG_VERSION"));
-    Ok(Client::builder().name(name).connect(addr).await?)
+    Ok(settings().connect(addr).await?)
+}
+
+/// Connects to one server, whatever cluster it is in: what it says is its own view.
+pub async fn pinned(addr: &str) -> Result<Client, CliError> {
+    Ok(settings().pinned().connect(addr).await?)
+}
+
+fn settings() -> Builder {
+    Client::builder().name(concat!("coronet/", env!("CARGO_PKG_VERSION")))
 }
 
 impl From<ClientError> for CliError {
@@ -50,14 +58,57 @@ fn exit_of_code(code: ErrorCode) -> Exit {
 impl RequestArgs {
     /// The options of a request.
     pub fn options(&self) -> RequestOptions {
-        RequestOptions::new().deadline(Duration::from_millis(u64::from(self.deadline_ms)))
+        let mode = match (self.strict, self.sloppy) {
+            (true, _) => QuorumMode::Strict,
+            (_, true) => QuorumMode::Sloppy,
+            _ => QuorumMode::Default,
+        };
+        RequestOptions::new()
+            .deadline(Duration::from_millis(u64::from(self.deadline_ms)))
+            .quorum_mode(mode)
+            .last_write_wins(self.lww)
+    }
+}
+
+/// Says what a reply told beside its content, if that is wanted.
+pub fn explain(wanted: bool, info: &ReplyInfo) {
+    if wanted {
+        eprintln!("{}", explained(info));
+    }
+}
+
+/// A reply's header in words.
+fn explained(info: &ReplyInfo) -> String {
+    let mut text = format!(
+        "node {}, {} acknowledgements from {} racks, {} us inside the node, {}",
+        info.node,
+        info.acks,
+        info.racks,
+        info.server_time.as_micros(),
+        info.epoch
+    );
+    for (flag, name) in [
+        (ReplyFlags::FORWARDED, ", forwarded"),
+        (ReplyFlags::SLOPPY, ", sloppy"),
+        (ReplyFlags::REPAIRED, ", repaired"),
+        (ReplyFlags::HEDGED, ", hedged"),
+    ] {
+        text.push_str(if info.flags.contains(flag) { name } else { "" });
+    }
+    text
+}
+
+impl ReadArgs {
+    /// The options of a read.
+    pub fn options(&self) -> RequestOptions {
+        self.request.options().r(self.r)
     }
 }
 
 impl WriteArgs {
     /// The options of a write.
     pub fn options(&self) -> RequestOptions {
-        let options = self.request.options().w(Quorum(self.w)).durability(self.durability.into());
+        let options = self.request.options().w(self.w).durability(self.durability.into());
         match &self.context {
             Some(context) => options.context(context.0.clone()),
             None => options,

@@ -28,7 +28,7 @@ struct CursorJson {
 /// `ls`.
 pub async fn ls(client: &Client, args: &LsArgs) -> Result<Exit, CliError> {
     let prefix = std::os::unix::ffi::OsStrExt::as_bytes(args.prefix.as_os_str());
-    let mut options = ListOptions::new().request(args.request.options());
+    let mut options = ListOptions::new().request(args.read.options());
     if let Some(cursor) = &args.cursor {
         let position = Position::from_bytes(&cursor.0)
             .ok_or_else(|| CliError::new(Exit::Usage, "the cursor is cut off"))?;

@@ -2,6 +2,7 @@
 //! and a client to a code; what a code means is in [`exit`].
 
 pub mod client;
+pub mod cluster;
 pub mod doctor;
 pub mod exit;
 pub mod listing;
@@ -69,6 +70,8 @@ async fn run_client(options: &Options) -> Result<Exit, CliError> {
         Command::Get(args) => verbs::get(&client::connect(addr).await?, args).await,
         Command::Delete(args) => verbs::delete(&client::connect(addr).await?, args).await,
         Command::Ls(args) => listing::ls(&client::connect(addr).await?, args).await,
+        Command::Status(args) => cluster::status(&client::pinned(addr).await?, args).await,
+        Command::Ring(args) => cluster::ring(&client::connect(addr).await?, args).await,
         Command::Stats(args) => verbs::stats(&client::connect(addr).await?, args).await,
         Command::Route(args) => verbs::route(&client::connect(addr).await?, args).await,
         Command::Ping => verbs::ping(&client::connect(addr).await?).await,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use coronet_net::Quorum;
 
 use super::exit;
 use super::render::Token;
@@ -17,10 +18,10 @@ use crate::transfer::verify::VerifyArgs;
 #[derive(Debug, Parser)]
 #[command(name = "coronet", version, after_help = exit::HELP, max_term_width = 100)]
 pub struct Options {
-    /// The server.
+    /// The server; several nodes of a cluster with commas between them, in case one is down.
     #[arg(
         long,
-        value_name = "HOST:PORT",
+        value_name = "HOST:PORT,..",
         env = "CORONET_ADDR",
         default_value = "127.0.0.1:4720",
         global = true
@@ -42,6 +43,11 @@ pub enum Command {
     Delete(DeleteArgs),
     /// List keys in order within each core, those with a prefix if one is given.
     Ls(LsArgs),
+    /// Show the nodes of the cluster. Ends with code 5 when one of them is down.
+    Status(StatusArgs),
+    /// Show how partitions are spread over the nodes. Ends with code 8 when replicas share a rack
+    /// without need.
+    Ring(RingArgs),
     /// Show the server's counters.
     Stats(StatsArgs),
     /// Show the partition and the core of a key.
@@ -78,25 +84,59 @@ pub enum Durability {
 }
 
 /// What every request may ask for.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct RequestArgs {
     /// Give up after this many milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub deadline_ms: u32,
+    /// Count replicas of the key only: refuse at once when too few can be reached.
+    #[arg(long, conflicts_with = "sloppy")]
+    pub strict: bool,
+    /// Count nodes that stand in for replicas out of reach, too.
+    #[arg(long)]
+    pub sloppy: bool,
+    /// Let the last write win: no siblings are shown, or kept.
+    #[arg(long)]
+    pub lww: bool,
+}
+
+/// How many replicas a read waits for.
+#[derive(Debug, Args)]
+pub struct ReadArgs {
+    /// Replicas that must have answered: a number, quorum or all (0: the server's default).
+    #[arg(long, value_name = "N|quorum|all", default_value = "0", value_parser = quorum)]
+    pub r: Quorum,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub request: RequestArgs,
+}
+
+fn quorum(text: &str) -> Result<Quorum, String> {
+    match text {
+        "quorum" | "majority" => Ok(Quorum::MAJORITY),
+        "all" => Ok(Quorum::ALL),
+        number => match number.parse() {
+            Ok(number @ 0..=253) => Ok(Quorum(number)),
+            _ => Err("a number up to 253, quorum or all is wanted".to_owned()),
+        },
+    }
 }
 
 /// What every write may ask for.
 #[derive(Debug, Args)]
 pub struct WriteArgs {
-    /// Replicas that must have stored it (0: the server's default).
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub w: u8,
+    /// Replicas that must have stored it: a number, quorum or all (0: the server's default).
+    #[arg(long, value_name = "N|quorum|all", default_value = "0", value_parser = quorum)]
+    pub w: Quorum,
     /// The context of the versions this one replaces, as printed by `get --json`.
     #[arg(long, value_name = "BASE64URL")]
     pub context: Option<Token>,
     /// When the write counts as done.
     #[arg(long, value_enum, default_value_t = Durability::Durable)]
     pub durability: Durability,
+    /// Say on standard error which node answered, for how many replicas, and how.
+    #[arg(long, short)]
+    pub verbose: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub request: RequestArgs,
@@ -122,18 +162,18 @@ pub struct PutArgs {
 pub struct GetArgs {
     /// The key.
     pub key: OsString,
-    /// Replicas that must have answered (0: the server's default).
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub r: u8,
     /// Print every version with its context as JSON.
     #[arg(long)]
     pub json: bool,
     /// End with code 4 when there are several versions.
     #[arg(long)]
     pub fail_on_siblings: bool,
+    /// Say on standard error which node answered, for how many replicas, and how.
+    #[arg(long, short)]
+    pub verbose: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub request: RequestArgs,
+    pub read: ReadArgs,
 }
 
 /// `delete`.
@@ -166,7 +206,26 @@ pub struct LsArgs {
     pub json: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub request: RequestArgs,
+    pub read: ReadArgs,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ring`.
+#[derive(Debug, Args)]
+pub struct RingArgs {
+    /// Show where this key lives, too.
+    #[arg(long)]
+    pub key: Option<OsString>,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `stats`.

@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 
-use coronet_net::Quorum;
 use coronet_net::client::{Client, Stored};
 use coronet_net::codec::StatsReply;
 use coronet_ring::CoreId;
 use serde::Serialize;
 
+use super::client::explain;
 use super::exit::{CliError, Exit};
 use super::options::{DeleteArgs, GetArgs, PutArgs, RouteArgs, StatsArgs};
 use super::render::{Encoded, token};
@@ -25,6 +25,7 @@ pub async fn put(client: &Client, args: &PutArgs) -> Result<Exit, CliError> {
         None => standard_input(u64::from(client.layout().limits().max_value))?,
     };
     let stored = client.put_with(args.key.as_bytes(), &value, &options).await?;
+    explain(args.write.verbose, &stored.info);
     written(&args.key, &stored, args.json)
 }
 
@@ -43,6 +44,7 @@ fn standard_input(limit: u64) -> Result<Vec<u8>, CliError> {
 /// `delete`.
 pub async fn delete(client: &Client, args: &DeleteArgs) -> Result<Exit, CliError> {
     let stored = client.delete_with(args.key.as_bytes(), &args.write.options()).await?;
+    explain(args.write.verbose, &stored.info);
     written(&args.key, &stored, args.json)
 }
 
@@ -81,8 +83,9 @@ struct VersionJson {
 
 /// `get`.
 pub async fn get(client: &Client, args: &GetArgs) -> Result<Exit, CliError> {
-    let options = args.request.options().r(Quorum(args.r));
+    let options = args.read.options();
     let mut found = client.get_with(args.key.as_bytes(), &options).await?;
+    explain(args.verbose, &found.info);
     // The latest first: it is the one that is printed raw.
     found.versions.sort_by_key(|version| std::cmp::Reverse((!version.tombstone, version.hlc)));
     let exit = match found.versions.len() {

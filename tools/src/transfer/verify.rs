@@ -199,7 +199,7 @@ mod tests {
             acked,
             in_flight: 8,
             max_value: None,
-            request: RequestArgs { deadline_ms: 1000 },
+            request: RequestArgs { deadline_ms: 1000, ..RequestArgs::default() },
             durability: crate::cli::options::Durability::Durable,
             quiet: true,
             json: false,
@@ -213,7 +213,7 @@ mod tests {
             acked,
             in_flight: 8,
             max_value: None,
-            request: RequestArgs { deadline_ms: 1000 },
+            request: RequestArgs { deadline_ms: 1000, ..RequestArgs::default() },
             quiet: true,
             json: false,
         }
