@@ -237,6 +237,22 @@ async fn refused_by_all_ends_after_the_retries() {
 }
 
 #[tokio::test]
+async fn an_answer_says_more_than_a_node_out_of_reach() {
+    let refuses = |_, mut conn: Conn, asked: Asked| async move {
+        conn.refuse(&asked, ErrorCode::NotEnoughReplicas, 0).await;
+        (conn, true)
+    };
+    let cluster = Cluster::start(2, refuses).await;
+    let client = Client::connect(&cluster.nodes[0].address).await.unwrap();
+    // Somebody else is at the address of the second replica.
+    cluster.nodes[1].says(Says { node_id: NodeId(99), ..Says::default() });
+    let key = key_at(&[0, 1], 2);
+    let error = client.put_with(&key, b"v", &RequestOptions::new().retries(1)).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::NotEnoughReplicas));
+    assert!(!error.possibly_applied());
+}
+
+#[tokio::test]
 async fn in_doubt_at_one_node_and_refused_at_the_next_stays_in_doubt() {
     let doubts = |at, mut conn: Conn, asked: Asked| async move {
         let code = if at == 0 { ErrorCode::InDoubt } else { ErrorCode::DiskFull };

@@ -171,3 +171,62 @@ fn a_client_goes_to_replicas_and_goes_on_without_a_killed_node() {
         assert_eq!(client.get(&key(n)).unwrap().versions.len(), 1, "key {n}");
     }
 }
+
+#[test]
+fn the_cluster_is_shown_driven_and_missed_by_the_command() {
+    let mut cluster = Cluster::start::<3>(3);
+    let addresses = cluster.addresses().join(",");
+    let json = |bytes: &[u8]| -> serde_json::Value { serde_json::from_slice(bytes).unwrap() };
+    let status = json(&support::run_ok(&addresses, &["status", "--json"]));
+    assert_eq!((&status["epoch"], &status["replicas"]), (&1.into(), &3.into()));
+    assert_eq!(status["nodes"].as_array().unwrap().len(), 3);
+    let ring = json(&support::run_ok(&addresses, &["ring", "--json", "--key", "some key"]));
+    assert_eq!(ring["racks_violated"], 0);
+    let held: u64 = ring["nodes"].as_array().unwrap().iter().flat_map(|n| n["held"].as_u64()).sum();
+    assert_eq!(held, 3 * ring["partitions"].as_u64().unwrap());
+    assert_eq!(ring["key"]["replicas"].as_array().unwrap().len(), 3);
+    assert!(!support::run_ok(&addresses, &["ring"]).is_empty());
+
+    let put = support::run(&addresses, &["put", "some key", "x", "--w", "all", "-v"]);
+    assert!(put.status.success());
+    let told = String::from_utf8_lossy(&put.stderr).into_owned();
+    assert!(told.contains("3 acknowledgements from 3 racks"), "{told}");
+    let get = ["get", "some key", "--r", "quorum", "--strict"];
+    assert_eq!(support::run_ok(&addresses, &get), b"x");
+    let bench = json(&support::run_ok(
+        &addresses,
+        &[
+            "bench",
+            "--connections",
+            "3",
+            "--depth",
+            "2",
+            "--keys",
+            "1000",
+            "--value-size",
+            "50",
+            "--requests",
+            "2000",
+            "--load",
+            "--check",
+            "--quiet",
+            "--json",
+            "--r",
+            "2",
+            "--w",
+            "2",
+        ],
+    ));
+    assert_eq!((&bench["requests"], &bench["errors"]), (&2000.into(), &serde_json::json!({})));
+
+    // The node that is asked for its view is the first address that answers.
+    cluster.kill(0);
+    wait("the killed node is missed", || {
+        let status = support::run(&addresses, &["status"]);
+        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        status.status.code() == Some(5) && text.starts_with("2 of 3 nodes alive")
+    });
+    let refused = support::run(&addresses, &["get", "some key", "--r", "all", "--strict"]);
+    assert_eq!(refused.status.code(), Some(5));
+    assert_eq!(support::run_ok(&addresses, &["get", "some key"]), b"x");
+}

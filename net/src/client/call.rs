@@ -113,6 +113,8 @@ impl Inner {
         let mut left = options.retries.unwrap_or(settings.retries);
         let mut pause = FIRST_PAUSE;
         let mut tried: Vec<NodeId> = Vec::new();
+        // What a node answered says more than that another one cannot be reached.
+        let mut told = None;
         loop {
             let view = self.cluster.view();
             let node = view.pick(target, &tried);
@@ -139,7 +141,14 @@ impl Inner {
             };
             match after.map(|after| Instant::now() + after) {
                 Some(next) if left > 0 && next < deadline => sleep_until(next).await,
-                _ => return Err(error.after_attempt_in_doubt(attempts.in_doubt)),
+                _ => {
+                    let unreachable = matches!(error, ClientError::Connect { .. });
+                    let error = if unreachable { told.unwrap_or(error) } else { error };
+                    return Err(error.after_attempt_in_doubt(attempts.in_doubt));
+                }
+            }
+            if error.code().is_some() {
+                told = Some(error);
             }
             left -= 1;
             if after != Some(Duration::ZERO) {

@@ -1,16 +1,18 @@
 //! The Coronet protocol as a load generator's: PUT with idempotency token and GET, replies in any
 //! order. Uses the codec directly, without the client library, to stay cheap.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use coronet_net::codec::{Hello, HelloReply, Put, Request, StatsReply, Versions};
+use coronet_net::codec::{Hello, HelloReply, Put, Request, StatsReply, TopologyReply, Versions};
 use coronet_net::frame::TOKEN_BYTES;
 use coronet_net::{
-    Consistency, Op as WireOp, Parsed as Cut, ReplyFrame, ReplyHead, RequestHead, Status,
+    Consistency, ErrorCode, Op as WireOp, Parsed as Cut, Quorum, QuorumMode, ReplyFrame, ReplyHead,
+    RequestHead, Status,
 };
-use coronet_ring::{CoreId, PartitionMap};
+use coronet_ring::{CoreId, NodeId, PartitionId, PartitionMap, Table};
 
 use super::driver::{BenchError, Driver, Outcome, Parsed, StorageCounters};
 use crate::cli::options::Durability;
@@ -22,42 +24,130 @@ const NAME: &str = "coronet bench";
 /// The longest reply accepted before HELLO told the limits.
 const FIRST_REPLY: u32 = 1 << 20;
 
-/// Speaks to a Coronet server.
-pub struct CoronetDriver {
+/// A node as it is driven.
+struct Target {
     addr: String,
+    cores: u16,
+    /// The number of its first core among those of all nodes.
+    first: usize,
+}
+
+/// Speaks to a Coronet server, or to all live nodes of its cluster: the cores of all nodes are
+/// numbered through, and a key belongs to the core that owns it at the first live node of its
+/// partition's list.
+pub struct CoronetDriver {
+    targets: Vec<Target>,
+    /// Per partition the core that owns it.
+    owners: Vec<usize>,
+    hash: PartitionMap,
     get: RequestHead,
     put: RequestHead,
     token: [u8; TOKEN_BYTES],
     written: u64,
-    map: PartitionMap,
     max_reply: u32,
     in_flight: u32,
     depth: u32,
 }
 
+/// What every request asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// When a write counts as done.
+    pub durability: Durability,
+    /// Replicas a read waits for.
+    pub r: Quorum,
+    /// Replicas a write waits for.
+    pub w: Quorum,
+    /// Whether only replicas count.
+    pub strict: bool,
+}
+
 impl CoronetDriver {
-    /// A driver for the server at `addr`; asks it for its layout.
-    pub fn new(addr: &str, durability: Durability, depth: u32) -> Result<Self, BenchError> {
-        let (_, hello) = greet(addr, CoreId::ANY)?;
-        let cores = u16::try_from(hello.ports.len()).unwrap_or(u16::MAX);
-        let map = PartitionMap::new(hello.partitions, cores.max(1))
-            .map_err(|e| BenchError::Protocol(e.to_string()))?;
+    /// A driver for the server at `addr`, one or several with commas between them, of which the
+    /// first that answers is asked for the layout.
+    pub fn new(addr: &str, asked: Asked, depth: u32) -> Result<Self, BenchError> {
+        let mut reached = Err(BenchError::Refused("no address".to_owned()));
+        for addr in addr.split(',') {
+            reached = greet(addr, CoreId::ANY).map(|(stream, hello)| (addr, stream, hello));
+            if reached.is_ok() {
+                break;
+            }
+        }
+        let (addr, mut stream, hello) = reached?;
+        let protocol = |e: &dyn std::fmt::Display| BenchError::Protocol(e.to_string());
+        let cores = u16::try_from(hello.ports.len()).unwrap_or(u16::MAX).max(1);
+        let hash = PartitionMap::new(hello.partitions, cores).map_err(|e| protocol(&e))?;
+        let (targets, owners) = match topology(&mut stream, hello.limits.max_reply)? {
+            Some(topology) => cluster(&topology)?,
+            None => {
+                let owner = |p: u32| usize::from(hash.core_of(PartitionId(p as u16)).0);
+                let alone = Target { addr: addr.to_owned(), cores, first: 0 };
+                (vec![alone], (0..hello.partitions).map(owner).collect())
+            }
+        };
+        if owners.len() != hash.partitions() as usize {
+            return Err(BenchError::Protocol("HELLO and TOPOLOGY differ in partitions".into()));
+        }
+        let mode = if asked.strict { QuorumMode::Strict } else { QuorumMode::Default };
+        let mut get = RequestHead::new(WireOp::Get, 0);
+        get.r = asked.r;
+        get.consistency = Consistency { mode, ..Consistency::default() };
         let mut put = RequestHead::new(WireOp::Put, 0);
-        put.consistency = Consistency { durability: durability.into(), ..Consistency::default() };
+        put.w = asked.w;
+        let durability = asked.durability.into();
+        put.consistency = Consistency { durability, mode, ..Consistency::default() };
         let mut token = [0; TOKEN_BYTES];
         token[..4].copy_from_slice(&std::process::id().to_le_bytes());
         Ok(CoronetDriver {
-            addr: addr.to_owned(),
-            get: RequestHead::new(WireOp::Get, 0),
+            targets,
+            owners,
+            hash,
+            get,
             put,
             token,
             written: 0,
-            map,
             max_reply: hello.limits.max_reply,
             in_flight: hello.in_flight,
             depth,
         })
     }
+}
+
+/// Asks for the cluster; `None` when the server is in none.
+fn topology(stream: &mut TcpStream, max_reply: u32) -> Result<Option<TopologyReply>, BenchError> {
+    ask(stream, &Request::Topology, max_reply, |head, body| {
+        if head.status == Status::Error(ErrorCode::Unsupported) {
+            return Ok(None);
+        }
+        refused(head)?;
+        TopologyReply::decode(body).map(Some).map_err(|e| BenchError::Protocol(e.to_string()))
+    })
+}
+
+/// The live nodes, and for each partition the core that is driven for it.
+fn cluster(topology: &TopologyReply) -> Result<(Vec<Target>, Vec<usize>), BenchError> {
+    let table = Table::decode(&topology.table)
+        .map_err(|_| BenchError::Refused("the cluster's nodes have not all met yet".to_owned()))?;
+    let mut targets: BTreeMap<NodeId, Target> = BTreeMap::new();
+    let mut first = 0;
+    for node in topology.nodes.iter().filter(|node| node.alive) {
+        let (addr, cores) = (node.address.clone(), node.cores.max(1));
+        targets.insert(node.id, Target { addr, cores, first });
+        first += usize::from(cores);
+    }
+    let owner = |partition| {
+        let list = table.preference(partition, topology.replicas);
+        let target = list.iter().find_map(|id| targets.get(id)).or(targets.values().next());
+        let target = target.ok_or_else(|| BenchError::Refused("no node is alive".to_owned()))?;
+        let map = PartitionMap::new(table.partitions(), target.cores)
+            .map_err(|e| BenchError::Protocol(e.to_string()))?;
+        Ok(target.first + usize::from(map.core_of(partition).0))
+    };
+    let partitions = (0..table.partitions()).map(|partition| PartitionId(partition as u16));
+    let owners = partitions.map(owner).collect::<Result<Vec<_>, BenchError>>()?;
+    let mut targets: Vec<_> = targets.into_values().collect();
+    targets.sort_by_key(|target| target.first);
+    Ok((targets, owners))
 }
 
 /// Connects and says HELLO, asking for a core.
@@ -124,17 +214,22 @@ impl Driver for CoronetDriver {
                 self.in_flight, self.depth
             )));
         }
-        let wanted = CoreId((index % usize::from(self.map.cores())) as u16);
-        let (stream, hello) = greet(&self.addr, wanted)?;
-        Ok((stream, usize::from(hello.core.0)))
+        let core = index % self.cores();
+        let target = self.targets.iter().rev().find(|target| target.first <= core);
+        let Some(target) = target else {
+            return Err(BenchError::Refused("no node is alive".to_owned()));
+        };
+        let wanted = CoreId((core - target.first) as u16); // below the node's number of cores
+        let (stream, hello) = greet(&target.addr, wanted)?;
+        Ok((stream, target.first + usize::from(hello.core.0)))
     }
 
     fn cores(&self) -> usize {
-        usize::from(self.map.cores())
+        self.targets.last().map_or(1, |last| last.first + usize::from(last.cores))
     }
 
     fn owner(&self, key: &[u8]) -> usize {
-        usize::from(self.map.core_of_key(key).0)
+        self.owners[self.hash.partition_of(key).index()]
     }
 
     fn get(&mut self, out: &mut Vec<u8>, id: u64, key: &[u8]) {
@@ -171,13 +266,17 @@ impl Driver for CoronetDriver {
     }
 
     fn storage(&mut self) -> Result<Option<StorageCounters>, BenchError> {
-        // Any core answers for the whole node.
-        let (mut stream, hello) = greet(&self.addr, CoreId::ANY)?;
-        let stats = ask(&mut stream, &Request::Stats, hello.limits.max_reply, |head, body| {
-            refused(head)?;
-            StatsReply::decode(body).map_err(|e| BenchError::Protocol(e.to_string()))
-        })?;
-        Ok(counters(&stats))
+        let mut all = Some(StorageCounters::default());
+        for target in &self.targets {
+            // Any core answers for the whole node.
+            let (mut stream, hello) = greet(&target.addr, CoreId::ANY)?;
+            let stats = ask(&mut stream, &Request::Stats, hello.limits.max_reply, |head, body| {
+                refused(head)?;
+                StatsReply::decode(body).map_err(|e| BenchError::Protocol(e.to_string()))
+            })?;
+            all = all.zip(counters(&stats)).map(|(sum, more)| sum.and(&more));
+        }
+        Ok(all)
     }
 }
 
@@ -203,18 +302,19 @@ impl From<Durability> for coronet_net::Durability {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coronet_net::codec::{VersionRef, VersionsWriter, Written};
-    use coronet_net::{ErrorCode, FrameWriter, Limits, RequestFrame};
-    use coronet_ring::Hlc;
+    use coronet_net::codec::{TopologyNode, VersionRef, VersionsWriter, Written};
+    use coronet_net::{FrameWriter, Limits, RequestFrame};
+    use coronet_ring::{Epoch, Hlc, PlacedNode};
 
     fn driver() -> CoronetDriver {
         CoronetDriver {
-            addr: "unused".into(),
+            targets: vec![Target { addr: "unused".into(), cores: 4, first: 0 }],
+            owners: vec![0; 64],
+            hash: PartitionMap::new(64, 4).unwrap(),
             get: RequestHead::new(WireOp::Get, 0),
             put: RequestHead::new(WireOp::Put, 0),
             token: [7; TOKEN_BYTES],
             written: 0,
-            map: PartitionMap::new(64, 4).unwrap(),
             max_reply: 1 << 20,
             in_flight: 16,
             depth: 16,
@@ -282,6 +382,34 @@ mod tests {
         let busy = reply(WireOp::Put, ErrorCode::Busy.into(), |_| {});
         let failed = Outcome::Failed(ErrorCode::Busy.text().into());
         assert_eq!(driver.parse(&busy).unwrap(), whole(failed, busy.len()));
+    }
+
+    #[test]
+    fn a_key_is_driven_at_a_core_of_a_live_replica() {
+        let node = |id: u128, alive| TopologyNode {
+            id: NodeId(id),
+            alive,
+            cores: 2,
+            address: format!("host-{id}"),
+            rack: format!("rack-{id}"),
+        };
+        let nodes = vec![node(1, true), node(2, false), node(3, true)];
+        let placed =
+            nodes.iter().map(|node| PlacedNode { id: node.id, rack: node.rack.clone(), weight: 1 });
+        let table = Table::create(Epoch(1), 64, 2, placed.collect()).unwrap();
+        let mut topology = TopologyReply { replicas: 2, nodes, table: Vec::new() };
+        assert!(matches!(cluster(&topology), Err(BenchError::Refused(_))), "not all have met");
+        table.encode(&mut topology.table);
+        let (targets, owners) = cluster(&topology).unwrap();
+        let targets: Vec<_> = targets.iter().map(|t| (t.addr.as_str(), t.first)).collect();
+        assert_eq!(targets, [("host-1", 0), ("host-3", 2)]);
+        let map = PartitionMap::new(64, 2).unwrap();
+        for (partition, owner) in owners.into_iter().enumerate() {
+            let partition = PartitionId(partition as u16);
+            let live = table.preference(partition, 2).into_iter().find(|id| *id != NodeId(2));
+            let first = if live == Some(NodeId(1)) { 0 } else { 2 };
+            assert_eq!(owner, first + map.core_of(partition).index());
+        }
     }
 
     #[test]

@@ -60,6 +60,16 @@ pub struct StorageCounters {
 }
 
 impl StorageCounters {
+    /// These and those of another node together.
+    pub fn and(&self, other: &StorageCounters) -> StorageCounters {
+        StorageCounters {
+            user_bytes: self.user_bytes + other.user_bytes,
+            log_bytes: self.log_bytes + other.log_bytes,
+            flush_bytes: self.flush_bytes + other.flush_bytes,
+            compaction_bytes: self.compaction_bytes + other.compaction_bytes,
+        }
+    }
+
     /// What was added since `before`.
     pub fn since(&self, before: &StorageCounters) -> StorageCounters {
         StorageCounters {

@@ -15,12 +15,13 @@ pub mod resp;
 
 use std::time::Duration;
 
+use coronet_net::Quorum;
 use driver::{BenchError, Driver, Op, StorageCounters};
 use generator::{Generator, PhaseResult, Plan, Setup, Work};
 use keys::{Distribution, KeyFormat, KeyPicker, MAX_KEYS, Values};
 use report::{Cpu, Fill, Report, Storage};
 
-use crate::cli::options::Durability;
+use crate::cli::options::{Durability, quorum};
 
 /// Measures a server. A closed loop keeps every connection at its depth; with --rate requests
 /// start at their intended times whatever the server does, and the response time counts from the
@@ -40,7 +41,7 @@ pub struct BenchArgs {
     /// Bytes of its reply.
     #[arg(long, value_name = "BYTES", default_value_t = 1126, requires = "raw")]
     pub raw_reply: u32,
-    /// Connections, spread evenly over the server's cores.
+    /// Connections, spread evenly over the cores of the server, of all nodes in a cluster.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connections: u32,
     /// Requests in flight on each connection.
@@ -88,15 +89,24 @@ pub struct BenchArgs {
     /// When a write counts as done.
     #[arg(long, value_enum, default_value_t = Durability::Durable)]
     pub durability: Durability,
+    /// Replicas a read waits for: a number, quorum or all (0: the server's default).
+    #[arg(long, value_name = "N|quorum|all", default_value = "0", value_parser = quorum)]
+    pub r: Quorum,
+    /// Replicas a write waits for, as --r.
+    #[arg(long, value_name = "N|quorum|all", default_value = "0", value_parser = quorum)]
+    pub w: Quorum,
+    /// Count replicas of the key only, no nodes that stand in for them.
+    #[arg(long)]
+    pub strict: bool,
     /// Compare the content of every value read, not only its length.
     #[arg(long)]
     pub check: bool,
     /// Pin the generator to this processor.
     #[arg(long, value_name = "CPU")]
     pub pin: Option<usize>,
-    /// Report the processor time of the server process with this id.
-    #[arg(long, value_name = "PID")]
-    pub server_pid: Option<u32>,
+    /// Report the processor time of the server process with this id, of several together.
+    #[arg(long, value_name = "PID,..", value_delimiter = ',')]
+    pub server_pid: Vec<u32>,
     /// Seed of the key choice.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -140,7 +150,9 @@ pub fn run(addr: &str, args: &BenchArgs) -> Result<Report, BenchError> {
             measure(driver, "raw", raw, args)
         }
         (None, None) => {
-            let driver = coronet::CoronetDriver::new(addr, args.durability, args.depth)?;
+            let BenchArgs { durability, r, w, strict, .. } = *args;
+            let asked = coronet::Asked { durability, r, w, strict };
+            let driver = coronet::CoronetDriver::new(addr, asked, args.depth)?;
             measure(driver, "coronet", addr, args)
         }
     }
@@ -167,7 +179,10 @@ impl Readings {
     fn take<D: Driver>(driver: &mut D, args: &BenchArgs) -> Result<Readings, BenchError> {
         let storage = driver.storage()?;
         let own = process::cpu_micros(std::process::id())?;
-        let server = args.server_pid.map(process::cpu_micros).transpose()?;
+        let mut server = (!args.server_pid.is_empty()).then_some(0);
+        for pid in &args.server_pid {
+            server = Some(server.unwrap_or(0) + process::cpu_micros(*pid)?);
+        }
         Ok(Readings { own, server, storage })
     }
 }

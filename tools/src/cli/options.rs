@@ -111,7 +111,8 @@ pub struct ReadArgs {
     pub request: RequestArgs,
 }
 
-fn quorum(text: &str) -> Result<Quorum, String> {
+/// Reads a number of replicas.
+pub fn quorum(text: &str) -> Result<Quorum, String> {
     match text {
         "quorum" | "majority" => Ok(Quorum::MAJORITY),
         "all" => Ok(Quorum::ALL),
