@@ -50,6 +50,10 @@ pub fn run(
 ) -> Result<Results, Failure> {
     let begin = Instant::now();
     let mut results = Results::default();
+    if !plan.subjects.contains(&Subject::Rocksdb) {
+        let why = "RocksDB was left out of this run, and with it every ratio to it";
+        results.failures.push(why.to_owned());
+    }
     let per_value: usize =
         plan.workloads.iter().map(|workload| takers(plan, *workload).count()).sum();
     let total = per_value * plan.values.len();

@@ -10,6 +10,8 @@ use crate::spec::{Job, Workload};
 const E_INSERTS: u64 = 1 << 32;
 /// Longest scan of YCSB E.
 const E_STEPS: u64 = 100;
+/// A client that inserts nothing at the moment.
+const NO_INSERT: u64 = u64::MAX;
 /// Keys of one call of `MultiGet32`.
 const GROUP: usize = 32;
 
@@ -33,6 +35,8 @@ pub struct Shared {
     zipf: Option<Zipf>,
     /// Number of the next key to insert.
     next_insert: AtomicU64,
+    /// Per client a number that its insert in flight is not below; `NO_INSERT` without one.
+    inserting: Vec<AtomicU64>,
 }
 
 impl Shared {
@@ -44,7 +48,24 @@ impl Shared {
         Arc::new(Shared {
             zipf: is_zipf.then(|| Zipf::new(job.sizes.keys)),
             next_insert: AtomicU64::new(job.sizes.keys + behind),
+            inserting: (0..job.workload.clients(job.subject))
+                .map(|_| AtomicU64::new(NO_INSERT))
+                .collect(),
         })
+    }
+
+    /// A key for `client` to insert.
+    fn insert(&self, client: usize) -> u64 {
+        // The bound first: whoever sees the new number sees that it is in flight, too.
+        self.inserting[client].store(self.next_insert.load(Ordering::SeqCst), Ordering::SeqCst);
+        self.next_insert.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// The first key that may not be there yet.
+    fn end_of_inserted(&self) -> u64 {
+        let next = self.next_insert.load(Ordering::SeqCst);
+        let in_flight = self.inserting.iter().map(|number| number.load(Ordering::SeqCst));
+        in_flight.fold(next, u64::min)
     }
 }
 
@@ -54,6 +75,7 @@ pub struct Stream {
     keys: u64,
     random: Random,
     shared: Arc<Shared>,
+    client: usize,
     /// Next place of a fill, and the distance to the one after.
     place: u64,
     step: u64,
@@ -67,13 +89,17 @@ impl Stream {
             keys: job.sizes.keys,
             random: Random::new(0x5eed_0000 + job.workload as u64 * 1000 + client as u64),
             shared: Arc::clone(shared),
+            client,
             place: client as u64,
             step: clients as u64,
         }
     }
 
-    /// The next operation; fills end, everything else goes on.
+    /// The next operation, when the one before is done; fills end, everything else goes on.
     pub fn next(&mut self) -> Option<Op> {
+        if let Some(number) = self.shared.inserting.get(self.client) {
+            number.store(NO_INSERT, Ordering::SeqCst);
+        }
         if self.workload.is_fill() {
             let place = self.place;
             self.place += self.step;
@@ -97,7 +123,7 @@ impl Stream {
                 Op::Get(self.popular())
             }
             Workload::YcsbD | Workload::YcsbE if percent < 5 => {
-                Op::Put(self.shared.next_insert.fetch_add(1, Ordering::Relaxed))
+                Op::Put(self.shared.insert(self.client))
             }
             Workload::YcsbD => Op::Get(self.latest()),
             Workload::YcsbE => Op::Scan(self.popular(), 1 + self.random.below(E_STEPS) as usize),
@@ -110,9 +136,9 @@ impl Stream {
         shuffled(self.rank(), self.keys)
     }
 
-    /// A key that was inserted lately, but before what is in flight now.
+    /// A key that was inserted lately.
     fn latest(&mut self) -> u64 {
-        let newest = self.shared.next_insert.load(Ordering::Relaxed) - 8 * self.step;
+        let newest = self.shared.end_of_inserted() - 1;
         newest - self.rank().min(newest)
     }
 
@@ -149,6 +175,34 @@ mod tests {
             }
             assert!(written.iter().all(|times| *times == 1), "{workload:?}");
         }
+    }
+
+    #[test]
+    fn inserts_in_flight_are_not_read() {
+        let job = job(Workload::YcsbD);
+        let shared = Shared::new(&job);
+        let mut slow = Stream::new(&job, &shared, 0, 8);
+        let pending = loop {
+            if let Some(Op::Put(key)) = slow.next() {
+                break key;
+            }
+        };
+        let mut other = Stream::new(&job, &shared, 1, 8);
+        let mut inserted = 0;
+        for _ in 0..5_000 {
+            match other.next() {
+                Some(Op::Put(key)) => inserted = inserted.max(key),
+                Some(Op::Get(key)) => assert!(key < pending, "{key} is not there yet"),
+                op => panic!("{op:?} in YCSB D"),
+            }
+        }
+        assert!(inserted > pending + 100);
+        slow.next();
+        let newest = (0..5_000).filter_map(|_| match other.next() {
+            Some(Op::Get(key)) => Some(key),
+            _ => None,
+        });
+        assert!(newest.max() > Some(pending));
     }
 
     #[test]
