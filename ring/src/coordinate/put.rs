@@ -269,7 +269,10 @@ impl Put {
                 _ => self.hint(at, effects),
             }
         } else if asked_to_name && (!unknown || self.request.write.token.is_some()) {
-            self.ask_for_name(now, effects);
+            // Where too few are left nobody is asked any more: it must not be applied after all.
+            if self.enough(&Proof::count(self.counted(|state| state != State::Failed))) {
+                self.ask_for_name(now, effects);
+            }
         } else if asked_to_name {
             let failure = self.in_doubt();
             self.fail(failure, effects);
@@ -305,24 +308,21 @@ impl Put {
             return;
         }
         let proof = Proof::count(self.counted(|state| state == State::Stored));
-        let enough = |proof: &Proof| {
-            usize::from(proof.acknowledgements) >= self.need && proof.racks >= self.request.racks
-        };
         if !self.replied {
             let possible = Proof::count(self.counted(|state| state != State::Failed));
             match &self.named {
-                Some(named) if enough(&proof) => {
+                Some(named) if self.enough(&proof) => {
                     let Named { context, hlc, versions, .. } = named.clone();
                     let written = Outcome::Written { context, hlc, versions, proof };
                     effects.push(Effect::Reply(written));
                     self.replied = true;
                 }
-                None if !enough(&possible) && !self.maybe_named => {
+                None if !self.enough(&possible) && !self.maybe_named && !self.is_being_named() => {
                     // All that were asked refused: nothing is applied anywhere.
                     self.unavailable(effects);
                     return self.finish(effects);
                 }
-                _ if !enough(&possible) => {
+                _ if !self.enough(&possible) => {
                     let failure = self.in_doubt();
                     self.fail(failure, effects);
                 }
@@ -333,6 +333,15 @@ impl Put {
         if !self.places.iter().any(open) {
             self.finish(effects);
         }
+    }
+
+    fn enough(&self, proof: &Proof) -> bool {
+        usize::from(proof.acknowledgements) >= self.need && proof.racks >= self.request.racks
+    }
+
+    /// Whether a replica was asked to name the write and may still do so.
+    fn is_being_named(&self) -> bool {
+        self.named.is_none() && self.places.iter().any(|place| place.state == State::Asked)
     }
 
     fn unavailable(&mut self, effects: &mut Vec<Effect>) {

@@ -83,6 +83,22 @@ fn a_put_that_runs_out_of_time_is_in_doubt_and_says_who_has_it() {
     assert_eq!(look(&mut effects).1, Some(Outcome::Failed(doubt)));
 }
 
+/// The namer may be about to apply it: that too few replicas are left says nothing about that.
+#[test]
+fn a_put_that_is_being_named_is_in_doubt_when_others_fail() {
+    for token in [None, Some([7; 16])] {
+        let mut effects = Vec::new();
+        let mut request = put_request(b"v", Need::All, Mode::Strict);
+        request.write.token = token;
+        let mut put = Put::start(request, &replicas(3, 0), 0, &mut effects);
+        put.on_failed(NodeId(2), 1, &mut effects);
+        let doubt = Failure::InDoubt { acknowledgements: 0, need: 3 };
+        assert_eq!(look(&mut effects).1, Some(Outcome::Failed(doubt)));
+        put.on_answer(NodeId(1), named(true), 2, &mut effects);
+        assert!(!look(&mut effects).0.is_empty(), "the other replicas get it all the same");
+    }
+}
+
 #[test]
 fn a_silent_namer_is_replaced_only_when_the_write_has_a_token() {
     for token in [None, Some([1; 16])] {

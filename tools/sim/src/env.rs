@@ -78,6 +78,11 @@ impl SimEnv {
         self.world.is_alive(self.owner)
     }
 
+    /// Whether the node stands still (see [`Sim::pause`](crate::Sim::pause)).
+    pub fn is_paused(&self) -> bool {
+        self.world.is_paused(self.node.id)
+    }
+
     /// The environment of the node's current life: what a restarted process gets.
     pub fn restart(&self) -> SimEnv {
         SimEnv::new(&self.world, &self.node, self.world.owner(self.node.id))

@@ -85,7 +85,16 @@ struct State {
     timers: BTreeMap<TimerKey, Timer>,
     /// The current life of each node.
     lives: BTreeMap<u32, u32>,
+    /// Nodes that stand still, with what is due for them.
+    paused: BTreeMap<u32, Due>,
     closed: bool,
+}
+
+/// Tasks that were woken and timers that were due while their node stood still.
+#[derive(Default)]
+struct Due {
+    tasks: Vec<u64>,
+    timers: Vec<Timer>,
 }
 
 /// What one turn of the executor did.
@@ -121,6 +130,7 @@ impl World {
                 tasks: BTreeMap::new(),
                 timers: BTreeMap::new(),
                 lives: BTreeMap::from([(HARNESS.node, HARNESS.life)]),
+                paused: BTreeMap::new(),
                 closed: false,
             }),
         }
@@ -169,8 +179,9 @@ impl World {
 
     /// Ends the current life of a node: all its tasks and timers are gone. The next life begins.
     pub(crate) fn end_life(&self, node: u32) -> Owner {
-        let (next, tasks, timers) = {
+        let (next, tasks, timers, due) = {
             let mut state = self.state.borrow_mut();
+            let due = state.paused.remove(&node);
             let life = state.lives.entry(node).or_insert(0);
             *life += 1;
             let next = Owner { node, life: *life };
@@ -185,12 +196,38 @@ impl World {
                 .extract_if(.., |_, timer| timer.owner.node == node)
                 .map(|t| t.1)
                 .collect();
-            (next, dead_tasks, dead_timers)
+            (next, dead_tasks, dead_timers, due)
         };
         // Dropped outside the borrow: destructors may call back into the environment.
         drop(tasks);
         drop(timers);
+        drop(due);
         next
+    }
+
+    /// Stops a node's tasks and timers until [`World::resume`]; time goes on.
+    pub(crate) fn pause(&self, node: u32) {
+        let mut state = self.state.borrow_mut();
+        state.trace.note(Tag::Pause, u64::from(node), 0);
+        state.paused.entry(node).or_default();
+    }
+
+    /// Lets a paused node go on; what was due meanwhile is due now.
+    pub(crate) fn resume(&self, node: u32) {
+        let mut state = self.state.borrow_mut();
+        state.trace.note(Tag::Pause, u64::from(node), 1);
+        let Some(due) = state.paused.remove(&node) else { return };
+        for timer in due.timers {
+            let key = (state.now, state.next_id);
+            state.next_id += 1;
+            state.timers.insert(key, timer);
+        }
+        self.ready.with(|ready| ready.extend(due.tasks));
+    }
+
+    /// Whether a node stands still.
+    pub(crate) fn is_paused(&self, node: u32) -> bool {
+        self.state.borrow().paused.contains_key(&node)
     }
 
     /// Drops everything, so that tasks that hold an environment do not keep the world alive.
@@ -200,6 +237,8 @@ impl World {
             state.closed = true;
             (std::mem::take(&mut state.tasks), std::mem::take(&mut state.timers))
         };
+        let paused = std::mem::take(&mut self.state.borrow_mut().paused);
+        drop(paused);
         drop(tasks);
         drop(timers);
     }
@@ -282,8 +321,12 @@ impl World {
     fn fire(&self, mut state: std::cell::RefMut<'_, State>, key: TimerKey) -> Turn {
         let timer = state.timers.remove(&key);
         state.trace.note(Tag::Timer, key.0, key.1);
-        drop(state);
         if let Some(timer) = timer {
+            if let Some(due) = state.paused.get_mut(&timer.owner.node) {
+                due.timers.push(timer);
+                return Turn::Ran;
+            }
+            drop(state);
             (timer.action)();
         }
         Turn::Ran
@@ -292,6 +335,11 @@ impl World {
     fn poll(&self, id: u64) {
         let taken = {
             let mut state = self.state.borrow_mut();
+            let owner = state.tasks.get(&id).map(|task| task.owner.node);
+            if let Some(due) = owner.and_then(|node| state.paused.get_mut(&node)) {
+                due.tasks.push(id); // still marked as queued: nobody queues it again
+                return;
+            }
             // Every poll costs some CPU, so that a loop of yields cannot stop the clock.
             let cost = 100 + state.rng.below(2_000);
             state.now += cost;

@@ -93,6 +93,17 @@ impl Sim {
         SimEnv::new(&self.world, env.node(), owner)
     }
 
+    /// The process of a node stands still (a stopped process, a stalled machine): time goes on,
+    /// its tasks, timers and completions do not.
+    pub fn pause(&self, env: &SimEnv) {
+        self.world.pause(env.node().id());
+    }
+
+    /// A paused node goes on with everything that was due meanwhile.
+    pub fn resume(&self, env: &SimEnv) {
+        self.world.resume(env.node().id());
+    }
+
     /// Virtual time since the start.
     pub fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.world.now())

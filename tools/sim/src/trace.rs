@@ -15,6 +15,7 @@ pub(crate) enum Tag {
     Names = 8,
     Fault = 9,
     Note = 10,
+    Pause = 11,
 }
 
 /// Hash and count of the events so far.

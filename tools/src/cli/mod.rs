@@ -8,6 +8,7 @@ pub mod exit;
 pub mod listing;
 pub mod options;
 pub mod render;
+pub mod sim;
 pub mod verbs;
 
 use std::io::Write;
@@ -40,6 +41,7 @@ pub fn main() -> ExitCode {
 fn run(options: &Options) -> Result<ExitCode, CliError> {
     match &options.command {
         Command::Doctor(args) => doctor::doctor(args),
+        Command::Sim(args) => sim::run(args).map(ExitCode::from),
         Command::Sst(command) => offline::sst::run(command).map(ExitCode::from),
         Command::Log(command) => offline::log::run(command).map(ExitCode::from),
         Command::Manifest(command) => offline::manifest::run(command).map(ExitCode::from),
@@ -89,6 +91,7 @@ async fn run_client(options: &Options) -> Result<Exit, CliError> {
         }
         Command::Bench(_)
         | Command::Doctor(_)
+        | Command::Sim(_)
         | Command::Sst(_)
         | Command::Log(_)
         | Command::Manifest(_) => unreachable!("they need no client"),

@@ -9,6 +9,7 @@ use coronet_net::Quorum;
 
 use super::exit;
 use super::render::Token;
+use super::sim::SimArgs;
 use crate::bench::BenchArgs;
 use crate::offline::{DumpCommand, SstCommand};
 use crate::transfer::load::LoadArgs;
@@ -70,6 +71,9 @@ pub enum Command {
     Load(LoadArgs),
     /// Read back what `load` stored and compare every byte.
     Verify(VerifyArgs),
+    /// Run whole clusters in simulated worlds full of faults, and check what clients are told.
+    /// Ends with code 8 when something must not have happened.
+    Sim(SimArgs),
     /// Measure a server, this one or a RESP one.
     Bench(Box<BenchArgs>),
 }

@@ -9,13 +9,16 @@
 //! Executor, clock and disk are those of `coronet-sim`.
 
 pub mod client;
+pub mod cluster;
 pub mod env;
+pub mod internet;
 pub mod model;
 pub mod network;
 pub mod node;
+mod peers;
 pub mod workload;
 
 pub use client::{Client, Reply};
 pub use env::SimNodeEnv;
 pub use network::Network;
-pub use node::{SimNode, StartError};
+pub use node::{Membership, SimNode, StartError};

@@ -9,16 +9,26 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use coronet_lsm::env::{Env, Nanos};
-use coronet_server::node::{ConnId, CoreId, CoreMessage, Door, NodeCore};
+use coronet_ring::NodeId;
+use coronet_ring::coordinate::message::Answer;
+use coronet_server::node::{ConnId, ControlMessage, CoreId, CoreMessage, Door, NodeCore};
 use coronet_sim::{Rng, SimEnv};
 
 use super::client::Client;
 use super::env::SimNodeEnv;
+use super::internet::{Internet, PipeEnd};
+
+/// Who is at the other end of a connection.
+pub(super) enum Far {
+    Client(Weak<Client>),
+    /// Another node, by the end of the pipe that is here.
+    Node(PipeEnd),
+}
 
 /// One connection, seen from the middle of the wire.
-struct Link {
+pub(super) struct Link {
     core: CoreId,
-    client: Weak<Client>,
+    pub(super) far: Far,
     /// The core asked to read nothing for now.
     paused: bool,
     /// Arrived while paused.
@@ -26,6 +36,13 @@ struct Link {
     /// When the last chunk scheduled so far arrives, per direction: bytes do not overtake.
     last_up: Nanos,
     last_down: Nanos,
+}
+
+impl Link {
+    pub(super) fn new(core: CoreId, far: Far, now: Nanos) -> Self {
+        let unread = VecDeque::new();
+        Link { core, far, paused: false, unread, last_up: now, last_down: now }
+    }
 }
 
 /// One core's place on the wires.
@@ -46,12 +63,20 @@ pub struct Network {
     /// The core the control core runs on: its own, or the first data core.
     control_on: CoreId,
     cores: RefCell<Vec<CoreSlot>>,
-    links: RefCell<BTreeMap<ConnId, Link>>,
+    pub(super) links: RefCell<BTreeMap<ConnId, Link>>,
     /// Arrival of the last message per pair of cores.
     last_message: RefCell<BTreeMap<(CoreId, CoreId), Nanos>>,
     next_conn: Cell<u64>,
     log: RefCell<Vec<String>>,
+    /// The wires to other nodes, and which of them this node is.
+    pub(super) internet: Option<(Rc<Internet>, usize)>,
+    node_id: Cell<Option<NodeId>>,
+    /// Who waits for a replica's own answer, by ticket.
+    pub(super) probes: RefCell<BTreeMap<u64, tokio::sync::oneshot::Sender<Answer>>>,
 }
+
+/// Tickets from here on are [`Network::probe`]'s: no node comes that far.
+pub(super) const PROBES: u64 = 1 << 63;
 
 impl Network {
     /// Wires for a node of `cores` data cores. Whether the control core has an executor of its
@@ -69,7 +94,34 @@ impl Network {
             last_message: RefCell::default(),
             next_conn: Cell::new(1),
             log: RefCell::default(),
+            internet: None,
+            node_id: Cell::new(None),
+            probes: RefCell::default(),
         })
+    }
+
+    /// The same for a node that others can reach as `host`.
+    pub fn among(
+        env: SimEnv,
+        rng: Rng,
+        cores: u16,
+        internet: &Rc<Internet>,
+        host: usize,
+    ) -> Rc<Self> {
+        let mut network = Network::new(env, rng, cores);
+        if let Some(network) = Rc::get_mut(&mut network) {
+            network.internet = Some((Rc::clone(internet), host));
+        }
+        network
+    }
+
+    /// The node these wires belong to, once its data folder said so.
+    pub fn node_id(&self) -> Option<NodeId> {
+        self.node_id.get()
+    }
+
+    pub(super) fn set_node_id(&self, id: NodeId) {
+        self.node_id.set(Some(id));
     }
 
     /// The node's environment without its cores: clock, tasks, randomness.
@@ -86,6 +138,10 @@ impl Network {
         self.log.borrow_mut().push(format!("{core}: {line}"));
     }
 
+    pub(super) fn new_conn(&self) -> ConnId {
+        ConnId(self.next_conn.replace(self.next_conn.get() + 1))
+    }
+
     fn below(&self, bound: u64) -> u64 {
         self.rng.borrow_mut().below(bound)
     }
@@ -96,7 +152,7 @@ impl Network {
         Duration::from_nanos(self.below(typical_micros * 2_000) * factor)
     }
 
-    fn node(&self, core: CoreId) -> Option<NodeCore<SimNodeEnv>> {
+    pub(super) fn node(&self, core: CoreId) -> Option<NodeCore<SimNodeEnv>> {
         self.cores.borrow().get(core.index())?.node.clone()
     }
 
@@ -136,6 +192,16 @@ impl Network {
     }
 
     pub(super) fn send_to_core(self: &Rc<Self>, from: CoreId, to: CoreId, message: CoreMessage) {
+        let message = match message {
+            CoreMessage::Control(ControlMessage::Answer { ticket, answer }) if ticket >= PROBES => {
+                if let Some(waiter) = self.probes.borrow_mut().remove(&ticket) {
+                    // The waiter may have given up.
+                    let _ = waiter.send(answer);
+                }
+                return;
+            }
+            message => message,
+        };
         let to = if to == CoreId(self.data_cores) { self.control_on } else { to };
         let delay = self.delay(3);
         let at = {
@@ -250,16 +316,9 @@ impl Network {
     pub(super) fn connect(self: &Rc<Self>, client: &Weak<Client>) -> Option<ConnId> {
         let core = CoreId(u16::try_from(self.below(u64::from(self.cores()))).unwrap_or(0));
         let node = self.node(core)?;
-        let conn = ConnId(self.next_conn.replace(self.next_conn.get() + 1));
+        let conn = self.new_conn();
         let now = self.env.now();
-        let link = Link {
-            core,
-            client: client.clone(),
-            paused: false,
-            unread: VecDeque::new(),
-            last_up: now,
-            last_down: now,
-        };
+        let link = Link::new(core, Far::Client(client.clone()), now);
         self.links.borrow_mut().insert(conn, link);
         node.connect(conn, Door::Clients);
         self.schedule_pump(core);
@@ -282,7 +341,7 @@ impl Network {
         }
     }
 
-    fn arrive_up(self: &Rc<Self>, conn: ConnId, chunk: Vec<u8>) {
+    pub(super) fn arrive_up(self: &Rc<Self>, conn: ConnId, chunk: Vec<u8>) {
         let reads = match self.links.borrow_mut().get_mut(&conn) {
             Some(link) if link.paused || !link.unread.is_empty() => {
                 link.unread.push_back(chunk);
@@ -297,12 +356,20 @@ impl Network {
     }
 
     fn send_down(self: &Rc<Self>, conn: ConnId, bytes: Vec<u8>) {
+        let pipe = match self.links.borrow().get(&conn) {
+            Some(Link { far: Far::Node(pipe), .. }) => Some(*pipe),
+            _ => None,
+        };
+        if let (Some(pipe), Some((internet, _))) = (pipe, &self.internet) {
+            return internet.send(pipe, bytes);
+        }
         for chunk in self.chunks(bytes) {
             let delay = self.delay(30);
             let (at, client) = match self.links.borrow_mut().get_mut(&conn) {
                 Some(link) => {
                     link.last_down = self.env.now().after(delay).max(link.last_down);
-                    (link.last_down, link.client.clone())
+                    let Far::Client(client) = &link.far else { return };
+                    (link.last_down, client.clone())
                 }
                 None => return,
             };
@@ -320,11 +387,17 @@ impl Network {
         if let Some(node) = self.node(link.core) {
             node.disconnect(conn);
         }
-        self.env.after(link.last_down.since(self.env.now()), move || {
-            if let Some(client) = link.client.upgrade() {
-                client.hung_up();
+        match (link.far, &self.internet) {
+            (Far::Client(client), _) => {
+                self.env.after(link.last_down.since(self.env.now()), move || {
+                    if let Some(client) = client.upgrade() {
+                        client.hung_up();
+                    }
+                });
             }
-        });
+            (Far::Node(pipe), Some((internet, _))) => internet.close(pipe),
+            (Far::Node(_), None) => {}
+        }
     }
 
     /// The client hangs up: what is still on the wire is lost in both directions.
@@ -337,19 +410,23 @@ impl Network {
     }
 
     fn chunks(&self, bytes: Vec<u8>) -> Vec<Vec<u8>> {
-        let mut rng = self.rng.borrow_mut();
-        if rng.below(3) > 0 {
-            return if bytes.is_empty() { Vec::new() } else { vec![bytes] };
-        }
-        let mut chunks = Vec::new();
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            let most = if rng.below(4) == 0 { 4 } else { 2_000 };
-            let at = (1 + rng.index(most)).min(rest.len());
-            let (chunk, after) = rest.split_at(at);
-            chunks.push(chunk.to_vec());
-            rest = after;
-        }
-        chunks
+        chunks(&mut self.rng.borrow_mut(), bytes)
     }
+}
+
+/// Bytes as they come out of a wire: in one piece or in several.
+pub(super) fn chunks(rng: &mut Rng, bytes: Vec<u8>) -> Vec<Vec<u8>> {
+    if rng.below(3) > 0 {
+        return if bytes.is_empty() { Vec::new() } else { vec![bytes] };
+    }
+    let mut chunks = Vec::new();
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        let most = if rng.below(4) == 0 { 4 } else { 2_000 };
+        let at = (1 + rng.index(most)).min(rest.len());
+        let (chunk, after) = rest.split_at(at);
+        chunks.push(chunk.to_vec());
+        rest = after;
+    }
+    chunks
 }

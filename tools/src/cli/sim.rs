@@ -1,0 +1,159 @@
+//! `coronet sim`: simulated clusters, seed by seed, until one fails or time is over.
+
+use std::io::Write;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::exit::{CliError, Exit};
+use crate::bench::process::cpu_micros;
+use crate::sim::cluster::{self, Report};
+
+/// Between two lines about progress.
+const PROGRESS: Duration = Duration::from_secs(10);
+/// Failed seeds after which looking for more is no use.
+const ENOUGH: usize = 20;
+
+/// What to simulate.
+#[derive(Debug, Args)]
+pub struct SimArgs {
+    /// Simulate this one.
+    #[arg(long, value_name = "N", conflicts_with = "seeds")]
+    pub seed: Option<u64>,
+    /// Simulate these, the last one not included. Without either: seeds from 0 on.
+    #[arg(long, value_name = "A..B", value_parser = range)]
+    pub seeds: Option<Range<u64>>,
+    /// Stop after so many minutes.
+    #[arg(long, value_name = "M")]
+    pub minutes: Option<f64>,
+    /// Nodes of every cluster, 1 to 7; drawn per seed when absent.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(1..=7))]
+    pub nodes: Option<u8>,
+    /// Plant a bug on purpose, to see the checkers find it.
+    #[arg(long, value_enum, hide = true)]
+    pub bug: Option<cluster::world::Bug>,
+    /// Print a line for every seed.
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+fn range(text: &str) -> Result<Range<u64>, String> {
+    let expected = || format!("{text:?} is no range such as 10..20");
+    let (from, to) = text.split_once("..").ok_or_else(expected)?;
+    let number = |text: &str| text.parse::<u64>().map_err(|_| expected());
+    Ok(number(from)?..number(to)?)
+}
+
+/// Sums over all seeds.
+#[derive(Default)]
+struct Totals {
+    seeds: u64,
+    failed: Vec<u64>,
+    simulated: Duration,
+    acknowledged: u64,
+    reads: u64,
+    faults: u64,
+    hash: u64,
+}
+
+impl Totals {
+    fn add(&mut self, report: &Report) {
+        self.seeds += 1;
+        self.simulated += report.simulated;
+        self.acknowledged += report.acknowledged;
+        self.reads += report.reads;
+        self.faults += report.faults;
+        let mut both = self.hash.to_le_bytes().to_vec();
+        both.extend_from_slice(&report.hash.to_le_bytes());
+        self.hash = xxhash_rust::xxh3::xxh3_64(&both);
+        if !report.violations.is_empty() {
+            self.failed.push(report.seed);
+        }
+    }
+
+    fn text(&self) -> String {
+        let hours = self.simulated.as_secs_f64() / 3600.0;
+        let cpu = cpu_micros(std::process::id()).unwrap_or(0).max(1) as f64 / 3.6e9;
+        format!(
+            "{} seeds, {hours:.2} h simulated at {:.0} h per CPU hour; {} writes acknowledged, {} \
+             reads, {} faults",
+            self.seeds,
+            hours / cpu,
+            self.acknowledged,
+            self.reads,
+            self.faults
+        )
+    }
+}
+
+/// Runs the seeds; ends with [`Exit::Data`] when one failed.
+pub fn run(args: &SimArgs) -> Result<Exit, CliError> {
+    let seeds = match (args.seed, &args.seeds) {
+        (Some(seed), _) => seed..seed.saturating_add(1),
+        (None, Some(seeds)) => seeds.clone(),
+        (None, None) => 0..u64::MAX,
+    };
+    let nodes = args.nodes.map(usize::from);
+    let options = cluster::Options { nodes, bug: args.bug };
+    let began = Instant::now();
+    let limit = args.minutes.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0));
+    let (mut totals, mut told) = (Totals::default(), began);
+    // A panic of a simulated node is a finding, told as one.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    for seed in seeds {
+        let report = cluster::run(seed, &options);
+        totals.add(&report);
+        tell(args, &report)?;
+        let over = limit.is_some_and(|limit| began.elapsed() >= limit);
+        if over || totals.failed.len() >= ENOUGH {
+            break;
+        }
+        if told.elapsed() >= PROGRESS {
+            told = Instant::now();
+            eprintln!("{}", totals.text());
+        }
+    }
+    std::panic::set_hook(hook);
+    let passed = totals.failed.is_empty();
+    let verdict = if passed { "passed".to_owned() } else { format!("FAILED {:?}", totals.failed) };
+    line(&format!("{verdict}: {}; trace {:016x}", totals.text(), totals.hash))?;
+    Ok(if passed { Exit::Ok } else { Exit::Data })
+}
+
+fn tell(args: &SimArgs, report: &Report) -> Result<(), CliError> {
+    let Report { seed, setting, hash, acknowledged, reads, faults, .. } = report;
+    if let Some(first) = report.violations.first() {
+        let nodes = args.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
+        let more = report.violations.len() - 1;
+        line(&format!(
+            "seed {seed} FAILED: {first} (and {more} more); coronet sim --seed {seed}{nodes}"
+        ))?;
+    }
+    if args.verbose || args.seed.is_some() {
+        let seconds = report.simulated.as_secs_f64();
+        line(&format!(
+            "seed {seed}: {setting}; {seconds:.1} s, {acknowledged} writes, {reads} reads, {faults} \
+             faults, trace {hash:016x}"
+        ))?;
+        report.violations.iter().try_for_each(|violation| line(&format!("  {violation}")))?;
+    }
+    Ok(())
+}
+
+fn line(text: &str) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").map_err(|e| CliError::local("writing to standard output", &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read() {
+        assert_eq!(range("10..20"), Ok(10..20));
+        assert!(range("10").is_err() && range("a..b").is_err());
+    }
+}

@@ -1,0 +1,67 @@
+//! A whole cluster in one deterministic world: nodes with disks, wires between them, faults,
+//! clients, and checkers of what the clients saw.
+//!
+//! One seed draws everything: how many nodes, what goes wrong and when, what the clients do. A
+//! run has four phases: chaos (faults and clients), heal (all faults end, all nodes run), quiesce
+//! (gossip, hints), check (see [`check`]). A failure is a line in [`Report::violations`].
+//!
+//! * [`world`]: hosts, their lives, what they are configured as.
+//! * [`nemesis`]: what goes wrong.
+//! * [`clients`]: operations over real frames.
+//! * [`history`]: what clients were told, and what an answer may therefore show.
+//! * [`check`]: what must hold in the end.
+
+pub mod check;
+pub mod clients;
+pub mod history;
+pub mod nemesis;
+pub mod reading;
+pub mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use world::World;
+
+/// What a run is asked to be; everything else is drawn from the seed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Nodes, 1 to 7; drawn when absent.
+    pub nodes: Option<usize>,
+    /// A bug to plant; see [`world::Bug`].
+    pub bug: Option<world::Bug>,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// What it drew: nodes, N, faults.
+    pub setting: String,
+    /// Hash over every event: the same seed gives the same.
+    pub hash: u64,
+    /// Virtual time simulated.
+    pub simulated: Duration,
+    /// Writes acknowledged.
+    pub acknowledged: u64,
+    /// Reads checked.
+    pub reads: u64,
+    /// Faults injected.
+    pub faults: u64,
+    /// What must not have happened, one line each.
+    pub violations: Vec<String>,
+}
+
+/// Runs a seed from its first event to its verdict.
+pub fn run(seed: u64, options: &Options) -> Report {
+    let mut world = World::new(seed, options);
+    let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let mut report = world.report();
+    if let Err(panic) = outcome {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        report.violations.push(format!("panic: {}", text.unwrap_or_default()));
+    }
+    report
+}

@@ -1,0 +1,338 @@
+//! Hosts, their lives, and the phases of a run.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use coronet_lsm::Options as EngineOptions;
+use coronet_lsm::env::{Env, TaskClass};
+use coronet_ring::coordinate::quorum::Mode;
+use coronet_server::config::ClusterSettings;
+use coronet_server::data_dir::Wanted;
+use coronet_sim::{Latency, Rng, Sim, SimEnv};
+
+use super::clients::{Clients, Directory};
+use super::history::{History, Style};
+use super::nemesis::Nemesis;
+use super::{Options, Report, check};
+use crate::sim::internet::{Internet, Weather};
+use crate::sim::{Membership, SimNode};
+
+/// Partitions of a simulated cluster.
+pub const PARTITIONS: u32 = 16;
+const DIR: &str = "/var/node";
+/// How long the nodes have to find each other before anything goes wrong.
+const FOUNDING: Duration = Duration::from_secs(3);
+/// How long the world is left alone before it is checked.
+const QUIET: Duration = Duration::from_secs(20);
+
+/// A bug planted on purpose: the checkers must find it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Bug {
+    /// Nodes keep their incarnation over restarts, whatever they lost.
+    OldIncarnation,
+}
+
+/// A node's slot: its process writes itself here once it has started.
+type Slot = Rc<RefCell<Option<Result<SimNode, String>>>>;
+
+/// One machine.
+pub struct Host {
+    /// Its environment in its current life.
+    pub env: SimEnv,
+    slot: Slot,
+    /// Whether a process runs or starts.
+    pub running: bool,
+    /// Whether it stands still.
+    pub paused: bool,
+    wanted: Wanted,
+    membership: Membership,
+}
+
+/// Everything there is in a run.
+pub struct World {
+    /// The executor, the clock, the disks.
+    pub sim: Sim,
+    /// The world's own choices.
+    pub rng: Rng,
+    /// The machines.
+    pub hosts: Vec<Host>,
+    /// The wires between them.
+    pub internet: Rc<Internet>,
+    /// The nodes that run, for clients.
+    pub directory: Directory,
+    /// What clients did.
+    pub history: Rc<RefCell<History>>,
+    /// The wires on a good day.
+    pub fair: Weather,
+    /// Lines nodes logged, of lives that ended too.
+    pub log: VecDeque<String>,
+    nemesis: Nemesis,
+    bug: Option<Bug>,
+    chaos: Duration,
+    clients: u64,
+}
+
+fn address(host: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, u8::try_from(host + 1).unwrap_or(u8::MAX)], 4721))
+}
+
+impl World {
+    /// The world of a seed, before its first event.
+    pub fn new(seed: u64, options: &Options) -> World {
+        let sim = Sim::new(seed);
+        let mut rng = sim.rng();
+        let drawn = [1, 3, 3, 3, 4, 5, 5, 7][rng.index(8)];
+        let nodes = options.nodes.unwrap_or(drawn).clamp(1, 7);
+        let replicas = [1, 2, 3, 3, 3, 3, 5][rng.index(7)];
+        let fair = Weather {
+            delay: [50, 300, 2_000][rng.index(3)],
+            late: 5_000,
+            late_factor: 20,
+            reset: 0,
+        };
+        let addresses: Vec<SocketAddr> = (0..nodes).map(address).collect();
+        let internet = Internet::new(sim.node_env("wires"), rng.fork(), &addresses, fair);
+        let mode = if rng.below(2) == 0 { Mode::Sloppy } else { Mode::Strict };
+        let engine = EngineOptions {
+            memtable_bytes: 16 << (10 + rng.below(4)),
+            max_key_bytes: (64 << 10) + 64,
+            max_value_bytes: 2 << 20,
+            ..EngineOptions::tiny()
+        };
+        let cores = u16::try_from(rng.range(1, 2)).unwrap_or(1);
+        let host = |at: usize| Host {
+            env: sim.node_env(&format!("node-{}", at + 1)),
+            slot: Slot::default(),
+            running: false,
+            paused: false,
+            wanted: Wanted {
+                cores,
+                partitions: PARTITIONS,
+                clustered: true,
+                engine: engine.clone(),
+            },
+            membership: Membership {
+                internet: Rc::clone(&internet),
+                host: at,
+                settings: ClusterSettings {
+                    nodes: addresses.clone(),
+                    replicas,
+                    rack: format!("rack-{at}"),
+                    mode,
+                    ..ClusterSettings::default()
+                },
+                peers: address(at),
+                same_incarnation: options.bug == Some(Bug::OldIncarnation),
+            },
+        };
+        let hosts: Vec<Host> = (0..nodes).map(host).collect();
+        let history = Rc::new(RefCell::new(History::default()));
+        let nemesis = Nemesis::draw(&mut rng, nodes);
+        let mut world = World {
+            directory: Rc::new(RefCell::new((0..nodes).map(|_| None).collect())),
+            chaos: Duration::from_secs(rng.range(5, 40)),
+            clients: rng.range(2, 6),
+            bug: options.bug,
+            log: VecDeque::new(),
+            sim,
+            rng,
+            hosts,
+            internet,
+            history,
+            fair,
+            nemesis,
+        };
+        world.add_keys();
+        world
+    }
+
+    fn add_keys(&mut self) {
+        let mut history = self.history.borrow_mut();
+        history.replicas = self.hosts[0].membership.settings.n();
+        for number in 0..self.rng.range(2, 12) {
+            let style = if self.rng.below(4) == 0 { Style::Replace } else { Style::Versions };
+            history.add_key(format!("sim/{number:02}").as_bytes(), style);
+        }
+    }
+
+    /// All phases.
+    pub fn run(&mut self) {
+        for host in 0..self.hosts.len() {
+            let env = self.hosts[host].env.clone();
+            self.sim.block_on(async move {
+                for (made, synced) in [("/var", "/")] {
+                    let created = env.create_dir_all(Path::new(made)).await;
+                    let created = created.and(env.sync_dir(Path::new(synced)).await);
+                    assert!(created.is_ok(), "a fresh disk refuses a folder");
+                }
+            });
+            self.start(host);
+        }
+        self.pass(FOUNDING);
+        let client_env = self.sim.node_env("clients");
+        let clients = Clients::new(client_env, self.rng.fork(), &self.directory, &self.history);
+        clients.start(self.clients);
+        let end = self.sim.elapsed() + self.chaos;
+        while self.sim.elapsed() < end {
+            let pause = self.nemesis.pause(&mut self.rng);
+            self.pass(pause);
+            let mut nemesis = self.nemesis.clone();
+            nemesis.strike(self);
+            self.nemesis = nemesis;
+        }
+        self.heal();
+        clients.stop();
+        self.pass(QUIET);
+        if !clients.ended() {
+            self.pass(QUIET * 3); // all their patience
+        }
+        if !clients.ended() {
+            self.history.borrow_mut().violation(b"", "liveness: a client waits for ever");
+        }
+        check::check(self);
+    }
+
+    /// Lets time pass; starts and ends of processes are noted.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.sim.elapsed() + time;
+        loop {
+            let left = end.saturating_sub(self.sim.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            self.sim.run_for(left.min(Duration::from_millis(20)));
+            self.note_starts();
+            let due = self.nemesis.due(self.sim.elapsed());
+            due.into_iter().for_each(|recovery| recovery.apply(self));
+        }
+    }
+
+    /// Nodes that have started can be found by clients.
+    fn note_starts(&mut self) {
+        for (at, host) in self.hosts.iter().enumerate() {
+            let mut directory = self.directory.borrow_mut();
+            if directory[at].is_some() {
+                continue;
+            }
+            match &*host.slot.borrow() {
+                Some(Ok(node)) => directory[at] = Some(Rc::clone(node.network())),
+                Some(Err(error)) if host.running => {
+                    let what = format!("node {} does not start: {error}", at + 1);
+                    let mut history = self.history.borrow_mut();
+                    if !history.violations.iter().any(|line| line.contains(&what)) {
+                        history.violation(b"", &what);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Starts a host's process.
+    pub fn start(&mut self, at: usize) {
+        let rng = self.rng.fork();
+        let host = &mut self.hosts[at];
+        if host.running {
+            return;
+        }
+        host.running = true;
+        let (env, slot) = (host.env.clone(), Rc::clone(&host.slot));
+        let (wanted, membership) = (host.wanted.clone(), host.membership.clone());
+        host.env.spawn(TaskClass::Foreground, async move {
+            let started =
+                SimNode::start_member(env, rng, Path::new(DIR), wanted, &membership).await;
+            *slot.borrow_mut() = Some(started.map_err(|error| error.to_string()));
+        });
+    }
+
+    /// Ends a host's process: killed, or with the power.
+    pub fn end(&mut self, at: usize, power: bool) {
+        if !self.hosts[at].running {
+            return;
+        }
+        self.resume(at);
+        self.history.borrow_mut().died = true;
+        self.internet.down(at, !power);
+        let network = self.directory.borrow_mut()[at].take();
+        let host = &mut self.hosts[at];
+        host.running = false;
+        let old = host.env.clone();
+        host.env = if power { self.sim.crash(&old) } else { self.sim.kill(&old) };
+        let node = host.slot.borrow_mut().take();
+        drop(node);
+        if let Some(network) = network {
+            network.break_off();
+            let name = host.env.name().to_owned();
+            self.log.extend(network.log_lines().into_iter().map(|line| format!("{name} {line}")));
+        }
+        let excess = self.log.len().saturating_sub(2_000);
+        self.log.drain(..excess);
+    }
+
+    /// Stops a host's process for a while.
+    pub fn pause(&mut self, at: usize) {
+        self.hosts[at].paused = true;
+        self.sim.pause(&self.hosts[at].env);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&mut self, at: usize) {
+        if std::mem::replace(&mut self.hosts[at].paused, false) {
+            self.sim.resume(&self.hosts[at].env);
+            self.internet.release();
+        }
+    }
+
+    /// Ends all faults.
+    fn heal(&mut self) {
+        self.nemesis.rest();
+        self.internet.heal(self.fair);
+        for at in 0..self.hosts.len() {
+            self.resume(at);
+            self.hosts[at].env.disk().set_latency(Latency::default());
+            self.start(at);
+        }
+    }
+
+    /// What came of the run so far.
+    pub fn report(&self) -> Report {
+        let history = self.history.borrow();
+        let settings = &self.hosts[0].membership.settings;
+        Report {
+            seed: self.sim.seed(),
+            setting: format!(
+                "{} nodes, N={}, {:?}, {} clients, {} s of {}{}",
+                self.hosts.len(),
+                settings.n(),
+                settings.mode,
+                self.clients,
+                self.chaos.as_secs(),
+                self.nemesis,
+                self.bug.map(|bug| format!(", bug {bug:?}")).unwrap_or_default(),
+            ),
+            hash: self.sim.trace_hash(),
+            simulated: self.sim.elapsed(),
+            acknowledged: history.acknowledged,
+            reads: history.reads,
+            faults: self.nemesis.struck(),
+            violations: history.violations.clone(),
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Nodes and clients hold their networks, which hold them.
+        for network in self.directory.borrow().iter().flatten() {
+            network.break_off();
+        }
+        for host in &self.hosts {
+            let node = host.slot.borrow_mut().take();
+            drop(node);
+        }
+    }
+}
