@@ -1,7 +1,9 @@
 //! Flushing: a frozen memtable becomes one table of level 0.
 //!
 //! Owns the flush task. A flush waits until the memtable's last entry is committed, so that
-//! tables never hold what readers may not see, and writes only the newest version of a key:
+//! tables never hold what readers may not see, and its table counts only once the log is on the
+//! device up to that entry: otherwise a power failure could leave one keyspace's part of the
+//! history and take another's from before. It writes only the newest version of a key:
 //! readers that need an older one hold the memtable itself.
 
 use crate::engine::{FloorChange, Frozen, Shared};
@@ -66,8 +68,12 @@ impl<E: Env> Shared<E> {
 
     async fn flush_one(&self, frozen: &Frozen) -> Result<()> {
         self.log.committed(frozen.last).await?;
+        self.log.want_sync(frozen.last);
         let id = self.versions.allocate();
-        let written = self.write_table(id, &frozen.table).await;
+        let written = match self.write_table(id, &frozen.table).await {
+            Ok(table) => self.log.synced(frozen.last).await.map(|()| table),
+            failed => failed,
+        };
         let table = match written {
             Ok(table) => table,
             Err(error) => {

@@ -34,7 +34,7 @@ mod write;
 
 pub use cache::{BlockCache, CacheStats};
 pub use compaction::{CompactionPolicy, FifoPolicy, LevelShape, TreePolicy};
-pub use engine::{CompactionFilter, Engine, FilterDecision, Keyspace};
+pub use engine::{Checkpoint, CompactionFilter, Engine, FilterDecision, Keyspace};
 pub use error::{Error, Result};
 pub use keyspace::{KeyspaceId, KeyspaceOptions};
 pub use memtable::{Memtable, Pos};

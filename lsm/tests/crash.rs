@@ -13,8 +13,9 @@ use coronet_lsm::{Engine, Options};
 use coronet_sim::{Faults, Rng, Sim, SimEnv, for_each_seed};
 
 use crash_support::model::{End, Model};
+use crash_support::visitor::VISITOR;
 use crash_support::workload::Workload;
-use crash_support::{DIR, options, prepare, scan_all};
+use crash_support::{DIR, create_keyspaces, options, prepare, scan_now, scan_one};
 
 /// One seed's world.
 struct World {
@@ -25,21 +26,27 @@ struct World {
     model: Rc<RefCell<Model>>,
     /// Honest faults are switched on while the workload runs.
     faulty: bool,
+    /// Several keyspaces, and entries that expire.
+    wide: bool,
 }
 
 impl World {
-    fn new(seed: u64, faulty: bool) -> Self {
+    fn new(seed: u64, faulty: bool, wide: bool) -> Self {
         let sim = Sim::new(seed);
         let env = sim.node_env("node");
         let mut rng = sim.rng();
         let options = options(&mut rng);
         sim.block_on(prepare(&env));
-        World { sim, env, rng, options, model: Rc::default(), faulty }
+        World { sim, env, rng, options, model: Rc::default(), faulty, wide }
     }
 
     fn open(&self) -> Engine<SimEnv> {
         let open = Engine::open(self.env.clone(), Path::new(DIR), self.options.clone());
-        self.sim.block_on(open).expect("open on a healthy disk")
+        let engine = self.sim.block_on(open).expect("open on a healthy disk");
+        if self.wide {
+            self.sim.block_on(create_keyspaces(&engine));
+        }
+        engine
     }
 
     fn end(&mut self, end: End) {
@@ -68,7 +75,7 @@ impl World {
     /// One life: load, end, recovery, checks.
     fn live(&mut self) {
         let engine = self.open();
-        let workload = Workload::new(&self.env, engine, &self.model, self.rng.fork());
+        let workload = Workload::with(&self.env, engine, &self.model, self.rng.fork(), self.wide);
         if self.faulty {
             workload.read_errors_allowed.set(true);
             self.env.disk().set_faults(Faults::honest(&mut self.rng));
@@ -95,19 +102,31 @@ impl World {
         self.check(end);
     }
 
+    fn check_visitor(&self, engine: &Engine<SimEnv>) {
+        let found = engine.keyspace(VISITOR).ok();
+        let found = found.map(|keyspace| self.sim.block_on(scan_one(&keyspace)).expect("scan"));
+        self.model.borrow_mut().visitor.recovered(found.as_ref());
+    }
+
     fn check(&mut self, end: End) {
         let engine = self.open();
-        let (contents, same) = self.sim.block_on(async {
-            let contents = scan_all(&engine).await.expect("scan");
-            let mut same = true;
-            for (key, value) in &contents {
-                same &= engine.get(key).await.expect("get").as_ref() == Some(value);
-            }
-            (contents, same)
-        });
-        assert!(same, "scan and gets differ");
+        let (now, contents) = self.sim.block_on(scan_now(&self.env, &engine));
+        let contents = contents.expect("scan");
+        if self.wide {
+            self.check_visitor(&engine);
+        } else {
+            // With expiries the answers of another moment may differ.
+            let same = self.sim.block_on(async {
+                let mut same = true;
+                for (key, value) in &contents {
+                    same &= engine.get(key).await.expect("get").as_ref() == Some(value);
+                }
+                same
+            });
+            assert!(same, "scan and gets differ");
+        }
         self.sim.note(contents.len() as u64, engine.last_seq().0);
-        self.model.borrow_mut().recovered(contents, end);
+        self.model.borrow_mut().recovered(&contents, end, now);
         if self.rng.below(2) == 0 {
             self.sim.block_on(engine.close()).expect("close");
         }
@@ -119,7 +138,11 @@ impl World {
 }
 
 fn run(seed: u64, faulty: bool) -> u64 {
-    let mut world = World::new(seed, faulty);
+    run_with(seed, faulty, false)
+}
+
+fn run_with(seed: u64, faulty: bool, wide: bool) -> u64 {
+    let mut world = World::new(seed, faulty, wide);
     for _ in 0..world.rng.range(2, 4) {
         world.live();
     }
@@ -137,6 +160,20 @@ fn acknowledged_writes_survive_crashes() {
 fn acknowledged_writes_survive_crashes_on_a_failing_disk() {
     for_each_seed(1000..1100, |seed| {
         run(seed, true);
+    });
+}
+
+#[test]
+fn keyspaces_and_expiries_survive_crashes() {
+    for_each_seed(3000..3150, |seed| {
+        run_with(seed, false, true);
+    });
+}
+
+#[test]
+fn keyspaces_and_expiries_survive_crashes_on_a_failing_disk() {
+    for_each_seed(4000..4100, |seed| {
+        run_with(seed, true, true);
     });
 }
 

@@ -14,7 +14,7 @@ use coronet_sim::{Faults, Sim, SimEnv, for_each_seed};
 
 use crash_support::model::{Contents, End, Model};
 use crash_support::workload::Workload;
-use crash_support::{DIR, options, prepare, scan_all};
+use crash_support::{DIR, options, prepare, scan_all, scan_now};
 
 async fn open(env: &SimEnv, options: &coronet_lsm::Options) -> Engine<SimEnv> {
     Engine::open(env.clone(), Path::new(DIR), options.clone()).await.expect("open")
@@ -63,11 +63,12 @@ fn after_a_failed_log_sync_nothing_is_acknowledged() {
         sim.block_on(engine.get(b"key/00001")).expect("reads go on");
         drop((engine, workload));
         let env = sim.crash(&env);
-        let mut contents =
-            sim.block_on(async { scan_all(&open(&env, &options).await).await.unwrap() });
+        let engine = sim.block_on(open(&env, &options));
+        let (now, contents) = sim.block_on(scan_now(&env, &engine));
+        let mut contents = contents.unwrap();
         // The write made here beside the model may or may not have reached the device.
         contents.remove(&b"x"[..]);
-        model.borrow_mut().recovered(contents, End::Power);
+        model.borrow_mut().recovered(&contents, End::Power, now);
     });
 }
 

@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use coronet_lsm::{Durability, Engine, Options, WriteBatch};
+use coronet_lsm::{Durability, Engine, Millis, Options, WriteBatch};
 use coronet_sim::{DiskImage, Rng, Sim, SimEnv};
 
-use crash_support::model::{Contents, Model};
+use crash_support::model::{Contents, Model, Stored};
 use crash_support::workload::value;
 use crash_support::{DIR, prepare, scan_all};
 
@@ -34,7 +34,8 @@ async fn fill(env: &SimEnv, model: &mut Model, close: bool) {
             None => batch.delete(&key),
         }
         let commit = engine.write(&batch, Durability::Durable).unwrap();
-        let at = model.wrote(vec![(key, kept)], Durability::Durable, commit.seq());
+        let op = (key, kept.map(Stored::for_ever));
+        let at = model.wrote(vec![op], Durability::Durable, commit.seq());
         model.answered(at, commit.await);
         match number {
             20 | 40 | 60 => engine.flush().await.unwrap(),
@@ -90,7 +91,7 @@ impl Damaged<'_> {
             // must still be a prefix.
             outcome.torn += 1;
             if let Ok(found) = self.sim.block_on(scan_all(&engine)) {
-                let prefix = self.model.find_prefix(&found, 0, self.model.len());
+                let prefix = self.model.find_prefix(&found, 0, self.model.len(), Millis(0));
                 assert!(prefix.is_some(), "{place}: torn tail left no prefix of the history");
             }
             return;
@@ -122,7 +123,7 @@ fn flip_everything(close: bool) -> Vec<(PathBuf, Outcome)> {
     sim.block_on(fill(&env, &mut model, close));
     sim.run_for(Duration::from_millis(200));
     let env = sim.kill(&env);
-    let right = model.state(model.len());
+    let right = model.contents(model.len(), Millis(0));
     let mut damaged = Damaged { sim: &sim, image: env.disk().image(), env, model: &model, right };
     let mut outcomes = Vec::new();
     for path in damaged.env.disk().files() {

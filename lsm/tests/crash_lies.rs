@@ -18,7 +18,7 @@ use coronet_sim::{Faults, Latency, Sim, SimEnv, for_each_seed};
 
 use crash_support::model::{End, Model};
 use crash_support::workload::Workload;
-use crash_support::{DIR, options, prepare, scan_all};
+use crash_support::{DIR, now, options, prepare, scan_now};
 
 /// What happened over all seeds, so that the test proves that it tests something.
 #[derive(Debug, Default)]
@@ -56,23 +56,22 @@ impl World<'_> {
         let required = self.model.borrow().required(end);
         let keys = self.model.borrow().keys();
         for key in keys {
-            match self.sim.block_on(engine.get(&key)) {
+            let (now, found) =
+                self.sim.block_on(async { (now(&self.env), engine.get(&key).await) });
+            match found {
                 Ok(value) => {
-                    self.model.borrow_mut().check_get(&key, value.as_deref(), required);
+                    self.model.borrow_mut().check_get(&key, value.as_deref(), required, now);
                     add(&self.coverage.right, 1);
                 }
                 Err(Error::Corruption { .. }) => add(&self.coverage.reported, 1),
                 Err(other) => panic!("{other}"),
             }
         }
-        match self.sim.block_on(scan_all(&engine)) {
+        let (now, contents) = self.sim.block_on(scan_now(&self.env, &engine));
+        match contents {
             Ok(contents) => {
-                assert!(
-                    self.model
-                        .borrow()
-                        .find_prefix(&contents, required, self.model.borrow().len())
-                        .is_some()
-                );
+                let model = self.model.borrow();
+                model.check_scan(&contents, required, model.len(), now);
             }
             Err(error) => assert!(matches!(error, Error::Corruption { .. }), "{error}"),
         }

@@ -289,3 +289,29 @@ fn a_change_of_cores_keeps_keyspaces() {
         assert_eq!(engine.keyspaces().await[1], (A, options));
     });
 }
+
+#[test]
+fn a_flush_of_one_keyspace_does_not_tear_a_batch_apart() {
+    for seed in 20..30 {
+        let sim = Sim::new(seed);
+        let env = sim.node_env("a");
+        let options = Options { sync_interval: Duration::from_secs(60), ..Options::tiny() };
+        sim.block_on(async {
+            let engine = open(&env, options.clone()).await;
+            let a = engine.create_keyspace(A, own()).await.unwrap();
+            let mut batch = WriteBatch::new();
+            batch.put(b"k", b"default");
+            batch.in_keyspace(A).put(b"k", b"in a");
+            engine.write(&batch, Durability::Buffered).unwrap().await.unwrap();
+            a.flush().await.unwrap();
+        });
+        // Nothing asked for a sync but the flush.
+        let env = sim.crash(&env);
+        sim.block_on(async {
+            let engine = open(&env, options.clone()).await;
+            let a = engine.keyspace(A).unwrap();
+            assert_eq!(a.get(b"k").await.unwrap(), Some(b"in a".to_vec()));
+            assert_eq!(engine.get(b"k").await.unwrap(), Some(b"default".to_vec()));
+        });
+    }
+}

@@ -5,16 +5,19 @@
 //! * [`keyspaces`]: creating, altering and dropping them, and the handle to one.
 //! * [`memory`]: active and frozen memtables.
 //! * [`open`]: creation and recovery.
+//! * [`checkpoint`]: a copy of one moment.
 //!
 //! Writing goes through `log` and `memory`, reading through `read`, the background work lives in
 //! `flush` and `compaction`.
 
+mod checkpoint;
 mod core;
 mod keyspaces;
 mod memory;
 mod open;
 mod shared;
 
+pub use checkpoint::Checkpoint;
 pub(crate) use core::{Core, FloorChange};
 pub use keyspaces::Keyspace;
 pub(crate) use memory::{Frozen, Memory};
@@ -192,15 +195,18 @@ impl<E: Env> Engine<E> {
     pub async fn flush(&self) -> Result<()> {
         self.shared.readable()?;
         // All of them stop growing at one moment, then their flushes run side by side.
-        let flushes =
-            self.core.all_trees().into_iter().map(|tree| async move { tree.flush().await });
+        let flushes = self.core.all_trees().into_iter().map(|tree| async move {
+            let flushed = tree.flush().await;
+            unless_dropped(&tree, flushed)
+        });
         futures_util::future::try_join_all(flushes).await.map(drop)
     }
 
     /// Compacts until no level of any keyspace owes anything.
     pub async fn compact(&self) -> Result<()> {
         for tree in self.core.all_trees() {
-            tree.compact().await?;
+            let compacted = tree.compact().await;
+            unless_dropped(&tree, compacted)?;
         }
         self.shared.readable()
     }
@@ -240,7 +246,8 @@ impl<E: Env> Engine<E> {
     pub async fn accept_loss(&self) -> Result<()> {
         self.shared.readable()?;
         for tree in self.core.all_trees() {
-            tree.accept_loss().await?;
+            let accepted = tree.accept_loss().await;
+            unless_dropped(&tree, accepted)?;
         }
         Ok(())
     }
@@ -259,6 +266,13 @@ impl<E: Env> Engine<E> {
     pub fn visible_seq(&self) -> Seq {
         self.core.log.visible()
     }
+}
+
+/// What a keyspace's outcome means for the engine as a whole: one that was dropped meanwhile had
+/// nothing left to do.
+fn unless_dropped<E: Env>(tree: &Shared<E>, outcome: Result<()>) -> Result<()> {
+    let dropped = tree.closing.get() && !tree.core.closing.get();
+    if dropped { Ok(()) } else { outcome }
 }
 
 /// Puts the records of a checked batch, the first of which has `first`, into their memtables.

@@ -3,6 +3,7 @@
 
 use super::Throttle;
 use super::format::BATCH_HEADER;
+use super::pin::{Pins, Tail};
 use super::replay::Replayed;
 use super::segments::{Full, MAX_SPARE, Segment, WANTED_SPARE, prepare};
 use super::writer::Writer;
@@ -49,13 +50,14 @@ pub(super) struct State<F> {
     pub sealed: VecDeque<Group>,
     pub pending_bytes: usize,
     pub buffers: Vec<AlignedBuf>,
-    pub active_generation: Option<u64>,
+    pub active: Option<Tail<F>>,
     /// Bytes that still fit the active segment.
     pub active_room: u64,
     pub next_generation: u64,
     pub next_id: u64,
     pub full: Vec<Full<F>>,
     pub spare: Vec<Segment<F>>,
+    pub pins: Pins,
     pub failed: Option<Error>,
     pub disk_full: bool,
     pub closing: bool,
@@ -72,12 +74,13 @@ impl<F> State<F> {
             sealed: VecDeque::new(),
             pending_bytes: 0,
             buffers: Vec::new(),
-            active_generation: None,
+            active: None,
             active_room: 0,
             next_generation: replayed.next_generation,
             next_id: replayed.next_id,
             full: replayed.full,
             spare: replayed.spare,
+            pins: Pins::default(),
             failed: None,
             disk_full: false,
             closing: false,
@@ -98,6 +101,10 @@ pub(super) struct Inner<E: Env> {
     pub stats: Rc<Counters>,
     pub state: RefCell<State<E::File>>,
     pub visible: Cell<Seq>,
+    /// Everything up to here is on the device.
+    pub synced: Cell<Seq>,
+    /// Somebody waits until everything up to here is.
+    pub sync_wanted: Cell<Seq>,
     /// Work for the writer.
     pub wake: Signal,
     /// A batch committed, or the log failed or stopped.
@@ -108,7 +115,7 @@ pub(super) struct Inner<E: Env> {
 
 /// Handle to the log.
 pub struct Log<E: Env> {
-    inner: Rc<Inner<E>>,
+    pub(super) inner: Rc<Inner<E>>,
 }
 
 impl<E: Env> Clone for Log<E> {
@@ -138,6 +145,8 @@ impl<E: Env> Log<E> {
             stats: stats.clone(),
             state: RefCell::new(State::new(replayed, last)),
             visible: Cell::new(last),
+            synced: Cell::new(last),
+            sync_wanted: Cell::new(last),
             wake: Signal::default(),
             committed: Signal::default(),
             segments: Signal::default(),
@@ -221,18 +230,40 @@ impl<E: Env> Log<E> {
         }
     }
 
+    /// Asks for an early sync of everything up to `seq`, which is committed.
+    pub fn want_sync(&self, seq: Seq) {
+        let inner = &*self.inner;
+        inner.sync_wanted.set(inner.sync_wanted.get().max(seq));
+        inner.wake.notify();
+    }
+
+    /// Waits until everything up to `seq` is on the device; fails when that can no longer happen.
+    pub async fn synced(&self, seq: Seq) -> Result<()> {
+        self.want_sync(seq);
+        loop {
+            let epoch = self.inner.committed.epoch();
+            if self.inner.synced.get() >= seq {
+                return Ok(());
+            }
+            self.alive()?;
+            self.inner.committed.changed(epoch).await;
+        }
+    }
+
     /// The lowest generation that a restart needs once everything up to `flushed` is in tables.
     pub fn floor_after(&self, flushed: Seq) -> u64 {
         let state = self.inner.state.borrow();
         let needed =
             state.full.iter().filter(|full| full.last > flushed).map(|full| full.generation);
-        needed.chain(state.active_generation).min().unwrap_or(state.next_generation)
+        let active = state.active.as_ref().map(|active| active.generation);
+        needed.chain(active).min().unwrap_or(state.next_generation)
     }
 
     /// Gives segments below generation `floor`, which the manifest no longer needs, back: some
-    /// as spares, the paths of the others for removal.
+    /// as spares, the paths of the others for removal. While the log is pinned nothing is.
     pub fn release(&self, floor: u64) -> Vec<PathBuf> {
         let mut state = self.inner.state.borrow_mut();
+        let Some(floor) = state.pins.release(floor) else { return Vec::new() };
         let mut removable = Vec::new();
         let full = std::mem::take(&mut state.full);
         for full in full {
@@ -270,7 +301,7 @@ impl<E: Env> Log<E> {
     /// Number of segments that hold data.
     pub fn segments_in_use(&self) -> usize {
         let state = self.inner.state.borrow();
-        state.full.len() + usize::from(state.active_generation.is_some())
+        state.full.len() + usize::from(state.active.is_some())
     }
 
     /// Refuses further writes, commits and syncs what is pending, stops the tasks.
@@ -450,14 +481,16 @@ impl<E: Env> Inner<E> {
         self.pacer.observe(micros, now);
     }
 
-    /// Counts a written batch, sets its price in time, keeps its buffer.
-    pub fn after_write(&self, len: u64, buf: AlignedBuf, room: u64) {
+    /// Counts a written batch, after which the active segment has so many bytes and so much
+    /// room; sets its price in time, keeps its buffer.
+    pub fn after_write(&self, len: u64, buf: AlignedBuf, written: u64, room: u64) {
         self.stats.update(|stats| {
             stats.log_batches += 1;
             stats.log_bytes += len;
         });
         let mut state = self.state.borrow_mut();
         state.active_room = room;
+        state.active.iter_mut().for_each(|active| active.written = written);
         state.not_before = self.env.now().after(self.throttle.pause_after(buf.len()));
         if state.buffers.len() < SPARE_BUFFERS && buf.capacity() <= 2 * GROUP_BYTES {
             state.buffers.push(buf);

@@ -4,6 +4,7 @@
 //! * [`segments`]: files: which are spare, active, full; preparing and recycling them.
 //! * [`handle`]: the log as its users see it; batches gather here.
 //! * [`writer`]: the task that writes them: group commit.
+//! * [`pin`]: what a checkpoint copies.
 //! * [`throttle`]: how fast it may go.
 //! * [`replay`]: what a restart reads back.
 //!
@@ -12,11 +13,14 @@
 
 pub(crate) mod format;
 mod handle;
+mod pin;
 mod replay;
 mod segments;
 pub(crate) mod throttle;
 mod writer;
 
 pub(crate) use handle::Log;
+pub(crate) use pin::Pinned;
 pub(crate) use replay::replay;
+pub(crate) use segments::{segment_id, segment_path};
 pub(crate) use throttle::Throttle;

@@ -65,7 +65,7 @@ pub async fn replay<E: Env>(
         check_order(&segment, &header, floor + at as u64, before.as_ref())?;
         let mut reader = Reader::new(&segment, at + 1 == count);
         let end = reader.replay(env, &header, flushed, stats, &mut apply).await?;
-        let last = end.last;
+        let (last, written) = (end.last, end.offset);
         if reader.is_last {
             reader.write_again(env, end.synced_to, end.offset).await?;
         }
@@ -77,7 +77,8 @@ pub async fn replay<E: Env>(
         // of the log, and the next segment must follow this one.
         replayed.last = last;
         replayed.next_generation = header.generation + 1;
-        replayed.full.push(Full { segment, generation: header.generation, last });
+        let generation = header.generation;
+        replayed.full.push(Full { segment, generation, last, end: written });
     }
     Ok(replayed)
 }

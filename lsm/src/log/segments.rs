@@ -46,6 +46,8 @@ pub struct Full<F> {
     pub generation: u64,
     /// Its newest entry.
     pub last: Seq,
+    /// Where its batches end.
+    pub end: u64,
 }
 
 /// The segment that is written.
@@ -85,7 +87,8 @@ impl<F: File> Active<F> {
 
     /// The segment as one that waits for its memtables to be flushed.
     pub fn into_full(self) -> Full<F> {
-        Full { generation: self.header.generation, last: self.last, segment: self.segment }
+        let Active { segment, header, offset, last, .. } = self;
+        Full { segment, generation: header.generation, last, end: offset }
     }
 }
 

@@ -7,6 +7,7 @@
 
 use super::format::{BATCH_HEADER, BatchHeader, SegmentHeader};
 use super::handle::{Group, Inner};
+use super::pin::Tail;
 use super::segments::{Active, Segment};
 use crate::env::{Env, File, Nanos, PAGE};
 use crate::signal::log_failed;
@@ -74,7 +75,8 @@ impl<E: Env> Writer<E> {
         let sync_in = self
             .unsynced_since
             .map(|since| inner.options.sync_interval.saturating_sub(now.since(since)));
-        if sync_in == Some(Duration::ZERO) {
+        let wanted = inner.sync_wanted.get() > inner.synced.get();
+        if sync_in == Some(Duration::ZERO) || (wanted && sync_in.is_some()) {
             return Step::Sync;
         }
         let Some(first) = state.sealed.front().or(state.open.as_ref()).map(|group| group.first)
@@ -130,7 +132,7 @@ impl<E: Env> Writer<E> {
         written.map_err(|e| Error::io("write", &active.segment.path, &e))?;
         active.offset += len;
         active.last = last;
-        inner.after_write(len, buf, active.segment.len - active.offset);
+        inner.after_write(len, buf, active.offset, active.segment.len - active.offset);
         self.unsynced_since.get_or_insert_with(|| inner.env.now());
         if durable { self.sync().await } else { Ok(()) }
     }
@@ -165,7 +167,7 @@ impl<E: Env> Writer<E> {
             state.full.extend(used.map(Active::into_full));
             let generation = state.next_generation;
             state.next_generation += 1;
-            state.active_generation = Some(generation);
+            state.active = Some(Tail::of(&spare, generation));
             SegmentHeader { uid: inner.env.random(), generation, before: self.before }
         };
         inner.segments.notify();
@@ -211,6 +213,8 @@ impl<E: Env> Writer<E> {
             .await
             .map_err(|e| Error::io("sync", &active.segment.path, &e))?;
         active.synced_to = active.offset;
+        self.inner.synced.set(active.last);
+        self.inner.committed.notify();
         self.inner.stats.update(|stats| stats.log_syncs += 1);
         Ok(())
     }

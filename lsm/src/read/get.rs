@@ -8,8 +8,12 @@ use crate::env::{Env, Nanos};
 use crate::table::{Hit, Lookup};
 use crate::version::{LiveTable, Version};
 use crate::{Millis, Result, Seq, key_hash};
-use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use std::rc::Rc;
+
+/// Reads of one [`Shared::multi_get`] that wait for the disk at the same time: enough to keep a
+/// device busy, and a bound on the memory that one call can take for blocks.
+const READS_AT_ONCE: usize = 64;
 
 /// Result of a read that never waits.
 #[derive(Debug)]
@@ -79,7 +83,7 @@ impl<E: Env> Shared<E> {
         }
     }
 
-    /// Newest values at `at`, of one moment.
+    /// Newest values at `at`, of one moment. Keys in the same block wait for one read of it.
     pub async fn multi_get(&self, keys: &[Vec<u8>], at: Seq) -> Result<Vec<Option<Vec<u8>>>> {
         let now = self.core.now();
         let mut values = vec![None; keys.len()];
@@ -94,9 +98,13 @@ impl<E: Env> Shared<E> {
             return Ok(values);
         }
         let (version, started) = (self.versions.current(), self.env.now());
-        let reads = missing.iter().map(|n| self.get_from_tables(&version, &keys[*n], at, now));
-        for (n, value) in missing.iter().zip(try_join_all(reads).await?) {
-            values[*n] = value;
+        let reads = missing.into_iter().map(|n| {
+            let read = self.get_from_tables(&version, &keys[n], at, now);
+            async move { read.await.map(|value| (n, value)) }
+        });
+        let mut reads = stream::iter(reads).buffer_unordered(READS_AT_ONCE);
+        while let Some((n, value)) = reads.try_next().await? {
+            values[n] = value;
         }
         self.waited(started);
         Ok(values)

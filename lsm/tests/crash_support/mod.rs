@@ -3,14 +3,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
 
 pub mod model;
+pub mod visitor;
 pub mod workload;
 
 use std::path::Path;
 use std::time::Duration;
 
 use coronet_lsm::env::Env;
-use coronet_lsm::{Codec, CompactionPolicy, Engine, Options, ScanRange};
+use coronet_lsm::{
+    Codec, CompactionPolicy, Engine, Keyspace, KeyspaceId, KeyspaceOptions, Millis, Options, Scan,
+    ScanRange,
+};
 use coronet_sim::{Rng, SimEnv};
+use futures_util::future::join_all;
 
 use model::Contents;
 
@@ -54,9 +59,68 @@ pub fn policy(rng: &mut Rng) -> CompactionPolicy {
         .level0(2 + rng.below(3) as u32)
 }
 
-/// Everything a scan yields, checked to be in order.
+/// The keyspaces of a workload that has more than one; the last gives its entries an expiry.
+pub const KEYSPACES: [KeyspaceId; 3] = [KeyspaceId::DEFAULT, KeyspaceId(5), KeyspaceId(8)];
+/// How long entries of the last one live.
+pub const DEFAULT_TTL: Duration = Duration::from_millis(40);
+
+/// A key as the model calls it: keys of the default keyspace by themselves, others behind their
+/// keyspace.
+pub fn name(keyspace: KeyspaceId, key: &[u8]) -> Vec<u8> {
+    match keyspace {
+        KeyspaceId::DEFAULT => key.to_vec(),
+        KeyspaceId(id) => [format!("keyspace {id}:").as_bytes(), key].concat(),
+    }
+}
+
+/// Creates the keyspaces that are not there.
+pub async fn create_keyspaces(engine: &Engine<SimEnv>) {
+    for id in KEYSPACES {
+        let default_ttl = (id == KEYSPACES[2]).then_some(DEFAULT_TTL);
+        if engine.keyspace(id).is_err() {
+            let options = KeyspaceOptions { default_ttl, ..KeyspaceOptions::default() };
+            engine.create_keyspace(id, options).await.unwrap();
+        }
+    }
+}
+
+/// The time as the engine sees it.
+pub fn now(env: &SimEnv) -> Millis {
+    Millis(env.wall_micros() / 1000)
+}
+
+/// Like [`scan_all`], with the time of the moment.
+pub async fn scan_now(
+    env: &SimEnv,
+    engine: &Engine<SimEnv>,
+) -> (Millis, coronet_lsm::Result<Contents>) {
+    (now(env), scan_all(engine).await)
+}
+
+/// Everything that scans of all keyspaces yield, of one moment: that of the first poll.
 pub async fn scan_all(engine: &Engine<SimEnv>) -> coronet_lsm::Result<Contents> {
-    let mut scan = engine.scan(ScanRange::default()).await?;
+    let keyspaces = KEYSPACES.iter().filter_map(|id| engine.keyspace(*id).ok());
+    let keyspaces: Vec<_> = keyspaces.collect();
+    if keyspaces.is_empty() {
+        // Closed, as this says.
+        engine.scan(ScanRange::default()).await?;
+    }
+    // A scan takes its view when it is polled for the first time; these are, one after the other.
+    let scans = join_all(keyspaces.iter().map(|keyspace| keyspace.scan(ScanRange::default())));
+    let mut found = Contents::new();
+    for (keyspace, scan) in keyspaces.iter().zip(scans.await) {
+        let entries = read_to_end(scan?).await?;
+        found.extend(entries.into_iter().map(|(key, value)| (name(keyspace.id(), &key), value)));
+    }
+    Ok(found)
+}
+
+/// Everything that a scan of a keyspace yields, checked to be in order.
+pub async fn scan_one(keyspace: &Keyspace<SimEnv>) -> coronet_lsm::Result<Contents> {
+    read_to_end(keyspace.scan(ScanRange::default()).await?).await
+}
+
+async fn read_to_end(mut scan: Scan<SimEnv>) -> coronet_lsm::Result<Contents> {
     let mut found = Contents::new();
     while let Some((key, value)) = scan.next().await? {
         assert!(

@@ -6,10 +6,36 @@
 
 use std::collections::BTreeMap;
 
-use coronet_lsm::{Durability, Error, Seq};
+use super::visitor::Visitor;
+use coronet_lsm::{Durability, Error, Millis, Seq};
 
-/// Keys and values.
+/// Names of keys (see `super::name`) and the values that a reader sees.
 pub type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// What is stored under names, whether or not its time is over.
+type State = BTreeMap<Vec<u8>, Stored>;
+
+/// A value and when it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    pub value: Vec<u8>,
+    pub until: Millis,
+}
+
+impl Stored {
+    /// A value that stays.
+    pub fn for_ever(value: Vec<u8>) -> Self {
+        Stored { value, until: Millis(u64::MAX) }
+    }
+}
+
+/// What a reader sees at `now`.
+fn visible(stored: Option<&Stored>, now: Millis) -> Option<&[u8]> {
+    stored.filter(|stored| stored.until > now).map(|stored| &*stored.value)
+}
+
+/// A write: a name, and a value or a delete.
+pub type Op = (Vec<u8>, Option<Stored>);
 
 /// What ended a life of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +51,7 @@ pub enum End {
 /// One write batch.
 pub struct Batch {
     /// Puts (`Some`) and deletes, in order.
-    pub ops: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pub ops: Vec<Op>,
     durability: Durability,
     acked: bool,
     seen: bool,
@@ -34,22 +60,19 @@ pub struct Batch {
 /// The history of one life on top of what the previous one left.
 #[derive(Default)]
 pub struct Model {
-    base: Contents,
+    base: State,
     history: Vec<Batch>,
     first_failed: Option<usize>,
     newest_seq: Seq,
     /// Batches of all lives: makes every value unique.
     pub total: u64,
+    /// The keyspace that comes and goes.
+    pub visitor: Visitor,
 }
 
 impl Model {
     /// A batch entered the log; returns its place in this life's history.
-    pub fn wrote(
-        &mut self,
-        ops: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-        durability: Durability,
-        seq: Seq,
-    ) -> usize {
+    pub fn wrote(&mut self, ops: Vec<Op>, durability: Durability, seq: Seq) -> usize {
         assert!(seq > self.newest_seq, "{seq:?} given out after {:?}", self.newest_seq);
         self.newest_seq = seq;
         self.total += 1;
@@ -103,21 +126,22 @@ impl Model {
         self.history.iter().rposition(must).map_or(0, |at| at + 1)
     }
 
-    /// Checks one point read that started when `committed` batches were committed, and notes
-    /// what it showed.
-    pub fn check_get(&mut self, key: &[u8], value: Option<&[u8]>, committed: usize) {
+    /// Checks one point read that started at `now`, when `committed` batches were committed, and
+    /// notes what it showed.
+    pub fn check_get(&mut self, key: &[u8], value: Option<&[u8]>, committed: usize, now: Millis) {
         let before = self.history[..committed].iter().rev().flat_map(|b| b.ops.iter().rev());
         let oldest = before
             .filter(|(written, _)| written == key)
-            .map(|(_, value)| value.clone())
+            .map(|(_, stored)| stored.as_ref())
             .next()
-            .unwrap_or_else(|| self.base.get(key).cloned());
+            .unwrap_or_else(|| self.base.get(key));
+        let oldest = visible(oldest, now).map(<[u8]>::to_vec);
         if oldest.as_deref() == value {
             return;
         }
         let shown = self.history[committed..].iter_mut().find(|batch| {
             let last = batch.ops.iter().rev().find(|(written, _)| written == key);
-            last.is_some_and(|(_, written)| written.as_deref() == value)
+            last.is_some_and(|(_, stored)| visible(stored.as_ref(), now) == value)
         });
         match shown {
             // A missing value may be any of several deletes, so it proves none of them visible.
@@ -131,27 +155,33 @@ impl Model {
         }
     }
 
-    /// Checks a whole scan whose view was taken when between `from` and `to` batches were
-    /// visible.
-    pub fn check_scan(&self, contents: &Contents, from: usize, to: usize) {
-        if self.find_prefix(contents, from, to).is_none() {
-            panic!("scan shows no prefix in {from}..={to}: {}", self.differences(contents, from));
+    /// Checks a whole scan whose view was taken at `now`, when between `from` and `to` batches
+    /// were visible.
+    pub fn check_scan(&self, contents: &Contents, from: usize, to: usize, now: Millis) {
+        if self.find_prefix(contents, from, to, now).is_none() {
+            panic!(
+                "scan shows no prefix in {from}..={to}: {}",
+                self.differences(contents, from, now)
+            );
         }
     }
 
-    /// The next life found `contents`: checks them and starts a new history on top.
-    pub fn recovered(&mut self, contents: Contents, end: End) {
+    /// The next life found `contents` at `now`: checks them and starts a new history on top.
+    pub fn recovered(&mut self, contents: &Contents, end: End, now: Millis) {
         let from = self.required(end);
         let to = self.history.len();
-        if self.find_prefix(&contents, from, to).is_none() {
+        let Some(upto) = self.find_prefix(contents, from, to, now) else {
             panic!(
                 "after {end:?} {} entries are no prefix of {from}..={to} writes ({} acked): {}",
                 contents.len(),
                 self.acked(),
-                self.differences(&contents, from)
+                self.differences(contents, from, now)
             );
-        }
-        self.base = contents;
+        };
+        // Another prefix may look the same now, but then it does so for ever: values are unique,
+        // and what has expired stays so.
+        self.base = self.state(upto);
+        self.base.retain(|_, stored| stored.until > now);
         self.history.clear();
         self.first_failed = None;
     }
@@ -165,45 +195,49 @@ impl Model {
         keys
     }
 
-    /// The state after the first `upto` batches.
-    pub fn state(&self, upto: usize) -> Contents {
+    /// What a reader sees at `now` after the first `upto` batches.
+    pub fn contents(&self, upto: usize, now: Millis) -> Contents {
+        let shown = |(key, stored)| Some((key, visible(Some(&stored), now)?.to_vec()));
+        self.state(upto).into_iter().filter_map(shown).collect()
+    }
+
+    fn state(&self, upto: usize) -> State {
         let mut state = self.base.clone();
-        for batch in &self.history[..upto] {
-            for (key, value) in &batch.ops {
-                match value {
-                    Some(value) => state.insert(key.clone(), value.clone()),
-                    None => state.remove(key),
-                };
-            }
+        for (key, stored) in self.history[..upto].iter().flat_map(|batch| &batch.ops) {
+            apply(&mut state, key, stored);
         }
         state
     }
 
-    /// The shortest prefix within `from..=to` batches that gives `contents`.
-    pub fn find_prefix(&self, contents: &Contents, from: usize, to: usize) -> Option<usize> {
+    /// The shortest prefix within `from..=to` batches that gives `contents` at `now`.
+    pub fn find_prefix(
+        &self,
+        contents: &Contents,
+        from: usize,
+        to: usize,
+        now: Millis,
+    ) -> Option<usize> {
         let mut state = self.state(from);
-        let mut wrong =
-            state.iter().filter(|(key, value)| contents.get(*key) != Some(*value)).count()
-                + contents.keys().filter(|key| !state.contains_key(*key)).count();
+        let differs = |state: &State, key: &Vec<u8>| {
+            visible(state.get(key), now) != contents.get(key).map(Vec::as_slice)
+        };
+        let mut wrong = state.keys().filter(|key| differs(&state, key)).count()
+            + contents.keys().filter(|key| !state.contains_key(*key)).count();
         for upto in from..=to {
             if wrong == 0 {
                 return Some(upto);
             }
-            for (key, value) in self.history.get(upto).into_iter().flat_map(|batch| &batch.ops) {
-                let expected = contents.get(key);
-                wrong -= usize::from(state.get(key) != expected);
-                match value {
-                    Some(value) => state.insert(key.clone(), value.clone()),
-                    None => state.remove(key),
-                };
-                wrong += usize::from(state.get(key) != expected);
+            for (key, stored) in self.history.get(upto).into_iter().flat_map(|batch| &batch.ops) {
+                wrong -= usize::from(differs(&state, key));
+                apply(&mut state, key, stored);
+                wrong += usize::from(differs(&state, key));
             }
         }
         None
     }
 
-    fn differences(&self, contents: &Contents, from: usize) -> String {
-        let state = self.state(from);
+    fn differences(&self, contents: &Contents, from: usize, now: Millis) -> String {
+        let state = self.contents(from, now);
         let mut keys: Vec<&Vec<u8>> = state.keys().chain(contents.keys()).collect();
         keys.sort();
         keys.dedup();
@@ -222,6 +256,13 @@ impl Model {
         }
         text
     }
+}
+
+fn apply(state: &mut State, key: &[u8], stored: &Option<Stored>) {
+    match stored {
+        Some(stored) => state.insert(key.to_vec(), stored.clone()),
+        None => state.remove(key),
+    };
 }
 
 /// A value by its first bytes: its number (see `workload::value`) and its length.

@@ -5,11 +5,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use coronet_lsm::env::{Env, TaskClass};
-use coronet_lsm::{Durability, Engine, Error, WriteBatch};
+use coronet_lsm::{
+    Durability, Engine, Error, Keyspace, KeyspaceId, KeyspaceOptions, Millis, WriteBatch,
+};
 use coronet_sim::{Rng, SimEnv};
 
-use super::model::Model;
-use super::{policy, scan_all};
+use super::model::{Model, Stored};
+use super::visitor::VISITOR;
+use super::{DEFAULT_TTL, KEYSPACES, name, now, policy, scan_all, scan_one};
 
 /// One life of an engine under load.
 pub struct Workload {
@@ -18,6 +21,8 @@ pub struct Workload {
     model: Rc<RefCell<Model>>,
     rng: RefCell<Rng>,
     keys: u64,
+    /// Writes to several keyspaces, with expiries.
+    pub wide: bool,
     stop: Cell<bool>,
     running: Cell<usize>,
     unanswered: Cell<usize>,
@@ -37,12 +42,23 @@ pub fn value(number: u64, op: usize, len: usize) -> Vec<u8> {
 }
 
 impl Workload {
-    /// A workload over `keys` different keys.
+    /// A workload of the default keyspace alone, without expiries.
     pub fn new(
         env: &SimEnv,
         engine: Engine<SimEnv>,
         model: &Rc<RefCell<Model>>,
+        rng: Rng,
+    ) -> Rc<Self> {
+        Self::with(env, engine, model, rng, false)
+    }
+
+    /// A workload; a wide one needs all of `super::KEYSPACES`.
+    pub fn with(
+        env: &SimEnv,
+        engine: Engine<SimEnv>,
+        model: &Rc<RefCell<Model>>,
         mut rng: Rng,
+        wide: bool,
     ) -> Rc<Self> {
         let keys = rng.range(5, 200);
         Rc::new(Workload {
@@ -51,6 +67,7 @@ impl Workload {
             model: Rc::clone(model),
             rng: RefCell::new(rng),
             keys,
+            wide,
             stop: Cell::new(false),
             running: Cell::new(0),
             unanswered: Cell::new(0),
@@ -66,6 +83,9 @@ impl Workload {
         }
         self.spawn(|this| async move { this.read_until_stopped().await });
         self.spawn(|this| async move { this.maintain_until_stopped().await });
+        if self.wide {
+            self.spawn(|this| async move { this.come_and_go_until_stopped().await });
+        }
     }
 
     /// Ends the tasks after what they are at.
@@ -87,6 +107,10 @@ impl Workload {
 
     fn below(&self, bound: u64) -> u64 {
         self.rng.borrow_mut().below(bound)
+    }
+
+    fn keyspace(&self) -> KeyspaceId {
+        if self.wide { KEYSPACES[self.below(3) as usize] } else { KeyspaceId::DEFAULT }
     }
 
     fn key(&self) -> Vec<u8> {
@@ -137,16 +161,28 @@ impl Workload {
         let mut ops = Vec::new();
         let count = if self.below(4) == 0 { 1 + self.below(12) } else { 1 };
         for op in 0..count as usize {
-            let key = self.key();
+            let (keyspace, key) = (self.keyspace(), self.key());
+            let name = name(keyspace, &key);
+            batch.in_keyspace(keyspace);
             if self.below(5) == 0 {
                 batch.delete(&key);
-                ops.push((key, None));
-            } else {
-                let max = if self.below(8) == 0 { 6000 } else { 300 };
-                let value = value(number, op, self.below(max) as usize);
-                batch.put(&key, &value);
-                ops.push((key, Some(value)));
+                ops.push((name, None));
+                continue;
             }
+            let max = if self.below(8) == 0 { 6000 } else { 300 };
+            let value = value(number, op, self.below(max) as usize);
+            let now = now(&self.env);
+            let mut until = Millis(u64::MAX);
+            if self.wide && self.below(3) == 0 {
+                until = Millis(now.0 + self.below(60));
+                batch.put_until(&key, &value, until);
+            } else {
+                if keyspace == KEYSPACES[2] {
+                    until = Millis(now.0 + DEFAULT_TTL.as_millis() as u64);
+                }
+                batch.put(&key, &value);
+            }
+            ops.push((name, Some(Stored { value, until })));
         }
         let durability =
             if self.below(2) == 0 { Durability::Durable } else { Durability::Buffered };
@@ -175,22 +211,29 @@ impl Workload {
     }
 
     async fn read_one(&self) {
-        let key = self.key();
-        let committed = self.model.borrow().committed();
-        match self.engine.get(&key).await {
-            Ok(value) => self.model.borrow_mut().check_get(&key, value.as_deref(), committed),
+        let (keyspace, key) = (self.keyspace(), self.key());
+        let (committed, now) = (self.model.borrow().committed(), now(&self.env));
+        let handle = self.engine.keyspace(keyspace).expect("the keyspace stays");
+        match handle.get(&key).await {
+            Ok(value) => {
+                let name = name(keyspace, &key);
+                self.model.borrow_mut().check_get(&name, value.as_deref(), committed, now);
+            }
             Err(error) => self.accept_read_error(&error),
         }
     }
 
     async fn read_many(&self) {
+        let keyspace = self.keyspace();
         let keys: Vec<Vec<u8>> = (0..8).map(|_| self.key()).collect();
-        let committed = self.model.borrow().committed();
-        match self.engine.multi_get(&keys).await {
+        let (committed, now) = (self.model.borrow().committed(), now(&self.env));
+        let handle = self.engine.keyspace(keyspace).expect("the keyspace stays");
+        match handle.multi_get(&keys).await {
             Ok(values) => {
                 assert_eq!(values.len(), keys.len());
                 for (key, value) in keys.iter().zip(values) {
-                    self.model.borrow_mut().check_get(key, value.as_deref(), committed);
+                    let name = name(keyspace, key);
+                    self.model.borrow_mut().check_get(&name, value.as_deref(), committed, now);
                 }
             }
             Err(error) => self.accept_read_error(&error),
@@ -198,13 +241,13 @@ impl Workload {
     }
 
     async fn read_scan(&self) {
-        // The view is taken somewhere between the call and its first entry; batches that enter
-        // the log meanwhile may be in it.
-        let from = self.model.borrow().committed();
+        // Batches that enter the log while the view is read may not be in it; they are no prefix
+        // that fits either.
+        let (from, now) = (self.model.borrow().committed(), now(&self.env));
         match scan_all(&self.engine).await {
             Ok(contents) => {
                 let model = self.model.borrow();
-                model.check_scan(&contents, from, model.len());
+                model.check_scan(&contents, from, model.len(), now);
             }
             Err(error) => self.accept_read_error(&error),
         }
@@ -220,11 +263,67 @@ impl Workload {
                     self.engine.set_policy(policy).await
                 }
                 1 | 2 => self.engine.compact().await,
+                3 if self.wide => self.alter().await,
                 _ => self.engine.flush().await,
             };
             if let Err(error) = done {
                 self.accept_read_error(&error);
             }
         }
+    }
+
+    /// Gives a keyspace other sizes.
+    async fn alter(&self) -> coronet_lsm::Result<()> {
+        let options = KeyspaceOptions {
+            memtable_percent: Some(20 + self.below(80) as u32),
+            block_bytes: Some(1 << (9 + self.below(4))),
+            ..KeyspaceOptions::default()
+        };
+        self.engine.alter_keyspace(KEYSPACES[1], options).await
+    }
+
+    /// Creates, fills, checks and drops a keyspace, again and again. Every life of the keyspace
+    /// has a number, and its entries carry it.
+    async fn come_and_go_until_stopped(self: Rc<Self>) {
+        while !self.stop.get() {
+            self.pause(20_000).await;
+            let done = match self.engine.keyspace(VISITOR) {
+                Ok(_) if self.below(2) == 0 => {
+                    self.model.borrow_mut().visitor.leaves();
+                    let dropped = self.engine.drop_keyspace(VISITOR).await;
+                    dropped.map(|()| self.model.borrow_mut().visitor.left())
+                }
+                Ok(keyspace) => self.visit(&keyspace).await,
+                Err(_) => {
+                    self.model.borrow_mut().visitor.comes();
+                    let options = KeyspaceOptions::default();
+                    match self.engine.create_keyspace(VISITOR, options).await {
+                        // A drop failed before.
+                        Err(Error::Keyspace { .. }) => Ok(()),
+                        created => created.map(|_| self.model.borrow_mut().visitor.came()),
+                    }
+                }
+            };
+            if let Err(error) = done {
+                self.accept_read_error(&error);
+            }
+        }
+    }
+
+    async fn visit(&self, keyspace: &Keyspace<SimEnv>) -> coronet_lsm::Result<()> {
+        for _ in 0..self.below(6) {
+            let key = self.key();
+            let life = self.model.borrow().visitor.life();
+            let commit = match keyspace.put(&key, life.as_bytes()) {
+                Err(Error::Busy { .. }) => break,
+                written => written?,
+            };
+            if commit.await.is_ok() {
+                self.model.borrow_mut().visitor.wrote(key);
+            }
+        }
+        let found = scan_one(keyspace).await?;
+        self.model.borrow().visitor.check(Some(&found));
+        Ok(())
     }
 }

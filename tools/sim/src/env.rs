@@ -283,7 +283,11 @@ impl SimFile {
 impl File for SimFile {
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<AlignedBuf> {
         self.check_alignment(offset, len);
+        if !self.handle.env.is_alive() {
+            return Err(crashed());
+        }
         let handle = Rc::clone(&self.handle);
+        handle.env.node.disk.begin_read();
         self.handle
             .env
             .io(Op::Read, move |disk| disk.read(handle.ino, &handle.path, offset, len))

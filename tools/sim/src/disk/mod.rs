@@ -32,6 +32,8 @@ pub struct DiskStats {
     pub reads: u64,
     /// Bytes read.
     pub read_bytes: u64,
+    /// Most reads that were under way at one moment since [`Disk::watch_reads`].
+    pub most_reads_at_once: u64,
     /// Completed writes.
     pub writes: u64,
     /// Bytes written.
@@ -73,6 +75,8 @@ struct State {
     faults: Faults,
     latency: Latency,
     stats: DiskStats,
+    /// Reads under way.
+    reading: u64,
     notes: Vec<(Tag, u64, u64)>,
 }
 
@@ -163,6 +167,7 @@ impl Disk {
                 faults: Faults::none(),
                 latency: Latency::default(),
                 stats: DiskStats::default(),
+                reading: 0,
                 notes: Vec::new(),
             }),
         }
@@ -186,6 +191,12 @@ impl Disk {
     /// Counters since the creation of the disk.
     pub fn stats(&self) -> DiskStats {
         self.state.borrow().stats
+    }
+
+    /// Forgets how many reads were under way at one moment in the past.
+    pub fn watch_reads(&self) {
+        let state = &mut *self.state.borrow_mut();
+        state.stats.most_reads_at_once = state.reading;
     }
 
     /// Bytes that files with a name or a handle occupy.
@@ -282,6 +293,12 @@ impl Disk {
         Ok(())
     }
 
+    pub(crate) fn begin_read(&self) {
+        let state = &mut *self.state.borrow_mut();
+        state.reading += 1;
+        state.stats.most_reads_at_once = state.stats.most_reads_at_once.max(state.reading);
+    }
+
     pub(crate) fn read(
         &self,
         ino: u64,
@@ -290,6 +307,7 @@ impl Disk {
         len: usize,
     ) -> io::Result<AlignedBuf> {
         let mut state = self.state.borrow_mut();
+        state.reading -= 1;
         if state.fault(path, |faults| faults.read_error, 1) {
             return Err(injected("read", path));
         }
@@ -414,6 +432,7 @@ impl Disk {
     /// The power is gone: un-synced changes and writes under way survive in part.
     pub(crate) fn power_failure(&self) {
         let state = &mut *self.state.borrow_mut();
+        state.reading = 0;
         for (_, write) in std::mem::take(&mut state.inflight) {
             state.inode(write.ino).write(to_usize(write.offset), &write.buf);
         }
@@ -427,6 +446,7 @@ impl Disk {
     /// The process is gone, the system is not: writes under way end complete, partial or absent.
     pub(crate) fn process_killed(&self) {
         let state = &mut *self.state.borrow_mut();
+        state.reading = 0;
         for (_, write) in std::mem::take(&mut state.inflight) {
             let sectors = write.buf.len() / SECTOR;
             let written = match state.rng.below(3) {
