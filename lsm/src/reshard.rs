@@ -72,6 +72,9 @@ pub async fn link_into<E: Env>(
         }
     }
     check_disjoint(&edit.added, dest)?;
+    // A new run is numbered by its table and has to be newer than every run taken over, of which
+    // there can be more than tables: those without keys in the range stay behind.
+    next_table = edit.added.iter().map(|meta| meta.run + 1).fold(next_table, u64::max);
     let last_seq = Seq(last.0 + SEQ_GAP);
     edit.flushed = keyspaces.keys().map(|id| (*id, last_seq)).collect();
     edit.defined = keyspaces.into_iter().collect();

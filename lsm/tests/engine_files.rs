@@ -242,3 +242,39 @@ fn linking_refuses_a_source_that_was_not_flushed() {
         other => panic!("{other:?}"),
     }
 }
+
+/// Many runs of which few have keys in the range: the next flush must still be the newest run.
+#[test]
+fn what_is_written_after_a_change_of_cores_is_newer_than_all_runs_taken_over() {
+    let (sim, env) = folder(44);
+    let source = core_dir(1, 0);
+    let dest = core_dir(2, 0);
+    // Two runs with the key, then three without any key of the range.
+    let options = Options { compaction: "tiered(fanout=20)".parse().unwrap(), ..Options::tiny() };
+    let flushed = |path: PathBuf, rounds: Vec<Vec<(&'static [u8], &'static [u8])>>| {
+        let (env, options) = (env.clone(), options.clone());
+        async move {
+            let engine = Engine::open(env.clone(), &path, options).await.unwrap();
+            for round in rounds {
+                for (key, value) in round {
+                    put(&env, &engine, key, value).await;
+                }
+                engine.flush().await.unwrap();
+            }
+            let found = engine.get(b"b").await.unwrap();
+            engine.close().await.unwrap();
+            found
+        }
+    };
+    let old = vec![
+        vec![(&b"y"[..], &b"1"[..])],
+        vec![(&b"z"[..], &b"1"[..])],
+        vec![(&b"y"[..], &b"2"[..])],
+        vec![(&b"b"[..], &b"old"[..]), (&b"z"[..], &b"2"[..])],
+    ];
+    sim.block_on(flushed(source.clone(), old));
+    let range = ScanRange { start: b"a".to_vec(), end: Some(b"c".to_vec()) };
+    sim.block_on(link_into(&env, &[source], &dest, &range, &options)).unwrap();
+    let found = sim.block_on(flushed(dest, vec![vec![(&b"b"[..], &b"new"[..])]]));
+    assert_eq!(found.as_deref(), Some(&b"new"[..]));
+}
