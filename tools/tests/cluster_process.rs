@@ -5,6 +5,8 @@
 #[path = "support/cluster.rs"]
 mod cluster;
 mod support;
+#[path = "support/wires.rs"]
+mod wires;
 
 use std::collections::BTreeSet;
 

@@ -21,6 +21,9 @@ pub struct ClusterSettings {
     /// `cluster.nodes`: peer addresses of all founding nodes, this one's included, the same on
     /// each of them. Empty: the node is on its own.
     pub nodes: Vec<SocketAddr>,
+    /// `cluster.address`: where the other nodes reach this one, when that is not where it
+    /// listens for them (ports are forwarded). As it stands in `cluster.nodes`.
+    pub address: Option<SocketAddr>,
     /// `cluster.replicas`: N, the replicas of a key.
     pub replicas: u8,
     /// `cluster.rack`: what this node shares its fate with.
@@ -38,6 +41,7 @@ impl Default for ClusterSettings {
         ClusterSettings {
             name: "coronet".to_owned(),
             nodes: Vec::new(),
+            address: None,
             replicas: 3,
             rack: "default".to_owned(),
             mode: Mode::Sloppy,
@@ -74,10 +78,16 @@ impl ClusterSettings {
 
     /// Checks what only the whole can tell.
     pub(super) fn check(&self, config: &Config) -> Result<(), ConfigError> {
-        if self.is_clustered() && !self.nodes.contains(&config.peers) {
-            return Err(ConfigError::NotInCluster { peers: config.peers });
+        let peers = self.reached_at(config);
+        if self.is_clustered() && !self.nodes.contains(&peers) {
+            return Err(ConfigError::NotInCluster { peers });
         }
         Ok(())
+    }
+
+    /// The address that other nodes dial.
+    pub fn reached_at(&self, config: &Config) -> SocketAddr {
+        self.address.unwrap_or(config.peers)
     }
 }
 
@@ -128,6 +138,18 @@ mod tests {
         assert_eq!(nodes(&array).unwrap(), text);
         assert!(nodes(&Value::Integer(1)).is_err());
         assert!(nodes(&Value::String("nowhere".to_owned())).is_err());
+    }
+
+    #[test]
+    fn a_node_behind_forwarded_ports_stands_in_the_list_by_the_address_it_is_reached_at() {
+        let (here, outside): (SocketAddr, SocketAddr) =
+            (([127, 0, 0, 1], 4721).into(), ([10, 0, 0, 1], 7000).into());
+        let mut config = Config { peers: here, ..Config::default() };
+        config.cluster.nodes = vec![outside];
+        let refused = config.cluster.check(&config).unwrap_err();
+        assert_eq!(refused, ConfigError::NotInCluster { peers: here });
+        config.cluster.address = Some(outside);
+        assert_eq!(config.cluster.check(&config), Ok(()));
     }
 
     #[test]

@@ -68,11 +68,11 @@ pub enum ConfigError {
     },
     /// The node is not among the nodes of its cluster.
     #[error(
-        "cluster.nodes does not name this node; add {peers} (listen.peers), the same list on all \
-         nodes"
+        "cluster.nodes does not name this node; add {peers} (cluster.address, or listen.peers \
+         without it), the same list on all nodes"
     )]
     NotInCluster {
-        /// Where this node listens for the others.
+        /// Where the others reach this node.
         peers: SocketAddr,
     },
 }

@@ -25,6 +25,7 @@ const SETTINGS: &[(&str, Setter)] = &[
     ("cores.control", |c, v| put(&mut c.control_core, control_core(v))),
     ("cluster.name", |c, v| put(&mut c.cluster.name, text(v).map(str::to_owned))),
     ("cluster.nodes", |c, v| put(&mut c.cluster.nodes, cluster::nodes(v))),
+    ("cluster.address", |c, v| put(&mut c.cluster.address, address(v).map(Some))),
     ("cluster.replicas", |c, v| put(&mut c.cluster.replicas, count(v, 1, 7).map(|n| n as u8))),
     ("cluster.rack", |c, v| put(&mut c.cluster.rack, text(v).map(str::to_owned))),
     ("cluster.quorum", |c, v| put(&mut c.cluster.mode, cluster::mode(v))),

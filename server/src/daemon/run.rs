@@ -178,7 +178,7 @@ fn cluster_config(
         incarnation: identity.incarnation,
         standing: Standing::Up,
         client_address: clients.to_string(),
-        peer_address: config.peers.to_string(),
+        peer_address: settings.reached_at(config).to_string(),
         rack: settings.rack.clone(),
         weight: 1,
         cores: identity.cores,

@@ -1,4 +1,5 @@
-//! Several real nodes that form a cluster on loopback.
+//! Several real nodes that form a cluster on loopback. Used by process tests as a module.
+#![allow(dead_code)]
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use coronet_net::{Quorum, QuorumMode};
 use tempfile::TempDir;
 
 use super::support::{Server, free_addresses};
+use super::wires::Wires;
 
 /// How long something that the cluster does by itself may take. Generous: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -18,32 +20,52 @@ pub struct Cluster {
     dir: TempDir,
     peers: Vec<String>,
     replicas: u8,
+    /// What nodes dial each other through, where the network can be cut.
+    pub wires: Option<Wires>,
     pub nodes: Vec<Option<Server>>,
 }
 
 impl Cluster {
     /// Starts `N` nodes and waits until they have met.
     pub fn start<const N: usize>(replicas: u8) -> Cluster {
+        Cluster::launch_all(replicas, free_addresses::<N>().to_vec(), None)
+    }
+
+    /// The same on a network that can be cut.
+    pub fn start_on_wires<const N: usize>(replicas: u8) -> Cluster {
         let peers = free_addresses::<N>().to_vec();
+        let wires = Wires::to(&peers);
+        let cluster = Cluster::launch_all(replicas, peers, Some(wires));
+        let node = |index| cluster.client(index).get(b"who").expect("an answer").info.node;
+        if let Some(wires) = &cluster.wires {
+            wires.name((0..N).map(node));
+        }
+        cluster
+    }
+
+    fn launch_all(replicas: u8, peers: Vec<String>, wires: Option<Wires>) -> Cluster {
         let dir = tempfile::tempdir().expect("folder");
-        let mut cluster = Cluster { dir, peers, replicas, nodes: Vec::new() };
-        for index in 0..N {
+        let count = peers.len();
+        let mut cluster = Cluster { dir, peers, replicas, wires, nodes: Vec::new() };
+        for index in 0..count {
             let node = cluster.launch(index);
             cluster.nodes.push(Some(node));
         }
-        for index in 0..N {
+        for index in 0..count {
             cluster.wait_until_met(index);
         }
         cluster
     }
 
     fn launch(&self, index: usize) -> Server {
-        let nodes = self.peers.join(",");
+        let dialed = self.wires.as_ref().map_or(&self.peers[..], Wires::addresses);
+        let nodes = dialed.join(",");
         let (replicas, rack) = (self.replicas.to_string(), format!("rack-{index}"));
         Server::start_with(
             &self.folder(index),
             &[
                 ("CORONET_LISTEN_PEERS", &self.peers[index]),
+                ("CORONET_CLUSTER_ADDRESS", &dialed[index]),
                 ("CORONET_CLUSTER_NODES", &nodes),
                 ("CORONET_CLUSTER_REPLICAS", &replicas),
                 ("CORONET_CLUSTER_RACK", &rack),
