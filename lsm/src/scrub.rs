@@ -113,7 +113,10 @@ impl<E: Env> Shared<E> {
     pub async fn accept_loss(&self) -> Result<()> {
         self.readable()?;
         let retry = async |error| self.retry_manifest(&self.compaction_health, error).await;
-        self.versions.mark(Vec::new(), self.log.last(), retry).await
+        self.versions.mark(Vec::new(), self.log.last(), retry).await?;
+        // What was lost must not come back from the cache and go again.
+        self.forget_rows();
+        Ok(())
     }
 
     fn live(&self, wanted: impl Fn(&LiveTable<E>) -> bool) -> Option<Rc<LiveTable<E>>> {

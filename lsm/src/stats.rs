@@ -121,6 +121,8 @@ stats! {
     gets,
     /// Point reads answered without I/O.
     gets_cached,
+    /// Point reads answered from the cache's rows.
+    gets_from_rows,
     /// Tables a point read skipped because of their filter.
     filter_skips,
     /// Tables a point read had to look into.
@@ -131,8 +133,10 @@ stats! {
     cache_hits,
     /// Blocks read from disk.
     cache_misses,
-    /// Bytes held by the block cache, now.
+    /// Bytes held by the cache, blocks and rows, now.
     cache_bytes,
+    /// Bytes of these held by rows, now.
+    cache_row_bytes,
     /// Complete passes of the scrub over all tables.
     scrub_passes,
     /// Tables the scrub has checked.

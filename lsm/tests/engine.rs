@@ -37,6 +37,51 @@ fn a_committed_write_is_read_by_every_kind_of_read() {
     });
 }
 
+/// Rows of the cache hold the newest version, and must give way to writes in the moment they are
+/// made, whether readers may see these yet or not.
+#[test]
+fn a_row_of_the_cache_never_outlives_a_write() {
+    let sim = Sim::new(5);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let engine = open(&env, Options::tiny()).await;
+        let read = |key: &[u8]| match engine.get_cached(key, |value| value.map(<[u8]>::to_vec)) {
+            Ok(CachedRead::Done(value)) => value,
+            _ => panic!("not in memory"),
+        };
+        for n in 0..50u64 {
+            let (key, old, new) = (key(n), value(n, 100), value(n + 1000, 100));
+            put(&env, &engine, &key, &old).await;
+            if n % 2 == 0 {
+                engine.flush().await.unwrap();
+                assert_eq!(engine.get(&key).await.unwrap().as_ref(), Some(&old));
+            }
+            let before = engine.stats().gets_from_rows;
+            for _ in 0..4 {
+                assert_eq!(read(&key).as_ref(), Some(&old));
+            }
+            assert!(engine.stats().gets_from_rows > before, "key {n} became no row");
+            let mut batch = WriteBatch::new();
+            if n % 3 == 0 {
+                batch.delete(&key);
+            } else {
+                batch.put(&key, &new);
+            }
+            let commit = engine.write(&batch, Durability::Durable).unwrap();
+            // Not committed: readers see the old value, however often they ask.
+            for _ in 0..4 {
+                assert_eq!(read(&key).as_ref(), Some(&old));
+            }
+            commit.await.unwrap();
+            let expected = (n % 3 != 0).then_some(&new);
+            for _ in 0..4 {
+                assert_eq!(read(&key).as_ref(), expected);
+            }
+        }
+        engine.close().await.unwrap();
+    });
+}
+
 #[test]
 fn looking_ahead_changes_no_answer_and_no_number() {
     let sim = Sim::new(4);

@@ -1,19 +1,26 @@
-//! The block cache: checked data blocks of all tables of one engine, within a byte budget.
+//! The cache: checked data blocks of all tables of one engine and hot rows, within a byte budget.
 //!
-//! Owns which blocks stay in memory, and that a block that several readers want is read once.
-//! Tables decide what goes through it: point reads insert, long scans and compactions do not,
-//! so that they push nothing out.
+//! Owns which blocks stay in memory, that a block that several readers want is read once, and how
+//! blocks and rows share the budget: rows may always have a quarter, and up to a half of what
+//! blocks do not need. Tables decide what goes through it: point reads insert, long scans and
+//! compactions do not, so that they push nothing out.
 
+mod chunks;
+mod rows;
 mod slots;
 
 use crate::table::{Block, Hints};
-use crate::{Result, TableUid};
+use crate::{EntryRef, Result, TableUid};
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared, WeakShared};
+pub(crate) use rows::{Rows, Space};
 use slots::Slots;
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::collections::BTreeMap;
 
+/// Part of the budget that rows may have whatever blocks need, and the part they never exceed.
+const ROWS_SHARE: usize = 4;
+const ROWS_MOST: usize = 2;
 /// Loads in flight from which abandoned ones are looked for.
 const SWEEP_AT: usize = 256;
 
@@ -51,15 +58,20 @@ pub struct CacheStats {
     pub hits: u64,
     /// Looks that did not.
     pub misses: u64,
-    /// Bytes held.
+    /// Bytes held, rows included.
     pub bytes: u64,
     /// Bytes allowed.
     pub budget: u64,
+    /// Bytes held by rows.
+    pub row_bytes: u64,
 }
 
-/// Data blocks in memory. Shared as `Rc` by everything that reads one engine's tables.
+/// Data blocks and rows in memory. Shared as `Rc` by everything that reads one engine's tables.
 pub struct BlockCache {
+    budget: usize,
     blocks: RefCell<Slots<Cached>>,
+    rows: RefCell<Rows>,
+    spaces: Cell<u32>,
     loads: RefCell<BTreeMap<BlockKey, WeakShared<Load>>>,
     hits: Cell<u64>,
     misses: Cell<u64>,
@@ -75,19 +87,73 @@ impl BlockCache {
     /// An empty cache that holds up to `budget_bytes`.
     pub fn new(budget_bytes: usize) -> Self {
         let blocks = RefCell::new(Slots::new(budget_bytes as u64));
+        let rows = RefCell::new(Rows::new(budget_bytes));
         let (hits, misses) = (Cell::new(0), Cell::new(0));
-        BlockCache { blocks, loads: RefCell::default(), hits, misses }
+        let (loads, spaces) = (RefCell::default(), Cell::new(0));
+        BlockCache { budget: budget_bytes, blocks, rows, spaces, loads, hits, misses }
     }
 
     /// Counters and sizes.
     pub fn stats(&self) -> CacheStats {
-        let blocks = self.blocks.borrow();
+        let row_bytes = self.rows.borrow().bytes() as u64;
         CacheStats {
             hits: self.hits.get(),
             misses: self.misses.get(),
-            bytes: blocks.bytes(),
-            budget: blocks.budget(),
+            bytes: self.blocks.borrow().bytes() + row_bytes,
+            budget: self.budget as u64,
+            row_bytes,
         }
+    }
+
+    /// A name for rows that belong together; nothing was ever put in under it.
+    pub(crate) fn new_space(&self) -> Space {
+        self.spaces.set(self.spaces.get() + 1);
+        Space(self.spaces.get())
+    }
+
+    /// The rows, to be asked for the newest version of a key.
+    pub(crate) fn rows(&self) -> Ref<'_, Rows> {
+        self.rows.borrow()
+    }
+
+    /// Somebody read the newest version of a key, and there was no row: it becomes one if that
+    /// was not the first time.
+    pub(crate) fn offer_row(&self, space: Space, hash: u64, entry: &EntryRef<'_>) {
+        let mut rows = self.rows.borrow_mut();
+        if !rows.wants(space, hash, entry) {
+            return;
+        }
+        let mut blocks = self.blocks.borrow_mut();
+        let left = self.budget.saturating_sub(blocks.bytes() as usize);
+        rows.put(space, hash, entry, left.clamp(self.budget / ROWS_SHARE, self.budget / ROWS_MOST));
+        self.share(&rows, &mut blocks);
+    }
+
+    /// A newer version of the key exists from now on, or the key is gone.
+    pub(crate) fn forget_row(&self, space: Space, key: &[u8], hash: u64) {
+        self.rows.borrow_mut().forget(space, key, hash);
+    }
+
+    /// Leaves to the blocks what rows do not take.
+    fn share(&self, rows: &Rows, blocks: &mut Slots<Cached>) {
+        let left = self.budget.saturating_sub(rows.bytes()) as u64;
+        if left != blocks.budget() {
+            blocks.set_budget(left);
+        }
+    }
+
+    /// Puts a block in. Rows beyond their share give way.
+    fn insert(&self, key: BlockKey, block: &Block) {
+        let bytes = block.held() + Hints::most_bytes(block);
+        let (mut rows, mut blocks) = (self.rows.borrow_mut(), self.blocks.borrow_mut());
+        while blocks.bytes() + bytes as u64 > blocks.budget()
+            && rows.bytes() > self.budget / ROWS_SHARE
+            && rows.shrink()
+        {
+            self.share(&rows, &mut blocks);
+        }
+        let cached = Cached { block: block.clone(), hints: OnceCell::new() };
+        blocks.insert(key, cached, bytes);
     }
 
     /// What `look` finds in the block of this key, if it is here. `note` is the caller's note on
@@ -155,9 +221,7 @@ impl BlockCache {
         if self.loads.borrow_mut().remove(&key).is_some()
             && let Ok(block) = &block
         {
-            let bytes = block.held() + Hints::most_bytes(block);
-            let cached = Cached { block: block.clone(), hints: OnceCell::new() };
-            self.blocks.borrow_mut().insert(key, cached, bytes);
+            self.insert(key, block);
         }
         block
     }

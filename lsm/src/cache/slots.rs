@@ -85,6 +85,14 @@ impl<B> Slots<B> {
         self.budget
     }
 
+    /// Allows another number of bytes; blocks leave until they fit.
+    pub fn set_budget(&mut self, budget: u64) {
+        self.budget = budget;
+        while self.bytes > budget {
+            self.evict();
+        }
+    }
+
     /// The block of this key, and whether it was used since it came or changed queues. `note` is
     /// the caller's note on where it was the last time.
     pub fn get(&self, key: BlockKey, note: &Cell<u32>) -> Option<(&B, bool)> {

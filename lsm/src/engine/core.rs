@@ -197,6 +197,7 @@ impl<E: Env> Core<E> {
         stats.cache_hits = cache.hits;
         stats.cache_misses = cache.misses;
         stats.cache_bytes = cache.bytes;
+        stats.cache_row_bytes = cache.row_bytes;
         stats
     }
 }

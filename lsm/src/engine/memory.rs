@@ -36,9 +36,9 @@ impl Memory {
         Memory { active, active_span: None, frozen: VecDeque::new() }
     }
 
-    /// Inserts a record of a checked batch, whose sequence numbers rise.
-    pub fn insert(&mut self, seq: Seq, record: &Record<'_>) {
-        let hash = key_hash(record.key);
+    /// Inserts a record of a checked batch, whose sequence numbers rise; `hash` is [`key_hash`]
+    /// of its key.
+    pub fn insert(&mut self, seq: Seq, record: &Record<'_>, hash: u64) {
         self.active.borrow_mut().insert(seq, record.kind, record.key, hash, record.value);
         let (first, _) = self.active_span.unwrap_or((seq, seq));
         self.active_span = Some((first, seq));
@@ -46,7 +46,7 @@ impl Memory {
 
     /// Inserts a replayed record, freezing full memtables on the way.
     pub fn replay(&mut self, seq: Seq, record: &Record<'_>, options: &Options) {
-        self.insert(seq, record);
+        self.insert(seq, record, key_hash(record.key));
         if self.active_bytes() >= options.memtable_bytes {
             self.freeze();
         }

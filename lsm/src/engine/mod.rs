@@ -29,7 +29,9 @@ use crate::read::{CachedRead, Scan, ScanRange};
 use crate::signal::{Commit, Completion};
 use crate::stats::EngineStats;
 use crate::write::Records;
-use crate::{CompactionPolicy, Durability, Error, KeyspaceId, Options, Result, Seq, WriteBatch};
+use crate::{
+    CompactionPolicy, Durability, Error, KeyspaceId, Options, Result, Seq, WriteBatch, key_hash,
+};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -275,7 +277,8 @@ fn unless_dropped<E: Env>(tree: &Shared<E>, outcome: Result<()>) -> Result<()> {
     if dropped { Ok(()) } else { outcome }
 }
 
-/// Puts the records of a checked batch, the first of which has `first`, into their memtables.
+/// Puts the records of a checked batch, the first of which has `first`, into their memtables, and
+/// takes what the cache has of their keys out of it.
 fn insert<E: Env>(trees: &[Rc<Shared<E>>], first: Seq, batch: &WriteBatch) {
     let mut at = 0;
     let mut memory = trees[0].memory.borrow_mut();
@@ -286,6 +289,8 @@ fn insert<E: Env>(trees: &[Rc<Shared<E>>], first: Seq, batch: &WriteBatch) {
             drop(memory);
             memory = trees[at].memory.borrow_mut();
         }
-        memory.insert(Seq(first.0 + n as u64), &record);
+        let (tree, hash) = (&trees[at], key_hash(record.key));
+        memory.insert(Seq(first.0 + n as u64), &record, hash);
+        tree.cache.forget_row(tree.space.get(), record.key, hash);
     }
 }

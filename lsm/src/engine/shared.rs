@@ -2,7 +2,7 @@
 //! on writers.
 
 use super::{Core, Memory};
-use crate::cache::BlockCache;
+use crate::cache::{BlockCache, Space};
 use crate::compaction::{Pacer, Shape};
 use crate::engine::CompactionFilter;
 use crate::env::Env;
@@ -66,6 +66,8 @@ pub(crate) struct Shared<E: Env> {
     pub memory: RefCell<Memory>,
     pub versions: VersionSet<E>,
     pub cache: Rc<BlockCache>,
+    /// What the cache knows this keyspace's rows by. Another name makes it forget them all.
+    pub space: Cell<Space>,
     pub trash: Rc<Trash>,
     pub filter: RefCell<Option<CompactionFilter>>,
     /// A memtable was frozen.
@@ -113,6 +115,7 @@ impl<E: Env> Shared<E> {
             memory: RefCell::new(memory),
             versions,
             cache: core.cache.clone(),
+            space: Cell::new(core.cache.new_space()),
             trash: core.trash.clone(),
             filter: RefCell::new(None),
             flush_wanted: Signal::default(),
@@ -214,6 +217,11 @@ impl<E: Env> Shared<E> {
     pub fn count_active(&self) {
         let now = self.memory.borrow().active_bytes();
         self.core.active_changed(self.counted_bytes.replace(now), now);
+    }
+
+    /// The newest version of some key is not what it was: rows start anew.
+    pub fn forget_rows(&self) {
+        self.space.set(self.cache.new_space());
     }
 
     /// Recomputes the pressure on writers.

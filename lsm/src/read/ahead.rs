@@ -1,7 +1,7 @@
 //! Looking ahead: what a group of point reads will need is on its way into the processor's caches
 //! before the first of them is executed.
 //!
-//! A read goes hash slot, record, value; or filter, index, block, entry. Each step takes the whole
+//! A read goes to a row of the cache; or hash slot, record, value; or filter, index, block, entry. Each step takes the whole
 //! group one place further, so that the waits for memory overlap. Nothing is answered here and
 //! nothing changes; a read that was not looked ahead to, or no longer finds what was there, is
 //! slower and no less right.
@@ -37,9 +37,23 @@ impl<E: Env> Shared<E> {
                     let key = *keys.get(n)?;
                     Some(Trail { key, hash: key_hash(key), record: None, table: None })
                 });
-                self.follow(version, &mut trails);
+                if self.leave_to_rows(&mut trails) {
+                    self.follow(version, &mut trails);
+                }
             }
         });
+    }
+
+    /// Takes the keys away that are in the cache as rows. Returns whether any are left.
+    fn leave_to_rows(&self, trails: &mut [Option<Trail<'_, E>>; GROUP]) -> bool {
+        let (rows, space) = (self.cache.rows(), self.space.get());
+        trails.iter().flatten().for_each(|trail| rows.prefetch_line(space, trail.hash));
+        let mut left = false;
+        for trail in trails.iter_mut() {
+            trail.take_if(|trail| rows.prefetch_row(space, trail.hash));
+            left |= trail.is_some();
+        }
+        left
     }
 
     fn follow<'a>(&self, version: &'a Version<E>, trails: &mut [Option<Trail<'a, E>>; GROUP]) {

@@ -15,6 +15,9 @@ use std::rc::Rc;
 /// device busy, and a bound on the memory that one call can take for blocks.
 const READS_AT_ONCE: usize = 64;
 
+/// Sees everything.
+const LATEST: Seq = Seq(u64::MAX);
+
 /// Result of a read that never waits.
 #[derive(Debug)]
 pub enum CachedRead<R, F> {
@@ -51,18 +54,39 @@ impl<E: Env> Shared<E> {
         F: FnOnce(Option<&[u8]>) -> R,
     {
         self.readable()?;
-        let hash = key_hash(key);
+        let (hash, space) = (key_hash(key), self.space.get());
+        if let Some(row) = self.cache.rows().get(space, key, hash).filter(|row| row.seq <= at) {
+            self.count_row();
+            return Ok(CachedRead::Done(f(row.visible(now))));
+        }
+        // A row is the newest version of all. Who reads what is not committed writes next, and
+        // what a filter takes out it takes out unseen.
+        let mut newest = at != LATEST && self.filter.borrow().is_none();
         for memtable in self.memory.borrow().newest_first() {
             let memtable = memtable.borrow();
-            if let Some(entry) = memtable.get(key, hash, at) {
-                self.count_get(true);
-                return Ok(CachedRead::Done(f(entry.visible(now))));
+            let Some(mut entry) = memtable.get(key, hash, LATEST) else { continue };
+            if entry.seq > at {
+                newest = false;
+                match memtable.get(key, hash, at) {
+                    Some(older) => entry = older,
+                    None => continue,
+                }
             }
+            if newest {
+                self.cache.offer_row(space, hash, &entry);
+            }
+            self.count_get(true);
+            return Ok(CachedRead::Done(f(entry.visible(now))));
         }
         let found = self.versions.with(|version| self.tables_cached(version, key, hash, at))?;
         self.count_get(!matches!(found, Tables::NeedsIo));
         Ok(match found {
-            Tables::Found(hit) => CachedRead::Done(f(hit.visible(now))),
+            Tables::Found(hit) => {
+                if newest {
+                    self.cache.offer_row(space, hash, &hit.entry(key));
+                }
+                CachedRead::Done(f(hit.visible(now)))
+            }
             Tables::Absent => CachedRead::Done(f(None)),
             Tables::NeedsIo => CachedRead::NeedsIo(f),
         })
@@ -172,6 +196,14 @@ impl<E: Env> Shared<E> {
             stats.filter_skips += skips;
         });
         Ok(found)
+    }
+
+    fn count_row(&self) {
+        self.stats.update(|stats| {
+            stats.gets += 1;
+            stats.gets_cached += 1;
+            stats.gets_from_rows += 1;
+        });
     }
 
     fn count_get(&self, cached: bool) {

@@ -8,7 +8,7 @@ use super::index::{Handle, Index};
 use crate::cache::{BlockKey, Step};
 use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
 use crate::prefetch::prefetch;
-use crate::{BlockCache, EntryKind, Error, Millis, Result, Seq, TableUid};
+use crate::{BlockCache, EntryKind, EntryRef, Error, Millis, Result, Seq, TableUid};
 use futures_util::FutureExt;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -44,6 +44,11 @@ impl Hit {
     /// Put or delete.
     pub fn kind(&self) -> EntryKind {
         self.kind
+    }
+
+    /// The version as an entry of `key`, which was asked for.
+    pub(crate) fn entry<'a>(&'a self, key: &'a [u8]) -> EntryRef<'a> {
+        EntryRef { key, seq: self.seq, kind: self.kind, value: self.value() }
     }
 
     /// The value as it is stored, see [`crate::EntryRef::value`].
