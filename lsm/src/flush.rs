@@ -116,8 +116,9 @@ impl<E: Env> Shared<E> {
     async fn write_table(&self, id: TableId, source: &RefCell<Memtable>) -> Result<TableRef<E>> {
         let path = table_path(&self.dir, id);
         let uid = TableUid(self.env.random());
-        let mut writer =
+        let writer =
             TableWriter::create(self.env.clone(), path.clone(), uid, &self.options()).await?;
+        let mut writer = writer.warming(self.cache.clone());
         let now = self.core.now();
         let mut at = source.borrow().first();
         let mut before = None;
@@ -152,6 +153,9 @@ fn push_slice<E: Env>(
         let entry = source.entry(pos);
         let shadowed = before.is_some_and(|before| source.entry(before).key == entry.key);
         let full = !shadowed && writer.push(entry.expired_as_delete(now))?;
+        if !shadowed {
+            writer.came_from_memory(entry.key.len() + entry.value.len());
+        }
         bytes += entry.key.len() + entry.value.len();
         before = Some(pos);
         at = source.next(pos);

@@ -37,6 +37,30 @@ fn a_committed_write_is_read_by_every_kind_of_read() {
     });
 }
 
+/// What was at hand before a flush or a compaction is at hand afterwards.
+#[test]
+fn flushes_and_compactions_cost_readers_no_read_of_the_disk() {
+    let sim = Sim::new(6);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let engine = open(&env, Options { cache_bytes: 4 << 20, ..Options::tiny() }).await;
+        for n in 0..3000u64 {
+            put(&env, &engine, &key(n % 500), &value(n, 300)).await;
+        }
+        engine.flush().await.unwrap();
+        engine.compact().await.unwrap();
+        let stats = engine.stats();
+        assert!(stats.compactions > 0, "nothing was merged");
+        for n in 2500..3000u64 {
+            assert_eq!(engine.get(&key(n % 500)).await.unwrap(), Some(value(n, 300)));
+        }
+        assert_eq!(engine.stats().cache_misses, stats.cache_misses);
+        // And blocks of tables that are gone do not stay.
+        assert!(engine.stats().cache_bytes < 2 << 20, "{} bytes", engine.stats().cache_bytes);
+        engine.close().await.unwrap();
+    });
+}
+
 /// Rows of the cache hold the newest version, and must give way to writes in the moment they are
 /// made, whether readers may see these yet or not.
 #[test]

@@ -17,12 +17,15 @@ const KEYS: u64 = 400;
 /// An engine with all keys in tables and nothing in its cache, at rest.
 async fn filled(env: &SimEnv, len: usize) -> TestEngine {
     let options = Options { scrub_bytes_per_second: 0, ..Options::tiny() };
-    let engine = open(env, options).await;
+    let engine = open(env, options.clone()).await;
     for n in 0..KEYS {
         put(env, &engine, &key(n), &value(n, len)).await;
     }
     engine.flush().await.unwrap();
     engine.compact().await.unwrap();
+    // What was just written is in the cache.
+    engine.close().await.unwrap();
+    let engine = open(env, options).await;
     env.sleep(Duration::from_secs(1)).await;
     env.disk().watch_reads();
     engine

@@ -16,11 +16,13 @@ use futures_util::future::{LocalBoxFuture, Shared, WeakShared};
 pub(crate) use rows::{Rows, Space};
 use slots::Slots;
 use std::cell::{Cell, OnceCell, Ref, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Part of the budget that rows may have whatever blocks need, and the part they never exceed.
 const ROWS_SHARE: usize = 4;
 const ROWS_MOST: usize = 2;
+/// Blocks of tables that are gone that leave when one block comes.
+const DEAD_AT_ONCE: usize = 4;
 /// Loads in flight from which abandoned ones are looked for.
 const SWEEP_AT: usize = 256;
 
@@ -72,6 +74,8 @@ pub struct BlockCache {
     blocks: RefCell<Slots<Cached>>,
     rows: RefCell<Rows>,
     spaces: Cell<u32>,
+    /// Blocks of tables that are gone.
+    dead: RefCell<VecDeque<BlockKey>>,
     loads: RefCell<BTreeMap<BlockKey, WeakShared<Load>>>,
     hits: Cell<u64>,
     misses: Cell<u64>,
@@ -90,7 +94,8 @@ impl BlockCache {
         let rows = RefCell::new(Rows::new(budget_bytes));
         let (hits, misses) = (Cell::new(0), Cell::new(0));
         let (loads, spaces) = (RefCell::default(), Cell::new(0));
-        BlockCache { budget: budget_bytes, blocks, rows, spaces, loads, hits, misses }
+        let (budget, dead) = (budget_bytes, RefCell::default());
+        BlockCache { budget, blocks, rows, spaces, dead, loads, hits, misses }
     }
 
     /// Counters and sizes.
@@ -142,10 +147,35 @@ impl BlockCache {
         }
     }
 
+    /// Whether the block is here. Counts as nothing.
+    pub(crate) fn holds(&self, key: BlockKey, note: &Cell<u32>) -> bool {
+        self.blocks.borrow().peek(key, note).is_some()
+    }
+
+    /// Puts a block in that was just written and whose entries were in memory until now.
+    pub(crate) fn warm(&self, key: BlockKey, block: &Block) {
+        self.insert(key, block);
+    }
+
+    /// Nobody will ask for these blocks any more. They leave one by one as others come.
+    pub(crate) fn forget(&self, blocks: impl Iterator<Item = BlockKey>) {
+        self.dead.borrow_mut().extend(blocks);
+    }
+
+    /// Takes some blocks out that nobody asks for.
+    fn bury(&self, blocks: &mut Slots<Cached>) {
+        let mut dead = self.dead.borrow_mut();
+        for _ in 0..DEAD_AT_ONCE {
+            let Some(key) = dead.pop_front() else { return };
+            blocks.remove(key);
+        }
+    }
+
     /// Puts a block in. Rows beyond their share give way.
     fn insert(&self, key: BlockKey, block: &Block) {
         let bytes = block.held() + Hints::most_bytes(block);
         let (mut rows, mut blocks) = (self.rows.borrow_mut(), self.blocks.borrow_mut());
+        self.bury(&mut blocks);
         while blocks.bytes() + bytes as u64 > blocks.budget()
             && rows.bytes() > self.budget / ROWS_SHARE
             && rows.shrink()

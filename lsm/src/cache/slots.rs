@@ -21,6 +21,8 @@ const MOST_USES: u8 = 3;
 const ENOUGH_USES: u8 = 1;
 /// Share of the small queue in the budget: one of so many.
 const SMALL_SHARE: u64 = 10;
+/// Holes in the queues from which they are looked for, beyond half of what is there.
+const SWEEP_AT: usize = 256;
 /// Cost of a slot beside what it holds: itself, its places in queue, map and memory of the gone.
 const OVERHEAD: u64 = 192;
 
@@ -51,6 +53,8 @@ pub(super) struct Slots<B> {
     small_bytes: u64,
     bytes: u64,
     budget: u64,
+    /// Slots in the queues whose block was taken out.
+    holes: usize,
     /// Blocks that left the small queue, oldest first, at most as many as the main queue has.
     gone: VecDeque<BlockKey>,
     gone_keys: Set,
@@ -70,6 +74,7 @@ impl<B> Slots<B> {
             small_bytes: 0,
             bytes: 0,
             budget,
+            holes: 0,
             gone: VecDeque::new(),
             gone_keys: Set::with_hasher(hasher()),
         }
@@ -156,6 +161,33 @@ impl<B> Slots<B> {
         }
     }
 
+    /// Takes the block of this key out.
+    pub fn remove(&mut self, key: BlockKey) {
+        let Some(at) = self.by_key.get(&key).copied() else { return };
+        self.empty(at);
+        // Its place in a queue stays until it comes to the front, or there are many of them.
+        self.holes += 1;
+        if self.holes > SWEEP_AT + self.by_key.len() / 2 {
+            self.sweep();
+        }
+    }
+
+    /// Takes the places of what was taken out from the queues.
+    fn sweep(&mut self) {
+        let Slots { slots, free, small, main, small_bytes, .. } = self;
+        let mut stays = |at: &u32, bytes: Option<&mut u64>| {
+            let slot = &slots[*at as usize];
+            if slot.block.is_none() {
+                free.push(*at);
+                bytes.into_iter().for_each(|bytes| *bytes -= u64::from(slot.weight));
+            }
+            slot.block.is_some()
+        };
+        small.retain(|at| stays(at, Some(small_bytes)));
+        main.retain(|at| stays(at, None));
+        self.holes = 0;
+    }
+
     /// Lets one block go, or moves one from queue to queue.
     fn evict(&mut self) {
         if self.small_bytes > self.budget / SMALL_SHARE || self.main.is_empty() {
@@ -169,13 +201,16 @@ impl<B> Slots<B> {
         let Some(at) = self.small.pop_front() else { return };
         let slot = &mut self.slots[at as usize];
         self.small_bytes -= u64::from(slot.weight);
+        if slot.block.is_none() {
+            return self.fill_hole(at);
+        }
         if slot.uses.get() >= ENOUGH_USES {
             slot.uses.set(0);
             self.main.push_back(at);
             return;
         }
         let key = slot.key;
-        self.remove(at);
+        self.let_go(at);
         self.gone.push_back(key);
         self.gone_keys.insert(key);
         while self.gone.len() > self.main.len().max(1) {
@@ -187,9 +222,13 @@ impl<B> Slots<B> {
 
     fn evict_main(&mut self) {
         let Some(at) = self.main.pop_front() else { return };
-        let uses = &self.slots[at as usize].uses;
+        let slot = &self.slots[at as usize];
+        if slot.block.is_none() {
+            return self.fill_hole(at);
+        }
+        let uses = &slot.uses;
         match uses.get() {
-            0 => self.remove(at),
+            0 => self.let_go(at),
             used => {
                 uses.set(used - 1);
                 self.main.push_back(at);
@@ -197,11 +236,22 @@ impl<B> Slots<B> {
         }
     }
 
-    fn remove(&mut self, at: u32) {
+    /// Lets the block of a slot go that is in no queue any more.
+    fn let_go(&mut self, at: u32) {
+        self.empty(at);
+        self.free.push(at);
+    }
+
+    fn empty(&mut self, at: u32) {
         let slot = &mut self.slots[at as usize];
         self.by_key.remove(&slot.key);
         self.bytes -= u64::from(slot.weight);
         slot.block = None;
+    }
+
+    /// The slot of a block that was taken out has left its queue.
+    fn fill_hole(&mut self, at: u32) {
+        self.holes -= 1;
         self.free.push(at);
     }
 }

@@ -5,6 +5,7 @@
 //! with it, so a merge needs space for one table and not for its whole result.
 
 use super::work::Work;
+use crate::cache::BlockCache;
 use crate::engine::{FilterDecision, Shared};
 use crate::env::Env;
 use crate::read::{CursorOptions, MergeCursor, RunCursor, Source, TableCursor};
@@ -81,8 +82,10 @@ impl<E: Env> Shared<E> {
             .removed
             .iter()
             .filter(|live| change.added.iter().all(|(_, other)| other.id != live.id));
-        let read: u64 = gone.map(|live| live.bytes()).sum();
+        let gone: Vec<_> = gone.cloned().collect();
+        let read: u64 = gone.iter().map(|live| live.bytes()).sum();
         self.install(change).await?;
+        gone.iter().for_each(|live| live.table.table.leave(&self.cache));
         work.parts = rest;
         self.stats.update(|stats| {
             stats.compaction_steps += 1;
@@ -122,7 +125,7 @@ impl<E: Env> Shared<E> {
         id: TableId,
         output: &mut Option<Output<E>>,
     ) -> Result<Reached> {
-        let mut cursor = MergeCursor::new(sources(work));
+        let mut cursor = MergeCursor::new(sources(work, &self.cache));
         cursor.seek(&[]).await?;
         let merged: Vec<u64> = work
             .parts
@@ -183,7 +186,7 @@ impl<E: Env> Shared<E> {
         let options = self.options();
         let writer = TableWriter::create(self.env.clone(), path, uid, &options).await?;
         let writer = writer.with_codec(options.compression[level]);
-        Ok(Output { uid, writer })
+        Ok(Output { uid, writer: writer.warming(self.cache.clone()) })
     }
 
     fn filter_drops(&self, entry: &EntryRef<'_>) -> bool {
@@ -215,6 +218,9 @@ impl<E: Env> Merge<'_, E> {
                     return Ok(Pause::Cut);
                 }
                 full = writer.push(entry)?;
+                if self.cursor.is_warm() {
+                    writer.came_from_memory(entry.key.len() + entry.value.len());
+                }
             } else {
                 self.dropped += 1;
             }
@@ -248,8 +254,8 @@ fn keeps<E: Env>(shared: &Shared<E>, older: &mut Older<E>, entry: &EntryRef<'_>)
 }
 
 /// The inputs as merge sources: one per run.
-fn sources<E: Env>(work: &Work<E>) -> Vec<Source<E>> {
-    let options = CursorOptions::compaction();
+fn sources<E: Env>(work: &Work<E>, cache: &Rc<BlockCache>) -> Vec<Source<E>> {
+    let options = CursorOptions::compaction().asking(cache.clone());
     let sources = work.parts.iter().map(|(_, tables)| match &tables[..] {
         [live] => Source::Table(TableCursor::new(live.table.clone(), options.clone())),
         _ => {

@@ -175,7 +175,8 @@ impl<E: Env> Shared<E> {
     async fn drop_tables(&self, work: &Work<E>) -> Result<()> {
         let removed: Vec<_> = work.inputs().map(|(_, live)| live.clone()).collect();
         let dropped = removed.len() as u64;
-        self.install(Change { removed, ..Change::default() }).await?;
+        self.install(Change { removed: removed.clone(), ..Change::default() }).await?;
+        removed.iter().for_each(|live| live.table.table.leave(&self.cache));
         self.stats.update(|stats| stats.tables_dropped += dropped);
         Ok(())
     }

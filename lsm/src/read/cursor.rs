@@ -90,6 +90,11 @@ impl<E: Env> RunCursor<E> {
         self.current.as_ref()?.entry()
     }
 
+    /// See [`TableCursor::is_warm`].
+    pub fn is_warm(&self) -> bool {
+        self.current.as_ref().is_some_and(TableCursor::is_warm)
+    }
+
     /// Steps to the next entry unless that needs I/O.
     pub fn try_advance(&mut self) -> Result<bool> {
         let Some(current) = &mut self.current else { return Ok(true) };
@@ -167,6 +172,15 @@ impl<E: Env> Source<E> {
             Source::Memtable(cursor) => cursor.entry(),
             Source::Table(cursor) => cursor.entry(),
             Source::Run(cursor) => cursor.entry(),
+        }
+    }
+
+    /// See [`TableCursor::is_warm`]; what a memtable holds is read from there.
+    pub fn is_warm(&self) -> bool {
+        match self {
+            Source::Memtable(_) => false,
+            Source::Table(cursor) => cursor.is_warm(),
+            Source::Run(cursor) => cursor.is_warm(),
         }
     }
 

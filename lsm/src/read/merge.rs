@@ -38,6 +38,11 @@ impl<E: Env> MergeCursor<E> {
         self.sources.get(self.tournament.winner())?.entry()
     }
 
+    /// See [`super::TableCursor::is_warm`].
+    pub fn is_warm(&self) -> bool {
+        self.sources.get(self.tournament.winner()).is_some_and(Source::is_warm)
+    }
+
     /// Steps to the next entry unless that needs I/O.
     pub fn try_advance(&mut self) -> Result<bool> {
         let first = self.tournament.winner();

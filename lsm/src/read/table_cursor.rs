@@ -14,6 +14,8 @@ const FIRST_WINDOW: usize = 16 << 10;
 #[derive(Debug, Clone)]
 pub struct CursorOptions {
     cache: Option<Rc<BlockCache>>,
+    /// Asked whether it has a block, without taking it from there.
+    asks: Option<Rc<BlockCache>>,
 }
 
 impl CursorOptions {
@@ -21,13 +23,18 @@ impl CursorOptions {
     /// with a point read, so that short scans of the same place need no I/O; whatever follows is
     /// read ahead in growing runs and does not go into the cache.
     pub fn scan(cache: Rc<BlockCache>) -> Self {
-        CursorOptions { cache: Some(cache) }
+        CursorOptions { cache: Some(cache), asks: None }
     }
 
     /// For reading everything once: large reads, past the cache. Blocks that are marked as
     /// damaged are passed over; the version remembers which keys they held.
     pub fn compaction() -> Self {
-        CursorOptions { cache: None }
+        CursorOptions { cache: None, asks: None }
+    }
+
+    /// The same, which also tells what the cache has of it: [`TableCursor::is_warm`].
+    pub fn asking(self, cache: Rc<BlockCache>) -> Self {
+        CursorOptions { asks: Some(cache), ..self }
     }
 }
 
@@ -56,6 +63,8 @@ pub struct TableCursor<E: Env> {
     /// Where a seek wants to go whose block is not opened yet.
     target: Option<Vec<u8>>,
     needs_load: bool,
+    /// Whether the cache has the block stood in.
+    warm: bool,
 }
 
 impl<E: Env> TableCursor<E> {
@@ -71,7 +80,18 @@ impl<E: Env> TableCursor<E> {
         let end_block = (end_block + 1).min(index.len());
         let walk = BlockWalk::default();
         let (next_block, run, window, target) = (end_block, None, 0, None);
-        Self { table, options, walk, next_block, end_block, run, window, target, needs_load: false }
+        Self {
+            table,
+            options,
+            walk,
+            next_block,
+            end_block,
+            run,
+            window,
+            target,
+            needs_load: false,
+            warm: false,
+        }
     }
 
     /// Goes to the first entry with a key not before `key`.
@@ -98,6 +118,11 @@ impl<E: Env> TableCursor<E> {
     /// The entry stood on.
     pub fn entry(&self) -> Option<EntryRef<'_>> {
         self.walk.entry()
+    }
+
+    /// Whether the entry stood on is also in the cache that [`CursorOptions::asking`] named.
+    pub fn is_warm(&self) -> bool {
+        self.warm
     }
 
     /// Steps to the next entry unless that needs I/O.
@@ -189,6 +214,8 @@ impl<E: Env> TableCursor<E> {
     fn stand_in(&mut self, block: Block) -> Result<bool> {
         let i = self.next_block;
         self.next_block += 1;
+        let holds = |cache: &Rc<BlockCache>| self.table.table.is_cached(cache, i);
+        self.warm = self.options.asks.as_ref().is_some_and(holds);
         let found = match self.target.take() {
             Some(target) => self.walk.seek(block, &target),
             None => self.walk.first(block),

@@ -258,6 +258,16 @@ impl<E: Env> Table<E> {
         cache.get(self.block_key(i), self.index.slot(i))
     }
 
+    /// Whether the cache has block `i`.
+    pub(crate) fn is_cached(&self, cache: &BlockCache, i: usize) -> bool {
+        cache.holds(self.block_key(i), self.index.slot(i))
+    }
+
+    /// Tells the cache that nobody will ask for blocks of this table any more.
+    pub(crate) fn leave(&self, cache: &BlockCache) {
+        cache.forget((0..self.index.len()).map(|i| self.block_key(i)));
+    }
+
     /// Block `i` through the cache.
     pub(crate) async fn block(&self, cache: &BlockCache, i: usize) -> Result<Block> {
         let handle = self.index.handle(i);

@@ -2,14 +2,16 @@
 
 use super::TableInfo;
 use super::block::builder::BlockBuilder;
-use super::block::{FrameKind, HEADER, seal};
+use super::block::{Block, FrameKind, HEADER, seal};
 use super::codec::{Codec, Packer};
 use super::filter::Filter;
 use super::footer::Footer;
 use super::index::{IndexBuilder, separator};
+use crate::cache::{BlockCache, BlockKey};
 use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
 use crate::{EntryKind, EntryRef, Error, Options, Result, Seq, TableUid, key_hash};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 /// Bytes collected before they are written.
 const CHUNK: usize = 512 << 10;
@@ -41,6 +43,10 @@ pub struct TableWriter<E: Env> {
     hashes: Vec<u64>,
     /// Finished blocks that are not written yet; they belong at `written`.
     chunk: AlignedBuf,
+    /// Where blocks go, too, whose entries came from memory.
+    warms: Option<Rc<BlockCache>>,
+    /// Bytes of the current block that came from memory.
+    warm_bytes: usize,
     written: u64,
     since_coop: usize,
     smallest: Option<Box<[u8]>>,
@@ -71,6 +77,8 @@ impl<E: Env> TableWriter<E> {
             index: IndexBuilder::default(),
             hashes: Vec::new(),
             chunk: AlignedBuf::default(),
+            warms: None,
+            warm_bytes: 0,
             written: 0,
             since_coop: 0,
             smallest: None,
@@ -88,6 +96,18 @@ impl<E: Env> TableWriter<E> {
         self.block_target = first_target(codec, self.block_bytes);
         self.packer = Packer::new(codec);
         self
+    }
+
+    /// The same writer, which puts blocks into the cache most of whose entries came from memory
+    /// ([`TableWriter::came_from_memory`]): what was at hand stays at hand.
+    pub fn warming(mut self, cache: Rc<BlockCache>) -> Self {
+        self.warms = Some(cache);
+        self
+    }
+
+    /// So many bytes of what was just pushed were in memory before.
+    pub fn came_from_memory(&mut self, bytes: usize) {
+        self.warm_bytes += bytes;
     }
 
     /// Adds an entry; writes and yields when due.
@@ -178,6 +198,14 @@ impl<E: Env> TableWriter<E> {
             return Err(Error::TooLarge { what: "index", size: index_bytes, limit: MAX_ENTRY });
         }
         self.index.add(end, frame.len());
+        let warm_bytes = std::mem::take(&mut self.warm_bytes);
+        if let Some(cache) = self.warms.as_ref().filter(|_| warm_bytes * 2 > raw) {
+            let mut buf = AlignedBuf::default();
+            buf.extend_from_slice(frame);
+            let block = Block::open(Rc::new(buf), 0, frame.len(), self.uid, offset);
+            let block = block.map_err(|what| Error::corruption(&self.path, offset, what))?;
+            cache.warm(BlockKey { uid: self.uid, offset }, &block);
+        }
         append(&mut self.chunk, frame);
         self.block.clear();
         Ok(())

@@ -10,11 +10,15 @@ fn key(n: u64) -> BlockKey {
 fn check(slots: &Slots<u64>) {
     let queued: Vec<u32> = slots.small.iter().chain(&slots.main).copied().collect();
     let weight = |at: &u32| u64::from(slots.slots[*at as usize].weight);
-    assert_eq!(slots.bytes, queued.iter().map(weight).sum::<u64>());
+    let holds = |at: &&u32| slots.slots[**at as usize].block.is_some();
+    assert_eq!(slots.bytes, queued.iter().filter(holds).map(weight).sum::<u64>());
     assert_eq!(slots.small_bytes, slots.small.iter().map(weight).sum::<u64>());
     assert!(slots.bytes <= slots.budget);
-    assert_eq!(slots.by_key.len(), queued.len());
-    assert!(queued.iter().all(|at| slots.by_key[&slots.slots[*at as usize].key] == *at));
+    assert_eq!(slots.by_key.len() + slots.holes, queued.len());
+    assert!(slots.holes <= SWEEP_AT + slots.by_key.len() / 2);
+    assert!(
+        queued.iter().filter(holds).all(|at| slots.by_key[&slots.slots[*at as usize].key] == *at)
+    );
     assert!(slots.free.iter().all(|at| slots.slots[*at as usize].block.is_none()));
     assert_eq!(slots.slots.len(), queued.len() + slots.free.len());
     assert!(slots.gone_keys.iter().all(|key| slots.gone.contains(key)));
@@ -23,19 +27,23 @@ fn check(slots: &Slots<u64>) {
 proptest! {
     #[test]
     fn what_is_found_is_what_was_put_in_whatever_the_note(
-        steps in prop::collection::vec((0u64..60, 0usize..2000, 0u32..80, any::<bool>()), 1..400),
+        steps in prop::collection::vec((0u64..60, 0usize..2000, 0u32..80, 0u8..5), 1..400),
         budget in 500u64..30_000,
     ) {
         let mut slots = Slots::new(budget);
-        for (n, bytes, note, insert) in steps {
+        for (n, bytes, note, action) in steps {
             let note = Cell::new(note);
             match slots.get(key(n), &note).map(|(block, _)| *block) {
+                Some(_) if action == 4 => {
+                    slots.remove(key(n));
+                    prop_assert_eq!(slots.peek(key(n), &note), None);
+                }
                 Some(found) => {
                     prop_assert_eq!(found, n);
                     // The note is right now.
                     prop_assert_eq!(slots.slots[note.get() as usize].block, Some(n));
                 }
-                None if insert => {
+                None if action < 2 => {
                     slots.insert(key(n), n, bytes);
                     let fits = bytes as u64 + OVERHEAD <= budget;
                     prop_assert_eq!(slots.peek(key(n), &note).is_some(), fits);
@@ -44,6 +52,26 @@ proptest! {
             }
             check(&slots);
         }
+    }
+}
+
+#[test]
+fn what_is_taken_out_leaves_no_trace_for_long() {
+    let mut slots = Slots::new(1 << 30);
+    for n in 0..100_000 {
+        slots.insert(key(n), n, 1000);
+        check_sometimes(&slots, n);
+        if n >= 10 {
+            slots.remove(key(n - 10));
+        }
+    }
+    assert_eq!(slots.by_key.len(), 10);
+    assert!(slots.slots.len() < 1000, "{} slots for ten blocks", slots.slots.len());
+}
+
+fn check_sometimes(slots: &Slots<u64>, n: u64) {
+    if n.is_multiple_of(997) {
+        check(slots);
     }
 }
 
