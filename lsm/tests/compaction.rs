@@ -41,7 +41,9 @@ fn overwrite(policy: &str) -> Costs {
     let sim = Sim::new(3);
     let env = sim.node_env("a");
     sim.block_on(async {
-        let engine = open(&env, options(policy, 64 << 10, 32 << 10)).await;
+        // Without a cache every read shows.
+        let options = Options { cache_bytes: 0, ..options(policy, 64 << 10, 32 << 10) };
+        let engine = open(&env, options).await;
         let mut rng = Rng::new(9);
         write_many(&env, &engine, 0..KEYS).await;
         engine.flush().await.unwrap();

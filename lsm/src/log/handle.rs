@@ -6,6 +6,7 @@ use super::format::BATCH_HEADER;
 use super::pin::{Pins, Tail};
 use super::replay::Replayed;
 use super::segments::{Full, MAX_SPARE, Segment, WANTED_SPARE, prepare};
+use super::syncer::{self, SyncState};
 use super::writer::Writer;
 use crate::compaction::Pacer;
 use crate::env::{AlignedBuf, Env, Nanos, PAGE, TaskClass};
@@ -105,8 +106,12 @@ pub(super) struct Inner<E: Env> {
     pub synced: Cell<Seq>,
     /// Somebody waits until everything up to here is.
     pub sync_wanted: Cell<Seq>,
+    /// Between writer and syncer.
+    pub sync: SyncState<E::File>,
     /// Work for the writer.
     pub wake: Signal,
+    /// Work for the syncer.
+    pub sync_wake: Signal,
     /// A batch committed, or the log failed or stopped.
     pub committed: Signal,
     /// Spare segments came or are wanted.
@@ -147,7 +152,9 @@ impl<E: Env> Log<E> {
             visible: Cell::new(last),
             synced: Cell::new(last),
             sync_wanted: Cell::new(last),
+            sync: SyncState::default(),
             wake: Signal::default(),
+            sync_wake: Signal::default(),
             committed: Signal::default(),
             segments: Signal::default(),
         });
@@ -155,6 +162,7 @@ impl<E: Env> Log<E> {
             inner.add_spare(inner.options.log_segment_bytes).await.or_else(ignore_full_disk)?;
         }
         env.spawn(TaskClass::Foreground, Writer::new(inner.clone(), before).run());
+        env.spawn(TaskClass::Foreground, syncer::run(inner.clone()));
         env.spawn(TaskClass::Background, inner.clone().keep_spare());
         Ok(Log { inner })
     }
@@ -234,7 +242,7 @@ impl<E: Env> Log<E> {
     pub fn want_sync(&self, seq: Seq) {
         let inner = &*self.inner;
         inner.sync_wanted.set(inner.sync_wanted.get().max(seq));
-        inner.wake.notify();
+        inner.sync_wake.notify();
     }
 
     /// Waits until everything up to `seq` is on the device; fails when that can no longer happen.
@@ -385,10 +393,13 @@ impl<E: Env> Inner<E> {
         let open = state.open.take();
         state.pending_bytes = 0;
         drop(state);
-        for group in groups.into_iter().chain(open) {
-            group.completion.complete(Err(error.clone()));
+        let unwritten = groups.into_iter().chain(open).map(|group| group.completion);
+        let written = self.sync.take_waiting().into_iter().map(|batch| batch.completion);
+        for completion in written.chain(unwritten) {
+            completion.complete(Err(error.clone()));
         }
         self.wake.notify();
+        self.sync_wake.notify();
         self.segments.notify();
         self.committed.notify();
     }

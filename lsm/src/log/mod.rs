@@ -4,6 +4,7 @@
 //! * [`segments`]: files: which are spare, active, full; preparing and recycling them.
 //! * [`handle`]: the log as its users see it; batches gather here.
 //! * [`writer`]: the task that writes them: group commit.
+//! * [`syncer`]: the task that makes them durable.
 //! * [`pin`]: what a checkpoint copies.
 //! * [`throttle`]: how fast it may go.
 //! * [`replay`]: what a restart reads back.
@@ -16,6 +17,7 @@ mod handle;
 mod pin;
 mod replay;
 mod segments;
+mod syncer;
 pub(crate) mod throttle;
 mod writer;
 

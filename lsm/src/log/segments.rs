@@ -60,8 +60,6 @@ pub struct Active<F> {
     pub offset: u64,
     /// Checksum of the last batch.
     pub chain: u32,
-    /// Bytes known to be on the device.
-    pub synced_to: u64,
     /// Newest entry written.
     pub last: Seq,
 }
@@ -72,17 +70,12 @@ impl<F: File> Active<F> {
         let (written, _) = segment.file.write_at(0, header.encode()).await;
         written.map_err(|e| Error::io("write", &segment.path, &e))?;
         let (chain, last) = (header.chain_seed(), header.before);
-        Ok(Active { segment, header, offset: PAGE as u64, chain, synced_to: 0, last })
+        Ok(Active { segment, header, offset: PAGE as u64, chain, last })
     }
 
     /// Whether `len` more bytes fit.
     pub fn fits(&self, len: u64) -> bool {
         self.offset + len <= self.segment.len
-    }
-
-    /// Whether something written may not be on the device.
-    pub fn is_dirty(&self) -> bool {
-        self.synced_to < self.offset
     }
 
     /// The segment as one that waits for its memtables to be flushed.

@@ -1,15 +1,19 @@
 //! Group commit: writes gather in a batch while the one before is on its way to the device.
 //!
-//! One task owns the active segment; everything else talks to it through [`super::Log`]. A batch with a
-//! durable write in it is synced before it commits, a batch of buffered writes commits when it
-//! is written and is synced within the interval. Batches commit in order, so that what readers
-//! see is always a prefix of the log.
+//! One task owns the active segment; everything else talks to it through [`super::Log`]. A batch
+//! with a durable write in it commits once it is synced ([`super::syncer`]), a batch of buffered
+//! writes when it is written; it is synced within the interval. Batches commit in order, so that
+//! what readers see is always a prefix of the log.
+//!
+//! While one batch is being synced the next one is written, but not each write by itself: one
+//! batch waits for the sync to come at most, and it is at least half of the one before.
 
 use super::format::{BATCH_HEADER, BatchHeader, SegmentHeader};
 use super::handle::{Group, Inner};
 use super::pin::Tail;
 use super::segments::{Active, Segment};
-use crate::env::{Env, File, Nanos, PAGE};
+use super::syncer::{Target, Written};
+use crate::env::{AlignedBuf, Env, File, PAGE};
 use crate::signal::log_failed;
 use crate::{Error, Result, Seq};
 use std::rc::Rc;
@@ -18,8 +22,7 @@ use std::time::Duration;
 /// What the writer does next.
 enum Step {
     Write(Group),
-    Sync,
-    Wait(Option<Duration>),
+    Wait,
     Pause(Duration),
     Stop,
 }
@@ -30,13 +33,14 @@ pub(super) struct Writer<E: Env> {
     active: Option<Active<E::File>>,
     /// Newest entry of the log before the active segment.
     before: Seq,
-    unsynced_since: Option<Nanos>,
+    /// Bytes of the last batch that had to be synced.
+    last_bytes: usize,
 }
 
 impl<E: Env> Writer<E> {
     /// A writer whose first segment follows entry `before`.
     pub fn new(inner: Rc<Inner<E>>, before: Seq) -> Self {
-        Writer { inner, active: None, before, unsynced_since: None }
+        Writer { inner, active: None, before, last_bytes: 0 }
     }
 
     /// Writes until the log is closed or fails.
@@ -46,6 +50,7 @@ impl<E: Env> Writer<E> {
         }
         self.inner.state.borrow_mut().stopped = true;
         self.inner.committed.notify();
+        self.inner.sync_wake.notify();
     }
 
     async fn serve(&mut self) -> Result<()> {
@@ -54,13 +59,9 @@ impl<E: Env> Writer<E> {
             let epoch = inner.wake.epoch();
             match self.next_step() {
                 Step::Write(group) => self.commit(group).await?,
-                Step::Sync => self.sync().await?,
                 Step::Pause(pause) => inner.env.sleep(pause).await,
-                Step::Wait(None) => inner.wake.changed(epoch).await,
-                Step::Wait(Some(limit)) => {
-                    inner.wake.changed_within(&inner.env, epoch, limit).await;
-                }
-                Step::Stop => return self.sync().await,
+                Step::Wait => inner.wake.changed(epoch).await,
+                Step::Stop => return self.drain().await,
             }
         }
     }
@@ -72,69 +73,79 @@ impl<E: Env> Writer<E> {
         if state.failed.is_some() {
             return Step::Stop;
         }
-        let sync_in = self
-            .unsynced_since
-            .map(|since| inner.options.sync_interval.saturating_sub(now.since(since)));
-        let wanted = inner.sync_wanted.get() > inner.synced.get();
-        if sync_in == Some(Duration::ZERO) || (wanted && sync_in.is_some()) {
-            return Step::Sync;
-        }
         let Some(first) = state.sealed.front().or(state.open.as_ref()).map(|group| group.first)
         else {
-            return if state.closing { Step::Stop } else { Step::Wait(sync_in) };
+            return if state.closing { Step::Stop } else { Step::Wait };
         };
         if let Some(pause) = inner.throttled(&state, first, now) {
             return Step::Pause(pause);
         }
-        match state.sealed.pop_front().or_else(|| state.open.take()) {
+        let (next, closing) = (state.sealed.pop_front(), state.closing);
+        match next.or_else(|| state.open.take_if(|open| closing || self.is_due(open))) {
             Some(group) => Step::Write(group),
-            None => Step::Wait(sync_in),
+            None => Step::Wait,
         }
     }
 
-    /// Writes one batch, syncs it when somebody asked for that, and completes its writers.
-    async fn commit(&mut self, group: Group) -> Result<()> {
-        let completion = group.completion.clone();
-        let (last, opened) = (group.last(), group.opened);
+    /// Whether the batch that gathers is written now, or goes on gathering while another is on
+    /// its way to the device.
+    fn is_due(&self, open: &Group) -> bool {
+        let sync = &self.inner.sync;
+        let large = open.buf.len() * 2 >= self.last_bytes;
+        !open.durable || (!sync.has_backlog() && (large || !sync.is_running()))
+    }
+
+    /// Writes one batch. Its writers are completed with it, or with the sync that follows.
+    async fn commit(&mut self, mut group: Group) -> Result<()> {
         let bytes = group.buf.len() - BATCH_HEADER;
-        let outcome = self.write_group(group).await;
+        let buf = std::mem::take(&mut group.buf);
+        let outcome = self.write_group(&group, buf).await;
         self.inner.written(bytes);
-        if let Err(error) = &outcome {
-            completion.complete(Err(log_failed(error)));
-            return outcome;
+        if group.durable {
+            self.last_bytes = bytes;
         }
-        self.inner.took(opened);
-        self.inner.visible.set(last);
-        completion.complete(Ok(()));
-        self.inner.committed.notify();
-        Ok(())
+        match outcome {
+            Ok(target) => {
+                let Group { durable, opened, completion, .. } = group;
+                let last = target.last;
+                self.inner.wrote(Written { last, durable, opened, completion }, target);
+                Ok(())
+            }
+            Err(error) => {
+                group.completion.complete(Err(log_failed(&error)));
+                Err(error)
+            }
+        }
     }
 
-    async fn write_group(&mut self, group: Group) -> Result<()> {
+    /// Writes the bytes of a batch; returns how far the active segment reaches then.
+    async fn write_group(&mut self, group: &Group, mut buf: AlignedBuf) -> Result<Target<E::File>> {
         let inner = self.inner.clone();
-        let durable = group.durable;
-        let last = group.last();
-        let len = group.buf.padded_len() as u64;
+        let len = buf.padded_len() as u64;
         let active = self.with_room(len).await?;
         let header = BatchHeader {
-            len: (group.buf.len() - BATCH_HEADER) as u32,
+            len: (buf.len() - BATCH_HEADER) as u32,
             count: group.count,
             first: group.first,
             generation: active.header.generation,
             uid: active.header.uid,
             chain: active.chain,
-            synced_to: active.synced_to,
+            synced_to: inner.sync.on_device(active.header.generation),
             crc: 0,
         };
-        let mut buf = group.buf;
         active.chain = header.seal(&mut buf);
         let (written, buf) = active.segment.file.write_at(active.offset, buf).await;
         written.map_err(|e| Error::io("write", &active.segment.path, &e))?;
         active.offset += len;
-        active.last = last;
+        active.last = group.last();
         inner.after_write(len, buf, active.offset, active.segment.len - active.offset);
-        self.unsynced_since.get_or_insert_with(|| inner.env.now());
-        if durable { self.sync().await } else { Ok(()) }
+        Ok(Target {
+            file: active.segment.file.clone(),
+            path: active.segment.path.clone(),
+            generation: active.header.generation,
+            end: active.offset,
+            last: active.last,
+        })
     }
 
     /// The active segment with room for `len` bytes, after a change of segment where needed.
@@ -142,7 +153,7 @@ impl<E: Env> Writer<E> {
         if self.active.as_ref().is_some_and(|active| !active.fits(len)) {
             // Only a segment that is wholly on the device may have a successor: the replay
             // relies on it to tell a torn tail from damage.
-            self.sync().await?;
+            self.drain().await?;
         }
         let active = match self.active.take() {
             Some(active) if active.fits(len) => active,
@@ -201,21 +212,11 @@ impl<E: Env> Writer<E> {
         }
     }
 
-    async fn sync(&mut self) -> Result<()> {
-        self.unsynced_since = None;
-        let Some(active) = self.active.as_mut().filter(|active| active.is_dirty()) else {
-            return Ok(());
-        };
-        active
-            .segment
-            .file
-            .sync()
-            .await
-            .map_err(|e| Error::io("sync", &active.segment.path, &e))?;
-        active.synced_to = active.offset;
-        self.inner.synced.set(active.last);
-        self.inner.committed.notify();
-        self.inner.stats.update(|stats| stats.log_syncs += 1);
-        Ok(())
+    /// Waits until everything written is on the device.
+    async fn drain(&self) -> Result<()> {
+        match &self.active {
+            Some(active) => self.inner.drain(active.last).await,
+            None => Ok(()),
+        }
     }
 }
