@@ -2,7 +2,7 @@
 
 use super::{Core, Engine, FloorChange, Memory, Shared, open};
 use crate::env::Env;
-use crate::read::{CachedRead, Scan, ScanRange};
+use crate::read::{CachedRead, Scan, ScanOptions};
 use crate::signal::Commit;
 use crate::stats::EngineStats;
 use crate::version::VersionSet;
@@ -192,8 +192,8 @@ impl<E: Env> Keyspace<E> {
     }
 
     /// See [`Engine::scan`].
-    pub async fn scan(&self, range: ScanRange) -> Result<Scan<E>> {
-        self.tree.scan(range, self.engine.visible_seq()).await
+    pub async fn scan(&self, options: impl Into<ScanOptions>) -> Result<Scan<E>> {
+        self.tree.scan(options.into(), self.engine.visible_seq()).await
     }
 
     /// See [`Engine::policy`].
