@@ -170,12 +170,22 @@ fn a_full_disk_refuses_writes_until_space_is_freed() {
 }
 
 /// Writes `numbers` without asking for durability.
-async fn put_buffered(engine: &Engine<SimEnv>, numbers: std::ops::Range<u64>) {
+async fn put_buffered(
+    env: &SimEnv,
+    engine: &Engine<SimEnv>,
+    numbers: std::ops::Range<u64>,
+) -> Result<(), Error> {
     for number in numbers {
         let batch = one_put(format!("{number:06}").as_bytes(), &[number as u8; 900]);
-        let commit = engine.write(&batch, Durability::Buffered).expect("write");
-        commit.await.expect("commit");
+        let commit = loop {
+            match engine.write(&batch, Durability::Buffered) {
+                Err(Error::Busy { .. }) => env.sleep(Duration::from_millis(5)).await,
+                written => break written?,
+            }
+        };
+        commit.await?;
     }
+    Ok(())
 }
 
 /// A table must not hold more than a power failure leaves of the log: the numbers that are written
@@ -192,10 +202,11 @@ fn a_flush_never_runs_ahead_of_the_log() {
             let engine = sim.block_on(open(&env, &options));
             let flushed = sim.block_on(async {
                 // Several segments of log, then a table of all of them.
-                put_buffered(&engine, life * 1000..life * 1000 + 200).await;
+                put_buffered(&env, &engine, life * 1000..life * 1000 + 200).await.expect("write");
                 engine.flush().await.expect("flush");
                 let flushed = scan_all(&engine).await.expect("scan");
-                put_buffered(&engine, life * 1000 + 500..life * 1000 + 520).await;
+                let more = life * 1000 + 500..life * 1000 + 520;
+                put_buffered(&env, &engine, more).await.expect("write");
                 flushed
             });
             drop(engine);
@@ -221,10 +232,11 @@ fn what_is_shown_after_a_failed_sync_and_a_kill_survives_power_loss() {
         sim.block_on(prepare(&env));
         let engine = sim.block_on(open(&env, &options));
         sim.block_on(async {
-            put_buffered(&engine, 0..5).await;
+            put_buffered(&env, &engine, 0..5).await.expect("write");
             engine.flush().await.expect("flush");
             env.disk().set_faults(Faults { sync_error: 1_000_000, ..Faults::none() });
-            put_buffered(&engine, 5..20).await;
+            // Until the log fails.
+            let _ = put_buffered(&env, &engine, 5..20).await;
         });
         // Long enough for the sync of the buffered writes to be tried.
         sim.run_for(Duration::from_millis(300));

@@ -49,7 +49,7 @@ impl<E: Env> Engine<E> {
         core.commit(edit, FloorChange::None).await?;
         let versions = VersionSet::new(id, core.ledger.clone(), Vec::new(), LostRanges::default());
         let policy = resolved.compaction.clone();
-        let memory = Memory::new(&resolved);
+        let memory = Memory::new(core.pool.clone());
         let tree = Shared::new(id, core, resolved, policy, memory, versions);
         open::start(core, tree);
         self.keyspace(id)
@@ -85,7 +85,7 @@ impl<E: Env> Engine<E> {
         core.commit(edit, FloorChange::Dropped(id)).await?;
         core.trees.borrow_mut().remove(&id);
         tree.versions.retire_all();
-        *tree.memory.borrow_mut() = Memory::new(&tree.options());
+        *tree.memory.borrow_mut() = Memory::new(core.pool.clone());
         tree.count_active();
         Ok(())
     }
