@@ -117,6 +117,8 @@ stats! {
     memtable_bytes,
     /// Frozen memtables that wait for their flush, now.
     frozen_memtables,
+    /// Bytes that flushed memtables left for the next ones of any keyspace, now.
+    pooled_bytes,
     /// Point reads.
     gets,
     /// Point reads answered without I/O.
@@ -137,6 +139,12 @@ stats! {
     cache_bytes,
     /// Bytes of these held by rows, now.
     cache_row_bytes,
+    /// Bytes that blocks and rows may take, now: what indexes and filters leave of the budget.
+    cache_budget_bytes,
+    /// Bytes held by indexes and filters of open tables, now.
+    table_memory_bytes,
+    /// Bytes of filters that are not held for want of room, now.
+    filters_left_out_bytes,
     /// Complete passes of the scrub over all tables.
     scrub_passes,
     /// Tables the scrub has checked.

@@ -2,10 +2,12 @@
 //!
 //! Owns which blocks stay in memory, that a block that several readers want is read once, and how
 //! blocks and rows share the budget: rows may always have a quarter, and up to a half of what
-//! blocks do not need. Tables decide what goes through it: point reads insert, long scans and
+//! blocks do not need. What open tables hold is taken off the budget first (`reserve`). Tables
+//! decide what goes through it: point reads insert, long scans and
 //! compactions do not, so that they push nothing out.
 
 mod chunks;
+mod reserve;
 mod rows;
 mod slots;
 
@@ -13,6 +15,7 @@ use crate::table::{Block, Hints};
 use crate::{EntryRef, Result, TableUid};
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared, WeakShared};
+pub(crate) use reserve::{Depth, Reserved};
 pub(crate) use rows::{Rows, Space};
 use slots::Slots;
 use std::cell::{Cell, OnceCell, Ref, RefCell};
@@ -62,15 +65,25 @@ pub struct CacheStats {
     pub misses: u64,
     /// Bytes held, rows included.
     pub bytes: u64,
-    /// Bytes allowed.
+    /// Bytes that blocks and rows may take now: what tables leave.
     pub budget: u64,
     /// Bytes held by rows.
     pub row_bytes: u64,
+    /// Bytes that indexes and filters of open tables hold.
+    pub table_bytes: u64,
+    /// Bytes of filters that are not held for want of room.
+    pub filters_left_out_bytes: u64,
 }
 
 /// Data blocks and rows in memory. Shared as `Rc` by everything that reads one engine's tables.
 pub struct BlockCache {
-    budget: usize,
+    /// For blocks, rows, indexes and filters.
+    total: usize,
+    /// For blocks and rows.
+    budget: Cell<usize>,
+    /// Bytes of the total that tables hold, and of filters that had to be left out.
+    reserved: Cell<usize>,
+    left_out: Cell<usize>,
     blocks: RefCell<Slots<Cached>>,
     rows: RefCell<Rows>,
     spaces: Cell<u32>,
@@ -94,8 +107,19 @@ impl BlockCache {
         let rows = RefCell::new(Rows::new(budget_bytes));
         let (hits, misses) = (Cell::new(0), Cell::new(0));
         let (loads, spaces) = (RefCell::default(), Cell::new(0));
-        let (budget, dead) = (budget_bytes, RefCell::default());
-        BlockCache { budget, blocks, rows, spaces, dead, loads, hits, misses }
+        BlockCache {
+            total: budget_bytes,
+            budget: Cell::new(budget_bytes),
+            reserved: Cell::new(0),
+            left_out: Cell::new(0),
+            blocks,
+            rows,
+            spaces,
+            dead: RefCell::default(),
+            loads,
+            hits,
+            misses,
+        }
     }
 
     /// Counters and sizes.
@@ -105,8 +129,10 @@ impl BlockCache {
             hits: self.hits.get(),
             misses: self.misses.get(),
             bytes: self.blocks.borrow().bytes() + row_bytes,
-            budget: self.budget as u64,
+            budget: self.budget.get() as u64,
             row_bytes,
+            table_bytes: self.reserved.get() as u64,
+            filters_left_out_bytes: self.left_out.get() as u64,
         }
     }
 
@@ -129,8 +155,9 @@ impl BlockCache {
             return;
         }
         let mut blocks = self.blocks.borrow_mut();
-        let left = self.budget.saturating_sub(blocks.bytes() as usize);
-        rows.put(space, hash, entry, left.clamp(self.budget / ROWS_SHARE, self.budget / ROWS_MOST));
+        let budget = self.budget.get();
+        let left = budget.saturating_sub(blocks.bytes() as usize);
+        rows.put(space, hash, entry, left.clamp(budget / ROWS_SHARE, budget / ROWS_MOST));
         self.share(&rows, &mut blocks);
     }
 
@@ -141,7 +168,7 @@ impl BlockCache {
 
     /// Leaves to the blocks what rows do not take.
     fn share(&self, rows: &Rows, blocks: &mut Slots<Cached>) {
-        let left = self.budget.saturating_sub(rows.bytes()) as u64;
+        let left = self.budget.get().saturating_sub(rows.bytes()) as u64;
         if left != blocks.budget() {
             blocks.set_budget(left);
         }
@@ -177,7 +204,7 @@ impl BlockCache {
         let (mut rows, mut blocks) = (self.rows.borrow_mut(), self.blocks.borrow_mut());
         self.bury(&mut blocks);
         while blocks.bytes() + bytes as u64 > blocks.budget()
-            && rows.bytes() > self.budget / ROWS_SHARE
+            && rows.bytes() > self.budget.get() / ROWS_SHARE
             && rows.shrink()
         {
             self.share(&rows, &mut blocks);

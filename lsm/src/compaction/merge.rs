@@ -5,7 +5,7 @@
 //! with it, so a merge needs space for one table and not for its whole result.
 
 use super::work::Work;
-use crate::cache::BlockCache;
+use crate::cache::{BlockCache, Depth};
 use crate::engine::{FilterDecision, Shared};
 use crate::env::Env;
 use crate::read::{CursorOptions, MergeCursor, RunCursor, Source, TableCursor};
@@ -110,6 +110,8 @@ impl<E: Env> Shared<E> {
         writer.finish().await?;
         self.env.sync_dir(&self.dir).await.map_err(|e| Error::io("sync", &self.dir, &e))?;
         let table = Table::open(&self.env, &table_path(&self.dir, id), uid).await?;
+        let deepest = self.versions.with(|version| version.deepest());
+        let table = table.within(&self.cache, Depth::of(target.level, deepest));
         let table = TableRef::whole(Rc::new(table));
         let read = work.inputs().map(|(_, live)| live).filter(|live| {
             reached.upto.as_deref().is_none_or(|upto| live.table.smallest() <= upto)

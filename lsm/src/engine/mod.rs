@@ -25,7 +25,7 @@ pub(crate) use open::{SEQ_GAP, create_folder};
 pub(crate) use shared::Shared;
 
 use crate::env::Env;
-use crate::read::{CachedRead, Scan, ScanRange};
+use crate::read::{CachedRead, Scan, ScanOptions};
 use crate::signal::{Commit, Completion};
 use crate::stats::EngineStats;
 use crate::write::Records;
@@ -187,10 +187,10 @@ impl<E: Env> Engine<E> {
         self.shared.multi_get(keys, self.visible_seq()).await
     }
 
-    /// An ordered scan over what is committed now. It keeps memtables and table files of this
-    /// moment alive until dropped.
-    pub async fn scan(&self, range: ScanRange) -> Result<Scan<E>> {
-        self.shared.scan(range, self.visible_seq()).await
+    /// An ordered scan over what is committed now, forwards or backwards. It keeps memtables and
+    /// table files of this moment alive until dropped.
+    pub async fn scan(&self, options: impl Into<ScanOptions>) -> Result<Scan<E>> {
+        self.shared.scan(options.into(), self.visible_seq()).await
     }
 
     /// Waits until everything in memory, of all keyspaces, is in tables.
