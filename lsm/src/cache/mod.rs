@@ -62,6 +62,10 @@ pub struct CacheStats {
     pub misses: u64,
     /// Bytes held, rows included.
     pub bytes: u64,
+    /// Bytes read from the device for blocks that were not here.
+    pub loaded_bytes: u64,
+    /// Bytes that scans read ahead, past the cache.
+    pub ahead_bytes: u64,
     /// Bytes allowed.
     pub budget: u64,
     /// Bytes held by rows.
@@ -79,6 +83,8 @@ pub struct BlockCache {
     loads: RefCell<BTreeMap<BlockKey, WeakShared<Load>>>,
     hits: Cell<u64>,
     misses: Cell<u64>,
+    loaded_bytes: Cell<u64>,
+    ahead_bytes: Cell<u64>,
 }
 
 impl std::fmt::Debug for BlockCache {
@@ -91,11 +97,18 @@ impl BlockCache {
     /// An empty cache that holds up to `budget_bytes`.
     pub fn new(budget_bytes: usize) -> Self {
         let blocks = RefCell::new(Slots::new(budget_bytes as u64));
-        let rows = RefCell::new(Rows::new(budget_bytes));
-        let (hits, misses) = (Cell::new(0), Cell::new(0));
-        let (loads, spaces) = (RefCell::default(), Cell::new(0));
-        let (budget, dead) = (budget_bytes, RefCell::default());
-        BlockCache { budget, blocks, rows, spaces, dead, loads, hits, misses }
+        BlockCache {
+            budget: budget_bytes,
+            blocks,
+            rows: RefCell::new(Rows::new(budget_bytes)),
+            spaces: Cell::default(),
+            dead: RefCell::default(),
+            loads: RefCell::default(),
+            hits: Cell::default(),
+            misses: Cell::default(),
+            loaded_bytes: Cell::default(),
+            ahead_bytes: Cell::default(),
+        }
     }
 
     /// Counters and sizes.
@@ -107,6 +120,8 @@ impl BlockCache {
             bytes: self.blocks.borrow().bytes() + row_bytes,
             budget: self.budget as u64,
             row_bytes,
+            loaded_bytes: self.loaded_bytes.get(),
+            ahead_bytes: self.ahead_bytes.get(),
         }
     }
 
@@ -184,6 +199,16 @@ impl BlockCache {
         }
         let cached = Cached { block: block.clone(), hints: OnceCell::new() };
         blocks.insert(key, cached, bytes);
+    }
+
+    /// A read of so many bytes starts for a block that is not here.
+    pub(crate) fn count_loaded(&self, bytes: u64) {
+        self.loaded_bytes.set(self.loaded_bytes.get() + bytes);
+    }
+
+    /// A scan read so many bytes past the cache.
+    pub(crate) fn count_ahead(&self, bytes: usize) {
+        self.ahead_bytes.set(self.ahead_bytes.get() + bytes as u64);
     }
 
     /// What `look` finds in the block of this key, if it is here. `note` is the caller's note on

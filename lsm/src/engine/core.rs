@@ -198,6 +198,8 @@ impl<E: Env> Core<E> {
         stats.cache_misses = cache.misses;
         stats.cache_bytes = cache.bytes;
         stats.cache_row_bytes = cache.row_bytes;
+        stats.block_read_bytes = cache.loaded_bytes;
+        stats.scan_read_bytes = cache.ahead_bytes;
         stats
     }
 }

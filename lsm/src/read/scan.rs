@@ -97,7 +97,7 @@ impl<E: Env> Shared<E> {
     /// A scan over `range` as of `at`.
     pub async fn scan(&self, range: ScanRange, at: Seq) -> Result<Scan<E>> {
         self.readable()?;
-        self.stats.update(|stats| stats.scans += 1);
+        let started = self.env.now();
         let version = self.versions.current();
         let sources = self.sources(&version);
         let now = self.core.now();
@@ -111,6 +111,11 @@ impl<E: Env> Shared<E> {
             suspects: self.suspects.clone(),
         };
         scan.seek(&[]).await?;
+        let waited = self.env.now().since(started).as_micros();
+        self.stats.update(|stats| {
+            stats.scans += 1;
+            stats.scan_latency.record(u64::try_from(waited).unwrap_or(u64::MAX));
+        });
         Ok(scan)
     }
 

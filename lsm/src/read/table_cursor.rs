@@ -159,6 +159,9 @@ impl<E: Env> TableCursor<E> {
                 _ => {
                     let end = self.run_end(first);
                     let buf = Rc::new(table.read_run(first, end).await?);
+                    if let Some(cache) = &self.options.cache {
+                        cache.count_ahead(buf.len());
+                    }
                     let offset = table.index().handle(first).offset;
                     self.run = Some(Run { buf, offset, blocks: first..end });
                     self.window = (self.window * 2).min(WINDOW);
