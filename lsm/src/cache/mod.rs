@@ -65,6 +65,10 @@ pub struct CacheStats {
     pub misses: u64,
     /// Bytes held, rows included.
     pub bytes: u64,
+    /// Bytes read from the device for blocks that were not here.
+    pub loaded_bytes: u64,
+    /// Bytes that scans read ahead, past the cache.
+    pub ahead_bytes: u64,
     /// Bytes that blocks and rows may take now: what tables leave.
     pub budget: u64,
     /// Bytes held by rows.
@@ -92,6 +96,8 @@ pub struct BlockCache {
     loads: RefCell<BTreeMap<BlockKey, WeakShared<Load>>>,
     hits: Cell<u64>,
     misses: Cell<u64>,
+    loaded_bytes: Cell<u64>,
+    ahead_bytes: Cell<u64>,
 }
 
 impl std::fmt::Debug for BlockCache {
@@ -119,6 +125,8 @@ impl BlockCache {
             loads,
             hits,
             misses,
+            loaded_bytes: Cell::default(),
+            ahead_bytes: Cell::default(),
         }
     }
 
@@ -133,6 +141,8 @@ impl BlockCache {
             row_bytes,
             table_bytes: self.reserved.get() as u64,
             filters_left_out_bytes: self.left_out.get() as u64,
+            loaded_bytes: self.loaded_bytes.get(),
+            ahead_bytes: self.ahead_bytes.get(),
         }
     }
 
@@ -211,6 +221,16 @@ impl BlockCache {
         }
         let cached = Cached { block: block.clone(), hints: OnceCell::new() };
         blocks.insert(key, cached, bytes);
+    }
+
+    /// A read of so many bytes starts for a block that is not here.
+    pub(crate) fn count_loaded(&self, bytes: u64) {
+        self.loaded_bytes.set(self.loaded_bytes.get() + bytes);
+    }
+
+    /// A scan read so many bytes past the cache.
+    pub(crate) fn count_ahead(&self, bytes: usize) {
+        self.ahead_bytes.set(self.ahead_bytes.get() + bytes as u64);
     }
 
     /// What `look` finds in the block of this key, if it is here. `note` is the caller's note on

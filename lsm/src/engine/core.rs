@@ -205,6 +205,8 @@ impl<E: Env> Core<E> {
         stats.filters_left_out_bytes = cache.filters_left_out_bytes;
         stats.pooled_bytes = self.pool.bytes() as u64;
         stats.cache_row_bytes = cache.row_bytes;
+        stats.block_read_bytes = cache.loaded_bytes;
+        stats.scan_read_bytes = cache.ahead_bytes;
         stats
     }
 }

@@ -84,6 +84,9 @@ impl<E: Env> Engine<E> {
         let edit = Edit { dropped: vec![id], ..Edit::default() };
         core.commit(edit, FloorChange::Dropped(id)).await?;
         core.trees.borrow_mut().remove(&id);
+        // The engine's sums do not go back.
+        let counted = EngineStats { scrub_left_bytes: 0, ..tree.counted() };
+        core.stats.update(|stats| stats.add(&counted));
         tree.versions.retire_all();
         *tree.memory.borrow_mut() = Memory::new(core.pool.clone());
         tree.count_active();

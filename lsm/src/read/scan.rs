@@ -199,7 +199,7 @@ impl<E: Env> Shared<E> {
     /// A scan as of `at`.
     pub async fn scan(&self, options: ScanOptions, at: Seq) -> Result<Scan<E>> {
         self.readable()?;
-        self.stats.update(|stats| stats.scans += 1);
+        let started = self.env.now();
         let version = self.versions.current();
         let sources = self.sources(&version);
         let now = self.core.now();
@@ -215,6 +215,11 @@ impl<E: Env> Shared<E> {
             suspects: self.suspects.clone(),
         };
         scan.begin(options.direction).await?;
+        let waited = self.env.now().since(started).as_micros();
+        self.stats.update(|stats| {
+            stats.scans += 1;
+            stats.scan_latency.record(u64::try_from(waited).unwrap_or(u64::MAX));
+        });
         Ok(scan)
     }
 

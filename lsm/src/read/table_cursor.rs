@@ -203,6 +203,9 @@ impl<E: Env> TableCursor<E> {
                 _ => {
                     let blocks = self.next_run();
                     let buf = Rc::new(table.read_run(blocks.start, blocks.end).await?);
+                    if let Some(cache) = &self.options.cache {
+                        cache.count_ahead(buf.len());
+                    }
                     let offset = table.index().handle(blocks.start).offset;
                     self.run = Some(Run { buf, offset, blocks });
                     self.window = (self.window * 2).min(WINDOW);

@@ -286,6 +286,7 @@ impl<E: Env> Table<E> {
     pub(crate) async fn block(&self, cache: &BlockCache, i: usize) -> Result<Block> {
         let handle = self.index.handle(i);
         let load = || {
+            cache.count_loaded(handle.end() - handle.offset);
             let (file, path, uid) = (self.file.clone(), self.path.clone(), self.info.uid);
             async move {
                 let len = (handle.end() - handle.offset) as usize;

@@ -88,7 +88,8 @@ pub fn apply(
         let context = match &stored {
             Some(object) if alone => object.seen(),
             _ => seen_with(change, same.dot),
-        };
+        }
+        .bounded(same.dot);
         return Ok(Applied { context, hlc: same.hlc, repeated: true, dot: same.dot, versions });
     }
     let mut seen = stored.map(|object| object.seen()).unwrap_or_default();
@@ -117,7 +118,7 @@ pub fn apply(
     });
     versions.sort_unstable_by_key(|version| version.dot);
     object::encode(&seen, &versions, into)?;
-    let context = if alone { seen } else { seen_with(change, dot) };
+    let context = if alone { seen } else { seen_with(change, dot) }.bounded(dot);
     Ok(Applied { context, hlc, repeated: false, dot, versions: versions.len() })
 }
 
@@ -137,6 +138,7 @@ fn seen_with(change: &Change<'_>, dot: Dot) -> Context {
 
 #[cfg(test)]
 mod tests {
+    use crate::causality::context::MAX_DOTS;
     use crate::ids::Actor;
 
     use super::*;
@@ -181,6 +183,22 @@ mod tests {
         let second = written(run(&mut stored, &put(b"b")));
         run(&mut stored, &Change { context: Some(&second), ..put(b"c") });
         assert_eq!(values(&stored), [b"a".to_vec(), b"c".to_vec()]);
+    }
+
+    /// Somebody else's version stands beside those of a client that always goes on from its last
+    /// answer: each of its answers has one more single dot, for ever.
+    #[test]
+    fn a_client_that_never_reads_again_can_go_on_for_ever() {
+        let mut stored = None;
+        run(&mut stored, &put(b"other"));
+        let mut context = written(run(&mut stored, &put(b"0")));
+        for n in 1..3 * MAX_DOTS {
+            let value = n.to_string();
+            let change = Change { context: Some(&context), ..put(value.as_bytes()) };
+            context = written(run(&mut stored, &change));
+            assert_eq!(values(&stored), [b"other".to_vec(), value.into_bytes()]);
+            context.encode(1, 2, &mut Vec::new()).unwrap();
+        }
     }
 
     #[test]

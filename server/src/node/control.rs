@@ -180,7 +180,7 @@ impl<E: NodeEnv> State<E> {
             StatsReply::write(frame.body(), named.iter().map(|(name, n)| (name.as_str(), *n)));
             frame.finish();
             let Collection { conn, request_id, cost, .. } = done;
-            let reply = CoreMessage::Reply { conn, request_id, cost, frames };
+            let reply = CoreMessage::Reply { conn, request_id, cost, timed: None, frames };
             self.env.send(done.origin, reply);
         }
     }

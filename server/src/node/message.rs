@@ -28,6 +28,8 @@ pub enum CoreMessage {
         request_id: u64,
         /// Bytes the request holds at the core of the connection.
         cost: usize,
+        /// How its latency is counted, unless it is not.
+        timed: Option<Timed>,
         /// Whole reply frames.
         frames: Vec<u8>,
     },
@@ -52,6 +54,15 @@ pub enum CoreMessage {
         /// Comes back in the pong.
         beat: u64,
     },
+}
+
+/// What the latency of a request is counted from, and under what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timed {
+    /// The operation's number.
+    pub op: u8,
+    /// When the request arrived.
+    pub arrived: Nanos,
 }
 
 /// A client's request for the control core to coordinate.

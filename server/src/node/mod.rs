@@ -17,6 +17,6 @@ pub use cluster::{Cluster, ClusterConfig, read_cluster_view};
 pub use control::Control;
 pub use coronet_ring::CoreId;
 pub use env::{ConnId, Door, NodeEnv};
-pub use message::{ControlMessage, Coordinate, CoreMessage, Handoff, ShardAsk};
+pub use message::{ControlMessage, Coordinate, CoreMessage, Handoff, ShardAsk, Timed};
 pub use shard::{BlindWrites, Limits, OpenError, OutputState, Shard, ShardConfig};
-pub use stats::{CoreStats, NodeStats};
+pub use stats::{CoreStats, NodeStats, OpLatencies};

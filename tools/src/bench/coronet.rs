@@ -14,7 +14,8 @@ use coronet_net::{
 };
 use coronet_ring::{CoreId, NodeId, PartitionId, PartitionMap, Table};
 
-use super::driver::{BenchError, Driver, Outcome, Parsed, StorageCounters};
+use super::driver::{BenchError, Driver, Outcome, Parsed};
+use super::server_side::Counters;
 use crate::cli::options::Durability;
 
 /// How long a greeting may take.
@@ -265,8 +266,8 @@ impl Driver for CoronetDriver {
         Ok(Parsed::Reply { consumed, id: Some(frame.head.request_id), outcome })
     }
 
-    fn storage(&mut self) -> Result<Option<StorageCounters>, BenchError> {
-        let mut all = Some(StorageCounters::default());
+    fn counters(&mut self) -> Result<Option<Counters>, BenchError> {
+        let mut all = Counters::default();
         for target in &self.targets {
             // Any core answers for the whole node.
             let (mut stream, hello) = greet(&target.addr, CoreId::ANY)?;
@@ -274,20 +275,10 @@ impl Driver for CoronetDriver {
                 refused(head)?;
                 StatsReply::decode(body).map_err(|e| BenchError::Protocol(e.to_string()))
             })?;
-            all = all.zip(counters(&stats)).map(|(sum, more)| sum.and(&more));
+            all.add(&Counters::new(stats.counters));
         }
-        Ok(all)
+        Ok(Some(all))
     }
-}
-
-/// The storage counters among all the server has; `None` when it has other names for them.
-fn counters(stats: &StatsReply) -> Option<StorageCounters> {
-    Some(StorageCounters {
-        user_bytes: stats.get("engine.user_bytes")?,
-        log_bytes: stats.get("engine.log_bytes")?,
-        flush_bytes: stats.get("engine.flush_bytes")?,
-        compaction_bytes: stats.get("engine.compaction_bytes")?,
-    })
 }
 
 impl From<Durability> for coronet_net::Durability {

@@ -9,6 +9,7 @@ pub mod listing;
 pub mod options;
 pub mod render;
 pub mod sim;
+pub mod stats;
 pub mod verbs;
 
 use std::io::Write;
@@ -74,7 +75,7 @@ async fn run_client(options: &Options) -> Result<Exit, CliError> {
         Command::Ls(args) => listing::ls(&client::connect(addr).await?, args).await,
         Command::Status(args) => cluster::status(&client::pinned(addr).await?, args).await,
         Command::Ring(args) => cluster::ring(&client::connect(addr).await?, args).await,
-        Command::Stats(args) => verbs::stats(&client::connect(addr).await?, args).await,
+        Command::Stats(args) => stats::stats(&client::connect(addr).await?, args).await,
         Command::Route(args) => verbs::route(&client::connect(addr).await?, args).await,
         Command::Ping => verbs::ping(&client::connect(addr).await?).await,
         Command::Load(args) => {

@@ -49,7 +49,8 @@ pub enum Command {
     /// Show how partitions are spread over the nodes. Ends with code 8 when replicas share a rack
     /// without need.
     Ring(RingArgs),
-    /// Show the server's counters.
+    /// Show what the server did and how fast: requests, latencies, bytes by cause, levels,
+    /// keyspaces.
     Stats(StatsArgs),
     /// Show the partition and the core of a key.
     Route(RouteArgs),
@@ -236,9 +237,12 @@ pub struct RingArgs {
 /// `stats`.
 #[derive(Debug, Args)]
 pub struct StatsArgs {
-    /// Print as JSON.
+    /// Print every counter as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Print every counter, one a line.
+    #[arg(long, conflicts_with = "json")]
+    pub all: bool,
 }
 
 /// `route`.

@@ -15,7 +15,7 @@ use super::client::{self, Client, View};
 use super::gather::Gather;
 use super::members::{PlacementNow, micros};
 use super::requests::{Machine, ReplyTo, Running};
-use crate::node::{Coordinate, CoreMessage, NodeEnv};
+use crate::node::{Coordinate, CoreMessage, NodeEnv, Timed};
 
 /// Requests coordinated at once; more are answered "busy".
 const MAX_RUNNING: usize = 100_000;
@@ -195,7 +195,8 @@ impl<E: NodeEnv> State<E> {
     }
 
     pub(super) fn send_reply(&self, client: &Client, frames: Vec<u8>) {
-        let Client { origin, conn, request_id, cost, .. } = *client;
-        self.env.send(origin, CoreMessage::Reply { conn, request_id, cost, frames });
+        let Client { origin, conn, request_id, cost, op, arrived, .. } = *client;
+        let timed = Some(Timed { op, arrived });
+        self.env.send(origin, CoreMessage::Reply { conn, request_id, cost, timed, frames });
     }
 }

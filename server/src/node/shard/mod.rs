@@ -31,7 +31,7 @@ use coronet_lsm::env::TaskClass;
 use coronet_lsm::{Durability, Engine, Options, Result};
 use coronet_ring::{CoreId, Dot, HybridClock, Incarnation, NodeId, PartitionMap, PlacementError};
 
-use super::stats::{Counters, count};
+use super::stats::{Counters, OpLatencies, count};
 use super::{ConnId, ControlMessage, CoreMessage, CoreStats, NodeEnv};
 use commits::CommitQueue;
 use connection::Connection;
@@ -167,6 +167,7 @@ struct Inner<E: NodeEnv> {
     in_flight_for_others: Cell<usize>,
     draining: Cell<bool>,
     counters: Counters,
+    latencies: RefCell<OpLatencies>,
 }
 
 impl<E: NodeEnv> Clone for Shard<E> {
@@ -205,6 +206,7 @@ impl<E: NodeEnv> Shard<E> {
             in_flight_for_others: Cell::new(0),
             draining: Cell::new(false),
             counters: Counters::default(),
+            latencies: RefCell::default(),
             engine,
             config,
             env: env.clone(),
@@ -254,8 +256,8 @@ impl<E: NodeEnv> Shard<E> {
             CoreMessage::Request { origin, conn, arrived, frame } => {
                 inner.serve_forwarded((origin, conn), arrived, &frame);
             }
-            CoreMessage::Reply { conn, request_id, cost, frames } => {
-                inner.answered_elsewhere(conn, request_id, cost, &frames);
+            CoreMessage::Reply { conn, request_id, cost, timed, frames } => {
+                inner.answered_elsewhere((conn, request_id), cost, timed, &frames);
             }
             CoreMessage::CollectStats { ticket } => {
                 let (core, stats) = (inner.me, Box::new(self.stats()));
@@ -302,7 +304,9 @@ impl<E: NodeEnv> Shard<E> {
     pub fn stats(&self) -> CoreStats {
         let mut node = self.inner.counters.snapshot();
         node.connections = self.inner.conns.borrow().len() as u64;
-        CoreStats { node, engine: self.inner.engine.stats() }
+        let keyspaces = self.inner.engine.keyspace_stats().into_iter().collect();
+        let latencies = self.inner.latencies.borrow().clone();
+        CoreStats { node, engine: self.inner.engine.stats(), keyspaces, latencies }
     }
 
     /// Closes the engine: logs synced, tasks stopped. Requests that come later are refused.

@@ -161,7 +161,8 @@ impl<E: NodeEnv> Inner<E> {
                 shard.answer(&ticket, |out| out.append(&mut frames));
             } else {
                 let (conn, request_id, cost) = (ticket.conn, ticket.request_id, ticket.cost);
-                shard.answered_elsewhere(conn, request_id, cost, &frames);
+                let timed = Some(ticket.timed());
+                shard.answered_elsewhere((conn, request_id), cost, timed, &frames);
             }
         });
     }
