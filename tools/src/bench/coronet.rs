@@ -12,7 +12,7 @@ use coronet_net::{
     Consistency, ErrorCode, Op as WireOp, Parsed as Cut, Quorum, QuorumMode, ReplyFrame, ReplyHead,
     RequestHead, Status,
 };
-use coronet_ring::{CoreId, NodeId, PartitionId, PartitionMap, Table};
+use coronet_ring::{CoreId, KeyspaceId, NodeId, PartitionId, PartitionMap, Table};
 
 use super::driver::{BenchError, Driver, Outcome, Parsed, StorageCounters};
 use crate::cli::options::Durability;
@@ -60,6 +60,8 @@ pub struct Asked {
     pub w: Quorum,
     /// Whether only replicas count.
     pub strict: bool,
+    /// The keyspace.
+    pub keyspace: KeyspaceId,
 }
 
 impl CoronetDriver {
@@ -91,9 +93,11 @@ impl CoronetDriver {
         let mode = if asked.strict { QuorumMode::Strict } else { QuorumMode::Default };
         let mut get = RequestHead::new(WireOp::Get, 0);
         get.r = asked.r;
+        get.keyspace = asked.keyspace;
         get.consistency = Consistency { mode, ..Consistency::default() };
         let mut put = RequestHead::new(WireOp::Put, 0);
         put.w = asked.w;
+        put.keyspace = asked.keyspace;
         let durability = asked.durability.into();
         put.consistency = Consistency { durability, mode, ..Consistency::default() };
         let mut token = [0; TOKEN_BYTES];
