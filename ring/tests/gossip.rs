@@ -270,7 +270,7 @@ fn messages_stay_small_and_what_did_not_fit_follows() {
     for n in 0..600 {
         let options = (0..4).map(|o| (format!("{o}"), "x".repeat(60))).collect();
         cluster.nodes[0]
-            .define(Keyspace { options, ..keyspace(&format!("keyspace {n}")) })
+            .define(Keyspace { options, ..keyspace(&format!("keyspace-{n}")) })
             .unwrap();
     }
     assert!(cluster.rounds_until_agreed(30) > 2, "more than one message was needed");

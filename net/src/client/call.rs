@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coronet_ring::{CoreId, NodeId, PartitionId};
+use coronet_ring::{CoreId, KeyspaceId, NodeId, PartitionId};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::ClientError;
@@ -42,6 +42,7 @@ pub(super) enum Target<'a> {
 pub(super) struct Inner {
     cluster: Arc<Cluster>,
     tokens: Tokens,
+    keyspace: KeyspaceId,
 }
 
 /// One request on its way, over all its attempts.
@@ -74,7 +75,17 @@ struct Failure {
 impl Inner {
     pub async fn connect(settings: Builder, seeds: &Addresses) -> Result<Self, ClientError> {
         let cluster = Cluster::connect(settings, seeds.parse()?).await?;
-        Ok(Self { cluster: Arc::new(cluster), tokens: Tokens::new() })
+        let keyspace = KeyspaceId::DEFAULT;
+        Ok(Self { cluster: Arc::new(cluster), tokens: Tokens::new(), keyspace })
+    }
+
+    /// The same cluster and connections, another keyspace.
+    pub fn in_keyspace(&self, keyspace: KeyspaceId) -> Self {
+        Self { cluster: Arc::clone(&self.cluster), tokens: Tokens::new(), keyspace }
+    }
+
+    pub fn keyspace(&self) -> KeyspaceId {
+        self.keyspace
     }
 
     pub fn layout(&self) -> Arc<Layout> {
@@ -185,6 +196,7 @@ impl Inner {
         let sending = link.call(&mut queued, |id, out| {
             let mut head = attempts.head(id, deadline);
             (head.partition, head.epoch) = (partition, epoch);
+            head.keyspace = self.keyspace;
             attempts.request.encode(&head, attempts.token.as_ref(), out);
         });
         match timeout_at(deadline, sending).await {

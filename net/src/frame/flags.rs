@@ -69,6 +69,8 @@ flag_set! {
         TOKEN = 0,
         /// An earlier attempt of this request may have been applied.
         RETRY = 1,
+        /// The body begins, after the token, with the keyspace's id; else it is the default one.
+        KEYSPACE = 2,
     }
 }
 

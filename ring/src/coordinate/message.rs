@@ -144,6 +144,9 @@ pub enum Refusal {
     /// A field makes no sense or exceeds a limit.
     #[error("invalid request")]
     Invalid,
+    /// It does not know the keyspace, or not yet: it cannot say that something is absent.
+    #[error("replica does not know the keyspace yet")]
+    UnknownKeyspace,
 }
 
 impl Refusal {

@@ -12,7 +12,7 @@ use coronet_net::{
     Consistency, ErrorCode, Op as WireOp, Parsed as Cut, Quorum, QuorumMode, ReplyFrame, ReplyHead,
     RequestHead, Status,
 };
-use coronet_ring::{CoreId, NodeId, PartitionId, PartitionMap, Table};
+use coronet_ring::{CoreId, KeyspaceId, NodeId, PartitionId, PartitionMap, Table};
 
 use super::driver::{BenchError, Driver, Outcome, Parsed};
 use super::server_side::Counters;
@@ -61,6 +61,8 @@ pub struct Asked {
     pub w: Quorum,
     /// Whether only replicas count.
     pub strict: bool,
+    /// The keyspace.
+    pub keyspace: KeyspaceId,
 }
 
 impl CoronetDriver {
@@ -92,9 +94,11 @@ impl CoronetDriver {
         let mode = if asked.strict { QuorumMode::Strict } else { QuorumMode::Default };
         let mut get = RequestHead::new(WireOp::Get, 0);
         get.r = asked.r;
+        get.keyspace = asked.keyspace;
         get.consistency = Consistency { mode, ..Consistency::default() };
         let mut put = RequestHead::new(WireOp::Put, 0);
         put.w = asked.w;
+        put.keyspace = asked.keyspace;
         let durability = asked.durability.into();
         put.consistency = Consistency { durability, mode, ..Consistency::default() };
         let mut token = [0; TOKEN_BYTES];

@@ -17,6 +17,7 @@ pub mod server_side;
 use std::time::Duration;
 
 use coronet_net::Quorum;
+use coronet_ring::KeyspaceId;
 use driver::{BenchError, Driver, Op};
 use generator::{Generator, PhaseResult, Plan, Setup, Work};
 use keys::{Distribution, KeyFormat, KeyPicker, MAX_KEYS, Values};
@@ -134,8 +135,8 @@ fn not_negative(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Runs the benchmark and returns its report.
-pub fn run(addr: &str, args: &BenchArgs) -> Result<Report, BenchError> {
+/// Runs the benchmark, a Coronet server's in this keyspace, and returns its report.
+pub fn run(addr: &str, keyspace: &str, args: &BenchArgs) -> Result<Report, BenchError> {
     if let Some(cpu) = args.pin
         && !core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
     {
@@ -153,7 +154,8 @@ pub fn run(addr: &str, args: &BenchArgs) -> Result<Report, BenchError> {
         }
         (None, None) => {
             let BenchArgs { durability, r, w, strict, .. } = *args;
-            let asked = coronet::Asked { durability, r, w, strict };
+            let keyspace = KeyspaceId::of(keyspace);
+            let asked = coronet::Asked { durability, r, w, strict, keyspace };
             let driver = coronet::CoronetDriver::new(addr, asked, args.depth)?;
             measure(driver, "coronet", addr, args)
         }

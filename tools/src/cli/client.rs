@@ -123,14 +123,10 @@ pub struct Connected {
 }
 
 impl Connected {
-    /// Connects; every request gets these options.
-    pub async fn open(
-        addr: &str,
-        request: &RequestArgs,
-        durability: Durability,
-    ) -> Result<Connected, CliError> {
+    /// Every request of this client gets these options.
+    pub fn new(client: Client, request: &RequestArgs, durability: Durability) -> Connected {
         let options = request.options().durability(durability.into());
-        Ok(Connected { client: connect(addr).await?, options })
+        Connected { client, options }
     }
 
     /// The largest value that is sent: the server's limit, or a smaller one of the user's.

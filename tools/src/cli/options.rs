@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use coronet_net::Quorum;
 
 use super::exit;
+use super::keyspace::KeyspaceCommand;
 use super::render::Token;
 use super::sim::SimArgs;
 use crate::bench::BenchArgs;
@@ -28,6 +29,16 @@ pub struct Options {
         global = true
     )]
     pub addr: String,
+    /// The keyspace of keys and listings.
+    #[arg(
+        long = "keyspace",
+        id = "in_keyspace",
+        value_name = "NAME",
+        env = "CORONET_KEYSPACE",
+        default_value = "default",
+        global = true
+    )]
+    pub keyspace: String,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -49,6 +60,9 @@ pub enum Command {
     /// Show how partitions are spread over the nodes. Ends with code 8 when replicas share a rack
     /// without need.
     Ring(RingArgs),
+    /// Create, change and list keyspaces: keys of their own with settings of their own.
+    #[command(subcommand)]
+    Keyspace(KeyspaceCommand),
     /// Show what the server did and how fast: requests, latencies, bytes by cause, levels,
     /// keyspaces.
     Stats(StatsArgs),

@@ -24,8 +24,6 @@ pub(super) struct Members {
     pub(super) gossip: Gossip,
     detector: Detector,
     next_round: Nanos,
-    /// Replicas per key.
-    n: u8,
 }
 
 /// Microseconds of a point in time.
@@ -46,7 +44,6 @@ impl Members {
         me: Member,
         founding: Founding,
         stored: Option<&[u8]>,
-        n: u8,
     ) -> Result<Self, SnapshotError> {
         let expected = u64::try_from(INTERVAL.as_micros()).unwrap_or(u64::MAX);
         let id = me.id;
@@ -55,7 +52,7 @@ impl Members {
             None => Gossip::new(me, founding),
         };
         let detector = Detector::new(expected * 2);
-        Ok(Members { me: id, gossip, detector, next_round: Nanos(0), n })
+        Ok(Members { me: id, gossip, detector, next_round: Nanos(0) })
     }
 
     /// Something came from a node.
@@ -104,9 +101,15 @@ impl Members {
         self.gossip.table().map_or(Epoch(0), Table::epoch)
     }
 
-    /// The replicas of a partition as a coordinator here should ask them: itself first, then the
-    /// others by their place in the list, those that seem dead last of all.
-    pub(super) fn replicas(&self, partition: PartitionId, links: &Links, now: Nanos) -> Replicas {
+    /// The `n` replicas of a partition as a coordinator here should ask them: itself first, then
+    /// the others by their place in the list, those that seem dead last of all.
+    pub(super) fn replicas(
+        &self,
+        partition: PartitionId,
+        n: u8,
+        links: &Links,
+        now: Nanos,
+    ) -> Replicas {
         let Some(table) = self.gossip.table() else {
             let (epoch, none) = (Epoch(0), Vec::new());
             return Replicas { partition, epoch, homes: none.clone(), stand_ins: none };
@@ -116,10 +119,9 @@ impl Members {
             rack: rack_number(table, node),
             alive: self.is_alive(node, links, now),
         };
-        let mut homes: Vec<Peer> =
-            table.preference(partition, self.n).into_iter().map(peer).collect();
+        let mut homes: Vec<Peer> = table.preference(partition, n).into_iter().map(peer).collect();
         homes.sort_by_key(|peer| (peer.node != self.me, !peer.alive));
-        let stand_ins = table.fallbacks(partition, self.n).into_iter().map(peer).collect();
+        let stand_ins = table.fallbacks(partition, n).into_iter().map(peer).collect();
         Replicas { partition, epoch: table.epoch(), homes, stand_ins }
     }
 }
@@ -135,6 +137,8 @@ fn rack_number(table: &Table, node: NodeId) -> u16 {
 pub(super) struct PlacementNow<'a> {
     pub members: &'a Members,
     pub links: &'a Links,
+    /// Replicas of a key.
+    pub n: u8,
     pub now: Nanos,
 }
 
@@ -144,6 +148,6 @@ impl Placement for PlacementNow<'_> {
     }
 
     fn replicas(&self, partition: PartitionId) -> Replicas {
-        self.members.replicas(partition, self.links, self.now)
+        self.members.replicas(partition, self.n, self.links, self.now)
     }
 }

@@ -13,6 +13,7 @@ use coronet_ring::coordinate::{Effect, Micros};
 use coronet_ring::{NodeId, PartitionId};
 
 use super::client::{Client, View};
+use super::spaces::Space;
 use crate::node::Handoff;
 
 /// Repairs after the reply: per second, and at once.
@@ -36,6 +37,7 @@ pub(super) enum Machine {
 pub(super) struct Running {
     machine: Machine,
     pub reply_to: ReplyTo,
+    pub space: Space,
     pub partition: PartitionId,
     /// The key; empty for listings.
     pub key: Vec<u8>,
@@ -61,13 +63,14 @@ impl Running {
     pub(super) fn new(
         machine: Machine,
         reply_to: ReplyTo,
+        space: Space,
         partition: PartitionId,
         key: Vec<u8>,
         deadline: Micros,
     ) -> Self {
         let deadline = Nanos(deadline.saturating_mul(1000));
         let tickets = BTreeSet::new();
-        Running { machine, reply_to, partition, key, deadline, due: None, tickets }
+        Running { machine, reply_to, space, partition, key, deadline, due: None, tickets }
     }
 }
 

@@ -8,7 +8,7 @@ use coronet_net::limits::PRE_HELLO_MAX_FRAME;
 use coronet_net::{
     ErrorCode, FrameError, FrameWriter, Op, Parsed, ReplyHead, RequestFrame, Status,
 };
-use coronet_ring::key_hash;
+use coronet_ring::{KeyspaceId, key_hash};
 
 use super::connection::{Connection, Overdue};
 use super::dispatch::{Call, Progress};
@@ -123,14 +123,16 @@ impl<E: NodeEnv> Inner<E> {
         Cut { frames, end }
     }
 
-    /// Has the engine bring closer what the group's reads and writes of single keys need.
+    /// Has the engine bring closer what the group's reads and writes of single keys of the default
+    /// keyspace need.
     fn look_ahead(&self, frames: &[(RequestFrame<'_>, usize)]) {
         let scratch = &mut *self.scratch.borrow_mut();
         scratch.key.clear();
         let mut ends = [0; GROUP];
         let mut keys = 0;
         for (frame, _) in frames.iter().take(GROUP) {
-            if !matches!(frame.head.op, Op::Get | Op::Put | Op::Delete) {
+            let one_key = matches!(frame.head.op, Op::Get | Op::Put | Op::Delete);
+            if !one_key || frame.head.keyspace != KeyspaceId::DEFAULT {
                 continue;
             }
             let key = match Request::decode(frame, &self.wire) {

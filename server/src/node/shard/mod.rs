@@ -4,6 +4,7 @@
 //! * `intake`: bytes to requests, HELLO, answers back to connections.
 //! * `dispatch`: a request to its handler, or to the core that owns its key.
 //! * `read`, `write`, `multi`, `list`: the handlers.
+//! * `spaces`: the keyspaces.
 //! * `commits`: writes that wait for their log batch.
 //! * `reply`: whom an answer goes to, and the words of errors.
 
@@ -17,6 +18,7 @@ mod multi;
 mod read;
 mod replica;
 mod reply;
+mod spaces;
 mod turns;
 mod write;
 
@@ -36,6 +38,7 @@ use super::{ConnId, ControlMessage, CoreMessage, CoreStats, NodeEnv};
 use commits::CommitQueue;
 use connection::Connection;
 use hints::Hinted;
+use spaces::Spaces;
 use turns::KeyLocks;
 use write::Waiter;
 
@@ -158,6 +161,8 @@ struct Inner<E: NodeEnv> {
     durable: CommitQueue<Waiter>,
     buffered: CommitQueue<Waiter>,
     locks: KeyLocks<E>,
+    /// The keyspaces this core serves.
+    spaces: RefCell<Spaces<E>>,
     /// Where hints are kept for whom.
     hinted: RefCell<Hinted>,
     /// Parts still missing of requests that several cores answer.
@@ -200,6 +205,7 @@ impl<E: NodeEnv> Shard<E> {
             durable: CommitQueue::default(),
             buffered: CommitQueue::default(),
             locks: KeyLocks::default(),
+            spaces: RefCell::new(Spaces::new(&engine)?),
             hinted: RefCell::new(hinted),
             parts: RefCell::new(self::map()),
             in_flight: Cell::new(0),
@@ -268,6 +274,7 @@ impl<E: NodeEnv> Shard<E> {
             }
             CoreMessage::Ask(ask) => inner.ask(ask),
             CoreMessage::ReplayHints { target } => inner.replay_hints(target),
+            CoreMessage::Define(definition) => inner.define(*definition),
             CoreMessage::HandedOff(handoff) => inner.handed_off(*handoff),
             // For the control core; the shell that runs one gives it this message.
             CoreMessage::Control(_) => {}
