@@ -5,6 +5,7 @@
 use std::cell::Cell;
 
 use coronet_sim::for_each_seed;
+use coronet_tools::sim::cluster::fault::{ALL, Fault};
 use coronet_tools::sim::cluster::{Options, run};
 
 fn check(seed: u64) -> u64 {
@@ -42,4 +43,36 @@ fn the_same_seed_replays_the_same_cluster() {
         let first = run(seed, &Options::default());
         assert_eq!(first, run(seed, &Options::default()), "seed={seed}");
     }
+}
+
+/// Every kind of fault strikes, alone, and is survived.
+#[test]
+fn each_fault_alone_is_survived() {
+    for (number, fault) in ALL.into_iter().enumerate() {
+        let mut struck = 0;
+        for seed in [100, 200].map(|first| first + number as u64) {
+            let faults = Some(vec![fault]);
+            let options =
+                Options { nodes: Some(3), faults, seconds: Some(8), ..Options::default() };
+            let report = run(seed, &options);
+            struck += report.faults;
+            let found = report.violations.join("\n");
+            assert!(report.violations.is_empty(), "seed {seed}, {fault:?}:\n{found}");
+        }
+        assert!(struck > 0, "{fault:?} never struck");
+    }
+}
+
+#[test]
+fn a_plan_without_some_faults_keeps_the_others_and_recording_changes_nothing() {
+    let faults = Some(vec![Fault::Kill, Fault::Partition]);
+    let options = Options { nodes: Some(3), faults, seconds: Some(8), ..Options::default() };
+    let seed = (0..).find(|seed| run(*seed, &options).strikes.len() > 2).unwrap();
+    let whole = run(seed, &options);
+    assert_eq!(run(seed, &Options { record: true, ..options.clone() }).hash, whole.hash);
+    let kept = whole.strikes[1];
+    let strikes = Some([kept].into());
+    let smaller = run(seed, &Options { strikes, record: true, ..options });
+    assert_eq!((smaller.strikes, smaller.faults), (vec![kept], 1));
+    assert!(smaller.events.iter().any(|event| event.text.ends_with(&format!("#{kept}"))));
 }
