@@ -11,6 +11,8 @@ use coronet_sim::Rng;
 
 /// Upper ends of the classes of time between write and read, microseconds.
 pub const CLASSES: [u64; 6] = [100, 300, 1_000, 3_000, 10_000, 100_000];
+/// How many times longer a late message takes.
+pub const LATE_FACTOR: u64 = 20;
 /// Draws per expectation.
 const TRIALS: u32 = 4_000;
 
@@ -25,6 +27,8 @@ pub struct Setting {
     pub w: u8,
     /// Typical one-way delay, microseconds.
     pub delay: u64,
+    /// Of a million messages so many are late.
+    pub late: u32,
     /// The class of time, an index into [`CLASSES`].
     pub class: usize,
 }
@@ -70,14 +74,16 @@ impl Staleness {
         for (setting, count) in self.0.iter().filter(|(_, count)| count.reads >= fewest) {
             let measured = count.stale as f64 * 100.0 / count.reads as f64;
             let expected = expected(setting, &mut Rng::new(1)) * 100.0;
-            let Setting { n, r, w, delay, class } = *setting;
+            let Setting { n, r, w, delay, late, class } = *setting;
+            let (late, after, reads) = (f64::from(late) / 1e4, CLASSES[class], count.reads);
             lines.push(format!(
-                "{n:>2} {r:>2} {w:>2} {delay:>9} {:>9} {:>8} {measured:>8.2}% {expected:>8.2}%",
-                CLASSES[class], count.reads
+                "{n:>2} {r:>2} {w:>2} {delay:>9} {late:>6.1}% {after:>9} {reads:>8} \
+                 {measured:>8.2}% {expected:>8.2}%"
             ));
         }
         if !lines.is_empty() {
-            let head = " N  R  W  delay/us  after/us    reads    stale expected".to_owned();
+            let head =
+                " N  R  W  delay/us    late  after/us    reads     stale  expected".to_owned();
             lines.insert(0, head);
         }
         lines
@@ -92,7 +98,10 @@ pub fn expected(setting: &Setting, rng: &mut Rng) -> f64 {
     let (r, w) = (usize::from(setting.r), usize::from(setting.w));
     let mut stale = 0;
     for _ in 0..TRIALS {
-        let mut delay = || setting.delay / 2 + rng.below(setting.delay + 1);
+        let mut delay = || {
+            let factor = if rng.chance(setting.late) { LATE_FACTOR } else { 1 };
+            (setting.delay / 2 + rng.below(setting.delay + 1)) * factor
+        };
         let arrives: Vec<u64> = (0..setting.n).map(|_| delay()).collect();
         let mut answered: Vec<u64> = arrives.iter().map(|at| at + delay()).collect();
         answered.sort_unstable();
@@ -113,7 +122,7 @@ mod tests {
     use super::*;
 
     fn chance(n: u8, r: u8, w: u8, class: usize) -> f64 {
-        expected(&Setting { n, r, w, delay: 2_000, class }, &mut Rng::new(3))
+        expected(&Setting { n, r, w, delay: 2_000, late: 150_000, class }, &mut Rng::new(3))
     }
 
     #[test]
@@ -122,13 +131,13 @@ mod tests {
         assert_eq!(chance(3, 1, 3, 0), 0.0);
         assert!(chance(3, 1, 1, 0) > 0.01, "{}", chance(3, 1, 1, 0));
         assert!(chance(3, 1, 1, 0) > chance(3, 2, 1, 0), "more replicas know more");
-        assert_eq!(chance(3, 1, 1, 5), 0.0);
+        assert!(chance(3, 1, 1, 5) < chance(3, 1, 1, 0) / 10.0);
     }
 
     #[test]
     fn the_table_names_what_was_seen_often_enough() {
         let mut seen = Staleness::default();
-        let setting = Setting { n: 3, r: 1, w: 1, delay: 300, class: 1 };
+        let setting = Setting { n: 3, r: 1, w: 1, delay: 300, late: 0, class: 1 };
         (0..10).for_each(|read| seen.add(setting, read < 4));
         let mut twice = seen.clone();
         twice.merge(&seen);

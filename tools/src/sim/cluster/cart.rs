@@ -39,7 +39,7 @@ mod tests {
     #[test]
     fn items_may_be_in_any_version_and_must_be_in_one() {
         let versions = [encode(3, &BTreeSet::from([1])), encode(4, &BTreeSet::from([2]))];
-        assert_eq!(missing(&[1, 2, 3, 4], &versions), []);
+        assert!(missing(&[1, 2, 3, 4], &versions).is_empty());
         assert_eq!(missing(&[1, 2, 3, 4], &versions[..1]), [2, 4]);
     }
 }

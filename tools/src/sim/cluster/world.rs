@@ -18,6 +18,7 @@ use super::clients::{Clients, Directory};
 use super::history::{History, Style};
 use super::nemesis::{Nemesis, Recovery};
 use super::{Options, Report, check};
+use crate::sim::checkers::staleness::LATE_FACTOR;
 use crate::sim::internet::{Internet, Weather};
 use crate::sim::record::{EventKind, Lane, Recorder};
 use crate::sim::{Membership, SimNode};
@@ -106,8 +107,8 @@ impl World {
         let replicas = [1, 2, 3, 3, 3, 3, 5][rng.index(7)];
         let fair = Weather {
             delay: [50, 300, 2_000][rng.index(3)],
-            late: 5_000,
-            late_factor: 20,
+            late: [5_000, 5_000, 150_000][rng.index(3)],
+            late_factor: LATE_FACTOR,
             reset: 0,
             corrupt: 0,
         };
@@ -156,7 +157,7 @@ impl World {
         let nemesis = Nemesis::draw(&mut rng.fork(), nodes, chaos, options);
         let mut history = History::default();
         history.recorder = Some(Rc::clone(&recorder));
-        history.calm = nemesis.numbers().is_empty().then_some(fair.delay);
+        history.calm = nemesis.numbers().is_empty().then_some((fair.delay, fair.late));
         let history = Rc::new(RefCell::new(history));
         let mut world = World {
             directory: Rc::new(RefCell::new((0..nodes).map(|_| None).collect())),

@@ -112,7 +112,7 @@ impl History {
 
     /// Counts whether a read found the last write before it, where it need not.
     fn measure(&mut self, key: &[u8], shown: &Shown) {
-        let Some(delay) = self.calm.filter(|_| !shown.sloppy) else { return };
+        let Some((delay, late)) = self.calm.filter(|_| !shown.sloppy) else { return };
         let acknowledged = |(id, write): (&WriteId, &Write)| match write.outcome {
             Outcome::Acknowledged(ack) if ack.at < shown.since => Some((ack.at, ack, *id)),
             _ => None,
@@ -127,7 +127,7 @@ impl History {
         if let Some(class) = class.filter(|_| r + w <= n) {
             let is_covered = self.covering(id).any(|(_, w)| w.outcome != Outcome::NotApplied);
             let is_stale = !shown.ids.contains(&id) && !is_covered;
-            self.staleness.add(Setting { n, r, w, delay, class }, is_stale);
+            self.staleness.add(Setting { n, r, w, delay, late, class }, is_stale);
         }
     }
 

@@ -111,9 +111,9 @@ pub struct History {
     dots: BTreeMap<(Vec<u8>, Dot), Named>,
     /// What reads of registers found.
     register_reads: BTreeMap<Vec<u8>, Vec<Op>>,
-    /// Typical one-way delay between nodes, microseconds, when nothing goes wrong in this run:
-    /// then it is measured how stale reads are.
-    pub calm: Option<u64>,
+    /// Typical one-way delay between nodes, microseconds, and how many of a million messages are
+    /// late, when nothing goes wrong in this run: then it is measured how stale reads are.
+    pub calm: Option<(u64, u32)>,
     /// How stale they were.
     pub staleness: Staleness,
     /// Replicas of a key.
