@@ -85,7 +85,9 @@ impl Fault {
 }
 
 /// Which kinds a seed has: those asked for, else a drawn share of all. A mix of everything would
-/// hide what only a few of them show.
+/// hide what only a few of them show. [`Fault::Corrupt`] comes only when asked for: a changed length
+/// field stalls a link between nodes until as many bytes have come, which looks like a node that
+/// does not answer for minutes.
 pub fn swarm(rng: &mut Rng, nodes: usize, asked: Option<&[Fault]>) -> Vec<Fault> {
     let share = [2, 3, 4][rng.index(3)];
     let calm = rng.below(12) == 0;
@@ -106,7 +108,7 @@ mod tests {
         assert_eq!(swarm(&mut rng, 3, Some(&asked)), asked);
         assert_eq!(swarm(&mut rng, 2, Some(&asked)), [Fault::Kill]);
         let drawn: Vec<_> = (0..40).map(|_| swarm(&mut rng, 5, None)).collect();
-        for fault in ALL {
+        for fault in ALL.into_iter().filter(|fault| *fault != Fault::Corrupt) {
             let count = drawn.iter().filter(|faults| faults.contains(&fault)).count();
             assert!(count > 0 && count < 40, "{fault:?} in {count} of 40");
         }
