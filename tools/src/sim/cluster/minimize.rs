@@ -115,9 +115,8 @@ impl<F: FnMut(&Options) -> Report> Search<F> {
     fn lower(&mut self, field: impl Fn(&mut Options) -> &mut Option<u64>) {
         let mut fewer = self.best.options.clone();
         let now = field(&mut fewer).unwrap_or(1);
-        let mut try_out = [1, now / 2, now.saturating_sub(1)].into_iter();
         let smaller = |count: &u64| *count > 0 && *count < now;
-        for count in try_out.by_ref().filter(smaller) {
+        for count in [1, now / 2, now.saturating_sub(1)].into_iter().filter(smaller) {
             *field(&mut fewer) = Some(count);
             if self.attempt(fewer.clone()) {
                 break;

@@ -111,8 +111,8 @@ impl Nemesis {
         self.plan.iter().map(|strike| strike.number).collect()
     }
 
-    /// The next fault, if it comes within `chaos` of the beginning.
-    pub fn next(&mut self) -> Option<Strike> {
+    /// The next fault of the plan.
+    pub fn next_strike(&mut self) -> Option<Strike> {
         self.plan.pop_front()
     }
 

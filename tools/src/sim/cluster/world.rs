@@ -214,7 +214,7 @@ impl World {
         let clients = Clients::new(client_env, rng, directory, history, &self.recorder);
         clients.start(self.clients);
         let begun = self.sim.elapsed();
-        while let Some(strike) = self.nemesis.next() {
+        while let Some(strike) = self.nemesis.next_strike() {
             self.pass((begun + strike.at).saturating_sub(self.sim.elapsed()));
             let mut nemesis = self.nemesis.clone();
             nemesis.strike(self, &strike);
