@@ -13,12 +13,9 @@ use coronet_ring::{CoreId, PartitionId, key_hash};
 use super::State;
 use super::client::{self, Client, View};
 use super::gather::Gather;
-use super::members::{PlacementNow, micros};
+use super::members::micros;
 use super::requests::{Machine, ReplyTo, Running};
 use crate::node::{Coordinate, CoreMessage, NodeEnv};
-
-/// Requests coordinated at once; more are answered "busy".
-const MAX_RUNNING: usize = 100_000;
 
 impl<E: NodeEnv> State<E> {
     pub(super) fn coordinate(&mut self, request: Coordinate) {
@@ -44,7 +41,7 @@ impl<E: NodeEnv> State<E> {
             let text = "the cluster's nodes have not all met yet";
             return self.refuse(&client, ErrorCode::NotEnoughReplicas, text);
         }
-        if self.requests.len() >= MAX_RUNNING {
+        if !self.requests.has_room_for(bytes.len()) {
             return self.refuse(&client, ErrorCode::Busy, "too many requests in progress");
         }
         let decoded = Request::decode(&frame, &self.config.limits);
@@ -101,12 +98,11 @@ impl<E: NodeEnv> State<E> {
         reply_to: ReplyTo,
         key: Vec<u8>,
     ) {
-        let now = self.env.now();
-        let replicas = self.members.replicas(partition, &self.links, now);
+        let replicas = self.members.replicas(partition);
         let (id, mut effects) = (self.requests.number(), Vec::new());
-        let deadline = request.deadline;
+        let (deadline, bytes) = (request.deadline, key.len());
         let machine = Machine::Get(Get::start(request, &replicas, &mut effects));
-        self.requests.insert(id, Running::new(machine, reply_to, partition, key, deadline));
+        self.requests.insert(id, Running::new(machine, reply_to, partition, key, deadline, bytes));
         self.carry_out(id, effects);
     }
 
@@ -138,28 +134,26 @@ impl<E: NodeEnv> State<E> {
 
     fn start_put(&mut self, request: PutRequest, client: Client, view: View, key: Vec<u8>) {
         let now = self.env.now();
-        let replicas = self.members.replicas(client.partition, &self.links, now);
+        let replicas = self.members.replicas(client.partition);
         let (id, mut effects) = (self.requests.number(), Vec::new());
-        let (deadline, partition) = (request.deadline, client.partition);
+        let (deadline, partition, bytes) = (request.deadline, client.partition, client.cost);
         let put = Put::start(request, &replicas, micros(now), &mut effects);
         let (machine, reply_to) = (Machine::Put(put), ReplyTo::Client(client, view));
-        self.requests.insert(id, Running::new(machine, reply_to, partition, key, deadline));
+        self.requests.insert(id, Running::new(machine, reply_to, partition, key, deadline, bytes));
         self.carry_out(id, effects);
     }
 
     fn start_list(&mut self, request: ListRequest, client: Client, view: View) {
         let (id, mut effects) = (self.requests.number(), Vec::new());
-        let now = self.env.now();
-        let placement = PlacementNow { members: &self.members, links: &self.links, now };
-        let deadline = request.deadline;
-        let machine = Machine::List(List::start(request, &placement, &mut effects));
+        let (deadline, bytes) = (request.deadline, request.prefix.len());
+        let machine = Machine::List(List::start(request, &self.members, &mut effects));
         let (reply_to, none) = (ReplyTo::Client(client, view), PartitionId::NONE);
-        self.requests.insert(id, Running::new(machine, reply_to, none, Vec::new(), deadline));
+        self.requests
+            .insert(id, Running::new(machine, reply_to, none, Vec::new(), deadline, bytes));
         self.carry_out(id, effects);
     }
 
     fn topology(&self, client: &Client) {
-        let now = self.env.now();
         let mut table = Vec::new();
         if let Some(known) = self.members.gossip.table() {
             known.encode(&mut table);
@@ -170,7 +164,7 @@ impl<E: NodeEnv> State<E> {
             .members()
             .map(|member| TopologyNode {
                 id: member.id,
-                alive: self.members.is_alive(member.id, &self.links, now),
+                alive: self.members.is_reachable(member.id),
                 cores: member.cores,
                 address: member.client_address.clone(),
                 rack: member.rack.clone(),

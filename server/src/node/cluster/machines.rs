@@ -7,7 +7,6 @@ use coronet_ring::coordinate::quorum::Outcome;
 
 use super::State;
 use super::asks::Asking;
-use super::members::PlacementNow;
 use super::requests::{Input, Purpose, ReplyTo, merge_ask, partition_of};
 use crate::node::NodeEnv;
 
@@ -69,8 +68,7 @@ impl<E: NodeEnv> State<E> {
 
     pub(super) fn feed(&mut self, id: u64, input: Input, effects: &mut Vec<Effect>) {
         let now = self.env.now();
-        let placement = PlacementNow { members: &self.members, links: &self.links, now };
-        self.requests.feed(id, input, &placement, now, effects);
+        self.requests.feed(id, input, &self.members, now, effects);
     }
 
     pub(super) fn tick_requests(&mut self) {

@@ -1,6 +1,8 @@
 //! Who is in the cluster, where partitions are, who seems alive: gossip and failure detection as
 //! this node runs them.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use coronet_lsm::env::Nanos;
@@ -26,6 +28,11 @@ pub(super) struct Members {
     next_round: Nanos,
     /// Replicas per key.
     n: u8,
+    /// The members and whether they seem alive, as `known` was made from.
+    reachable: Vec<(NodeId, bool)>,
+    known_epoch: Epoch,
+    /// The replicas of partitions that were asked for, by partition.
+    known: RefCell<Vec<Option<Rc<Replicas>>>>,
 }
 
 /// Microseconds of a point in time.
@@ -55,7 +62,16 @@ impl Members {
             None => Gossip::new(me, founding),
         };
         let detector = Detector::new(expected * 2);
-        Ok(Members { me: id, gossip, detector, next_round: Nanos(0), n })
+        Ok(Members {
+            me: id,
+            gossip,
+            detector,
+            next_round: Nanos(0),
+            n,
+            reachable: Vec::new(),
+            known_epoch: Epoch(0),
+            known: RefCell::default(),
+        })
     }
 
     /// Something came from a node.
@@ -104,9 +120,42 @@ impl Members {
         self.gossip.table().map_or(Epoch(0), Table::epoch)
     }
 
+    /// Takes notice of who seems reachable and of the placement. Call when time passed, and when
+    /// a link or the placement has changed.
+    pub(super) fn refresh(&mut self, links: &Links, now: Nanos) {
+        let epoch = self.epoch();
+        let alive = |member: &Member| (member.id, self.is_alive(member.id, links, now));
+        let same = epoch == self.known_epoch
+            && self.gossip.members().map(alive).eq(self.reachable.iter().copied());
+        if !same {
+            let partitions = self.gossip.table().map_or(0, Table::partitions);
+            self.reachable = self.gossip.members().map(alive).collect();
+            self.known_epoch = epoch;
+            self.known = RefCell::new(vec![None; partitions as usize]);
+        }
+    }
+
+    /// Whether coordinators here count on a node: it seemed alive at the last
+    /// [`refresh`](Members::refresh).
+    pub(super) fn is_reachable(&self, node: NodeId) -> bool {
+        self.reachable.contains(&(node, true))
+    }
+
     /// The replicas of a partition as a coordinator here should ask them: itself first, then the
-    /// others by their place in the list, those that seem dead last of all.
-    pub(super) fn replicas(&self, partition: PartitionId, links: &Links, now: Nanos) -> Replicas {
+    /// others by their place in the list, those that seem dead last of all. As of the last
+    /// [`refresh`](Members::refresh).
+    pub(super) fn replicas(&self, partition: PartitionId) -> Rc<Replicas> {
+        if let Some(Some(known)) = self.known.borrow().get(usize::from(partition.0)) {
+            return Rc::clone(known);
+        }
+        let replicas = Rc::new(self.find_replicas(partition));
+        if let Some(known) = self.known.borrow_mut().get_mut(usize::from(partition.0)) {
+            *known = Some(Rc::clone(&replicas));
+        }
+        replicas
+    }
+
+    fn find_replicas(&self, partition: PartitionId) -> Replicas {
         let Some(table) = self.gossip.table() else {
             let (epoch, none) = (Epoch(0), Vec::new());
             return Replicas { partition, epoch, homes: none.clone(), stand_ins: none };
@@ -114,7 +163,7 @@ impl Members {
         let peer = |node: NodeId| Peer {
             node,
             rack: rack_number(table, node),
-            alive: self.is_alive(node, links, now),
+            alive: self.is_reachable(node),
         };
         let mut homes: Vec<Peer> =
             table.preference(partition, self.n).into_iter().map(peer).collect();
@@ -131,19 +180,12 @@ fn rack_number(table: &Table, node: NodeId) -> u16 {
     first.and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX)
 }
 
-/// The placement as listings ask for it.
-pub(super) struct PlacementNow<'a> {
-    pub members: &'a Members,
-    pub links: &'a Links,
-    pub now: Nanos,
-}
-
-impl Placement for PlacementNow<'_> {
+impl Placement for Members {
     fn partitions(&self) -> u32 {
-        self.members.gossip.table().map_or(0, Table::partitions)
+        self.gossip.table().map_or(0, Table::partitions)
     }
 
     fn replicas(&self, partition: PartitionId) -> Replicas {
-        self.members.replicas(partition, self.links, self.now)
+        Members::replicas(self, partition).as_ref().clone()
     }
 }

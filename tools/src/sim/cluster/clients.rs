@@ -224,7 +224,7 @@ impl Clients {
             durability: if durable { Durability::Durable } else { Durability::Buffered },
             mode: self.mode(),
             lww: style == Style::Replace,
-            racks: 0,
+            ..Consistency::default()
         };
         let op = if value.is_some() { Op::Put } else { Op::Delete };
         // Mostly less patience than the node would have.
