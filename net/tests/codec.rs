@@ -22,8 +22,15 @@ fn consistency() -> impl Strategy<Value = Consistency> {
         prop::sample::select(vec![Durability::Default, Durability::Durable, Durability::Buffered]);
     let mode =
         prop::sample::select(vec![QuorumMode::Default, QuorumMode::Sloppy, QuorumMode::Strict]);
-    (durability, mode, any::<bool>(), 0_u8..16)
-        .prop_map(|(durability, mode, lww, racks)| Consistency { durability, mode, lww, racks })
+    (durability, mode, any::<bool>(), any::<bool>(), 0_u8..16).prop_map(
+        |(durability, mode, lww, monotonic, racks)| Consistency {
+            durability,
+            mode,
+            lww,
+            monotonic,
+            racks,
+        },
+    )
 }
 
 prop_compose! {

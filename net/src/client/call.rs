@@ -64,6 +64,9 @@ enum Again {
     After(Duration),
     /// At once if another node can take it.
     Elsewhere,
+    /// At once if another node can take it, which may reach more replicas; else only if the
+    /// caller asked for retries. The node that refused is as good as ever.
+    Refused,
 }
 
 /// Why an attempt failed.
@@ -148,6 +151,8 @@ impl Inner {
                     self.cluster.keep_fresh(&view, None, true);
                     Some(if others { Duration::ZERO } else { self.spread(pause) })
                 }
+                Again::Refused if others => Some(Duration::ZERO),
+                Again::Refused => options.retries.map(|_| self.spread(pause)),
                 Again::After(after) => Some(self.spread(after.max(pause))),
             };
             match after.map(|after| Instant::now() + after) {
@@ -243,6 +248,7 @@ fn outcome(replies: Replies, repeatable: bool, write: bool) -> Result<Replies, F
     let after = Again::After(Duration::from_millis(u64::from(reply.retry_after_ms)));
     let again = match code {
         ErrorCode::ShuttingDown => Again::Elsewhere,
+        ErrorCode::NotEnoughReplicas => Again::Refused,
         ErrorCode::InDoubt if repeatable => after,
         // The time is over here, too.
         ErrorCode::DeadlineExceeded => Again::Never,

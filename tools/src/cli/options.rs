@@ -125,6 +125,9 @@ pub struct ReadArgs {
     /// Replicas that must have answered: a number, quorum or all (0: the server's default).
     #[arg(long, value_name = "N|quorum|all", default_value = "0", value_parser = quorum)]
     pub r: Quorum,
+    /// Answer only once no later read with the same R can miss what this one returns.
+    #[arg(long)]
+    pub monotonic: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub request: RequestArgs,

@@ -105,7 +105,7 @@ pub(super) fn get_request(
     GetRequest {
         need: need(head.r, space.quorums.map(|(r, _)| r)),
         mode: mode(head.consistency.mode, config),
-        monotonic: false,
+        monotonic: head.consistency.monotonic,
         deadline: deadline(head, arrived),
         hedge_at: micros(now.after(HEDGE)),
     }
@@ -319,8 +319,9 @@ impl View {
 
 fn write_page(body: &mut Vec<u8>, page: &Page, view: &View, partitions: u32) {
     let mut writer = PageWriter::new(body);
-    for key in &page.keys {
-        writer.push(Entry { key, versions: 0, bytes: 0, hlc: Default::default() });
+    for live in &page.keys {
+        let (versions, bytes, hlc) = (live.versions, live.bytes, live.hlc);
+        writer.push(Entry { key: &live.key, versions, bytes, hlc });
     }
     writer.finish(|into| {
         if let Some(next) = &page.next
@@ -358,5 +359,35 @@ fn refused(refusal: Refusal) -> ErrorCode {
         Refusal::UnknownKeyspace => ErrorCode::UnknownKeyspace,
         Refusal::BadContext => ErrorCode::BadContext,
         Refusal::TooManyVersions | Refusal::Invalid => ErrorCode::InvalidArgument,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_a_coordinator_knows_of_an_answer_is_in_its_header() {
+        let client = Client {
+            origin: CoreId(0),
+            conn: ConnId(1),
+            request_id: 7,
+            cost: 0,
+            arrived: Nanos(0),
+            op: 4,
+            partition: PartitionId(1),
+            owner: CoreId(0),
+        };
+        let none = Proof { acknowledgements: 3, racks: 2, ..Proof::default() };
+        for (proof, flags) in [
+            (none, ReplyFlags::NONE),
+            (Proof { sloppy: true, ..none }, ReplyFlags::SLOPPY),
+            (Proof { repaired: true, ..none }, ReplyFlags::REPAIRED),
+            (Proof { hedged: true, ..none }, ReplyFlags::HEDGED),
+        ] {
+            let head = client.head(Status::Ok, &proof, Epoch(9), Nanos(5_000));
+            assert_eq!((head.acks, head.racks, head.flags), (3, 2, flags));
+            assert_eq!((head.server_us, head.epoch, head.request_id), (5, Epoch(9), 7));
+        }
     }
 }

@@ -18,9 +18,6 @@ use super::requests::{Machine, ReplyTo, Running};
 use super::spaces::Space;
 use crate::node::{Coordinate, CoreMessage, NodeEnv, Timed};
 
-/// Requests coordinated at once; more are answered "busy".
-const MAX_RUNNING: usize = 100_000;
-
 impl<E: NodeEnv> State<E> {
     pub(super) fn coordinate(&mut self, request: Coordinate) {
         let Coordinate { origin, conn, arrived, cost, frame: bytes } = request;
@@ -48,7 +45,7 @@ impl<E: NodeEnv> State<E> {
             let text = "the cluster's nodes have not all met yet";
             return self.refuse(&client, ErrorCode::NotEnoughReplicas, text);
         }
-        if self.requests.len() >= MAX_RUNNING {
+        if !self.requests.has_room_for(bytes.len()) {
             return self.refuse(&client, ErrorCode::Busy, "too many requests in progress");
         }
         let decoded = Request::decode(&frame, &self.config.limits);
@@ -113,12 +110,12 @@ impl<E: NodeEnv> State<E> {
         reply_to: ReplyTo,
         key: Vec<u8>,
     ) {
-        let now = self.env.now();
-        let replicas = self.members.replicas(partition, space.n, &self.links, now);
+        let replicas = self.members.replicas(partition, space.n);
         let (id, mut effects) = (self.requests.number(), Vec::new());
-        let deadline = request.deadline;
+        let (deadline, bytes) = (request.deadline, key.len());
         let machine = Machine::Get(Get::start(request, &replicas, &mut effects));
-        self.requests.insert(id, Running::new(machine, reply_to, space, partition, key, deadline));
+        let running = Running::new(machine, reply_to, space, partition, key, deadline, bytes);
+        self.requests.insert(id, running);
         self.carry_out(id, effects);
     }
 
@@ -159,30 +156,28 @@ impl<E: NodeEnv> State<E> {
         key: Vec<u8>,
     ) {
         let now = self.env.now();
-        let replicas = self.members.replicas(client.partition, space.n, &self.links, now);
+        let replicas = self.members.replicas(client.partition, space.n);
         let (id, mut effects) = (self.requests.number(), Vec::new());
-        let (deadline, partition) = (request.deadline, client.partition);
+        let (deadline, partition, bytes) = (request.deadline, client.partition, client.cost);
         let put = Put::start(request, &replicas, micros(now), &mut effects);
         let (machine, reply_to) = (Machine::Put(put), ReplyTo::Client(client, view));
-        self.requests.insert(id, Running::new(machine, reply_to, space, partition, key, deadline));
+        let running = Running::new(machine, reply_to, space, partition, key, deadline, bytes);
+        self.requests.insert(id, running);
         self.carry_out(id, effects);
     }
 
     fn start_list(&mut self, request: ListRequest, space: Space, client: Client, view: View) {
         let (id, mut effects) = (self.requests.number(), Vec::new());
-        let now = self.env.now();
-        let placement =
-            PlacementNow { members: &self.members, links: &self.links, n: space.n, now };
-        let deadline = request.deadline;
+        let placement = PlacementNow { members: &self.members, n: space.n };
+        let (deadline, bytes) = (request.deadline, request.prefix.len());
         let machine = Machine::List(List::start(request, &placement, &mut effects));
         let (reply_to, none) = (ReplyTo::Client(client, view), PartitionId::NONE);
-        self.requests
-            .insert(id, Running::new(machine, reply_to, space, none, Vec::new(), deadline));
+        let running = Running::new(machine, reply_to, space, none, Vec::new(), deadline, bytes);
+        self.requests.insert(id, running);
         self.carry_out(id, effects);
     }
 
     fn topology(&self, client: &Client) {
-        let now = self.env.now();
         let mut table = Vec::new();
         if let Some(known) = self.members.gossip.table() {
             known.encode(&mut table);
@@ -193,7 +188,7 @@ impl<E: NodeEnv> State<E> {
             .members()
             .map(|member| TopologyNode {
                 id: member.id,
-                alive: self.members.is_alive(member.id, &self.links, now),
+                alive: self.members.is_reachable(member.id),
                 cores: member.cores,
                 address: member.client_address.clone(),
                 rack: member.rack.clone(),

@@ -72,8 +72,7 @@ impl<E: NodeEnv> State<E> {
     pub(super) fn feed(&mut self, id: u64, input: Input, effects: &mut Vec<Effect>) {
         let now = self.env.now();
         let Some(running) = self.requests.get(id) else { return };
-        let (members, links, n) = (&self.members, &self.links, running.space.n);
-        let placement = PlacementNow { members, links, n, now };
+        let placement = PlacementNow { members: &self.members, n: running.space.n };
         self.requests.feed(id, input, &placement, now, effects);
     }
 

@@ -276,9 +276,11 @@ impl<E: NodeEnv> State<E> {
             match event {
                 LinkEvent::Up(node) => {
                     self.members.heard(node, self.env.now());
+                    self.members.refresh(&self.links, self.env.now());
                     self.env.log(&format!("node {node} is linked"));
                 }
                 LinkEvent::Down(node) => {
+                    self.members.refresh(&self.links, self.env.now());
                     self.env.log(&format!("node {node} is no longer linked"));
                     for id in self.requests.lost(node) {
                         let mut effects = Vec::new();
@@ -319,6 +321,7 @@ impl<E: NodeEnv> State<E> {
             match &event {
                 Event::Table(epoch) => {
                     self.saving.want();
+                    self.members.refresh(&self.links, self.env.now());
                     self.env.log(&format!("placement of {epoch} adopted"));
                 }
                 Event::Beat(node) => self.members.heard(*node, self.env.now()),
@@ -362,6 +365,7 @@ impl<E: NodeEnv> State<E> {
         for node in self.members.suspects(&self.links, now) {
             self.links.reset(node);
         }
+        self.members.refresh(&self.links, now);
         self.greet_strangers();
         for dial in self.links.tick(now, self.env.random()) {
             self.env.dial(dial.ticket, dial.address);

@@ -315,7 +315,7 @@ impl Clients {
             durability: if durable { Durability::Durable } else { Durability::Buffered },
             mode: if is_register { QuorumMode::Strict } else { self.mode() },
             lww: self.history.borrow().is_last_write_wins(key),
-            racks: 0,
+            ..Consistency::default()
         };
         let op = if value.is_some() { Op::Put } else { Op::Delete };
         // Mostly less patience than the node would have.
