@@ -91,7 +91,9 @@ impl Fault {
 pub fn swarm(rng: &mut Rng, nodes: usize, asked: Option<&[Fault]>) -> Vec<Fault> {
     let share = [2, 3, 4][rng.index(3)];
     let calm = rng.below(12) == 0;
-    let drawn: Vec<Fault> = ALL.into_iter().filter(|_| rng.below(share) == 0 && !calm).collect();
+    let is_drawn = |fault: &Fault| *fault != Fault::Corrupt;
+    let drawn: Vec<Fault> =
+        ALL.into_iter().filter(|f| rng.below(share) == 0 && !calm && is_drawn(f)).collect();
     let mut faults = asked.map_or(drawn, <[Fault]>::to_vec);
     faults.retain(|fault| fault.is_possible(nodes));
     faults
