@@ -61,15 +61,14 @@ fn survive(fault: Fault, seeds: [u64; 2]) {
 
 #[test]
 fn each_fault_alone_is_survived() {
-    let faults = ALL.into_iter().filter(|fault| *fault != Fault::Corrupt);
-    for (number, fault) in (0..).zip(faults) {
+    for (number, fault) in (0..).zip(ALL) {
         survive(fault, [100 + number, 200 + number]);
     }
 }
 
+/// Seed 106: a frame between nodes whose length was changed used to stall its link for minutes.
 #[test]
-#[ignore = "a frame between nodes whose length field was changed stalls its link"]
-fn changed_bytes_are_survived() {
+fn a_changed_length_does_not_stall_a_link() {
     survive(Fault::Corrupt, [106, 206]);
 }
 

@@ -1,5 +1,8 @@
 //! Frames of a link: length u32 (all of it), crc32c u32 (of what follows), version u8, kind u8,
-//! reserved u16, body.
+//! check u16 (of length, version and kind), body.
+//!
+//! The check stands for the length until the whole frame has come: a changed length must not make
+//! a link wait for bytes that nobody sent.
 //!
 //! A batch's body is messages, each a length u32 and its bytes: many messages cost one checksum
 //! and one system call.
@@ -68,10 +71,17 @@ pub struct Frame<'a> {
 impl<'a> Frame<'a> {
     /// Cuts the first frame from a stream. `limit` bounds the whole frame.
     pub fn parse(bytes: &'a [u8], limit: u32) -> Result<Parsed<Self>, PeerFrameError> {
-        let Some(len) = bytes.first_chunk::<4>() else {
+        let Some(head) = bytes.first_chunk::<FRAME_HEAD>() else {
             return Ok(Parsed::Incomplete { need: FRAME_HEAD });
         };
-        let len = u32::from_le_bytes(*len);
+        let (version, kind) = (head[8], head[9]);
+        if !(MIN_PEER_VERSION..=PEER_VERSION).contains(&version) {
+            return Err(PeerFrameError::Version(version));
+        }
+        if head[10..] != head_check(head) {
+            return Err(PeerFrameError::Checksum);
+        }
+        let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
         if len < FRAME_HEAD as u32 || len > limit {
             return Err(PeerFrameError::Length { len, limit });
         }
@@ -82,10 +92,6 @@ impl<'a> Frame<'a> {
         let crc = u32::from_le_bytes([whole[4], whole[5], whole[6], whole[7]]);
         if crc32c::crc32c(&whole[CHECKED_FROM..]) != crc {
             return Err(PeerFrameError::Checksum);
-        }
-        let (version, kind) = (whole[8], whole[9]);
-        if !(MIN_PEER_VERSION..=PEER_VERSION).contains(&version) {
-            return Err(PeerFrameError::Version(version));
         }
         let kind = FrameKind::from_u8(kind).ok_or(PeerFrameError::Kind(kind))?;
         let frame = Frame { kind, body: &whole[FRAME_HEAD..] };
@@ -98,6 +104,12 @@ impl<'a> Frame<'a> {
         write(into);
         finish_frame(into, at);
     }
+}
+
+/// What the last two bytes of a head must be.
+fn head_check(head: &[u8; FRAME_HEAD]) -> [u8; 2] {
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&head[..4]), &head[8..10]);
+    (crc as u16).to_le_bytes()
 }
 
 fn begin(kind: FrameKind, into: &mut Vec<u8>) -> usize {
@@ -116,8 +128,10 @@ pub fn begin_batch(into: &mut Vec<u8>) -> usize {
 /// kept below 4 GiB by whoever fills it.
 pub fn finish_frame(into: &mut [u8], at: usize) {
     let len = (into.len() - at) as u32;
-    let crc = crc32c::crc32c(&into[at + CHECKED_FROM..]);
     into[at..at + 4].copy_from_slice(&len.to_le_bytes());
+    let check = into[at..].first_chunk().map(head_check);
+    into[at + CHECKED_FROM + 2..at + FRAME_HEAD].copy_from_slice(&check.unwrap_or_default());
+    let crc = crc32c::crc32c(&into[at + CHECKED_FROM..]);
     into[at + 4..at + CHECKED_FROM].copy_from_slice(&crc.to_le_bytes());
 }
 
@@ -198,11 +212,30 @@ mod tests {
 
     #[test]
     fn lengths_are_checked_first() {
-        let long = 101_u32.to_le_bytes();
+        let head = |len: u32| {
+            let mut head = [0; FRAME_HEAD];
+            head[..4].copy_from_slice(&len.to_le_bytes());
+            head[8..10].copy_from_slice(&[PEER_VERSION, FrameKind::Batch as u8]);
+            let check = head_check(&head);
+            head[10..].copy_from_slice(&check);
+            head
+        };
         let refused = Err(PeerFrameError::Length { len: 101, limit: 100 });
-        assert_eq!(Frame::parse(&long, 100), refused);
-        let short = 11_u32.to_le_bytes();
-        assert!(matches!(Frame::parse(&short, 100), Err(PeerFrameError::Length { .. })));
+        assert_eq!(Frame::parse(&head(101), 100), refused);
+        assert!(matches!(Frame::parse(&head(11), 100), Err(PeerFrameError::Length { .. })));
+        let waits = Ok(Parsed::Incomplete { need: 50 });
+        assert_eq!(Frame::parse(&head(50), 100), waits);
+    }
+
+    /// Nothing more may be waited for on the word of a damaged head.
+    #[test]
+    fn a_damaged_head_is_noticed_before_the_rest_has_come() {
+        let bytes = batch(&[b"abc"]);
+        for at in (0..32).chain(64..96) {
+            let mut damaged = bytes[..FRAME_HEAD].to_vec();
+            damaged[at / 8] ^= 1 << (at % 8);
+            assert!(Frame::parse(&damaged, u32::MAX).is_err(), "bit {at}");
+        }
     }
 
     #[test]

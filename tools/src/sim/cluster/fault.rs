@@ -85,15 +85,11 @@ impl Fault {
 }
 
 /// Which kinds a seed has: those asked for, else a drawn share of all. A mix of everything would
-/// hide what only a few of them show. [`Fault::Corrupt`] comes only when asked for: a changed length
-/// field stalls a link between nodes until as many bytes have come, which looks like a node that
-/// does not answer for minutes.
+/// hide what only a few of them show.
 pub fn swarm(rng: &mut Rng, nodes: usize, asked: Option<&[Fault]>) -> Vec<Fault> {
     let share = [2, 3, 4][rng.index(3)];
     let calm = rng.below(12) == 0;
-    let is_drawn = |fault: &Fault| *fault != Fault::Corrupt;
-    let drawn: Vec<Fault> =
-        ALL.into_iter().filter(|f| rng.below(share) == 0 && !calm && is_drawn(f)).collect();
+    let drawn: Vec<Fault> = ALL.into_iter().filter(|_| rng.below(share) == 0 && !calm).collect();
     let mut faults = asked.map_or(drawn, <[Fault]>::to_vec);
     faults.retain(|fault| fault.is_possible(nodes));
     faults
@@ -110,7 +106,7 @@ mod tests {
         assert_eq!(swarm(&mut rng, 3, Some(&asked)), asked);
         assert_eq!(swarm(&mut rng, 2, Some(&asked)), [Fault::Kill]);
         let drawn: Vec<_> = (0..40).map(|_| swarm(&mut rng, 5, None)).collect();
-        for fault in ALL.into_iter().filter(|fault| *fault != Fault::Corrupt) {
+        for fault in ALL {
             let count = drawn.iter().filter(|faults| faults.contains(&fault)).count();
             assert!(count > 0 && count < 40, "{fault:?} in {count} of 40");
         }
