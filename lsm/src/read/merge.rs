@@ -4,6 +4,7 @@ use super::Source;
 use super::tournament::Tournament;
 use crate::env::Env;
 use crate::{EntryRef, Millis, Result, Seq};
+use coronet_probe::{Bug, seeded};
 use std::cmp::Ordering;
 
 /// Every version of all sources in order: keys ascending, versions of a key newest first. Equal
@@ -84,6 +85,7 @@ fn before<E: Env>(sources: &[Source<E>], a: usize, b: usize) -> bool {
         (None, None) => return a < b,
     };
     match left.key.cmp(right.key) {
+        Ordering::Equal if seeded(Bug::MergeKeepsOlder) => (left.seq, a) < (right.seq, b),
         Ordering::Equal => (right.seq, a) < (left.seq, b),
         order => order == Ordering::Less,
     }

@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use coronet_lsm::env::TaskClass;
 use coronet_lsm::{Durability, Engine, KeyspaceId, KeyspaceOptions, Result, ScanRange, WriteBatch};
+use coronet_probe::{Bug, Mark, mark, seeded};
 use coronet_ring::{NodeId, PartitionId};
 
 use super::Inner;
@@ -49,10 +50,14 @@ pub(super) async fn open<E: NodeEnv>(engine: &Engine<E>) -> Result<Hinted> {
         return Ok(Hinted::new());
     }
     let mut hinted = Hinted::new();
+    if seeded(Bug::HintsForgottenAtStart) {
+        return Ok(hinted);
+    }
     let all = ScanRange { start: Vec::new(), end: None };
     let mut scan = engine.keyspace(HINTS)?.scan(all).await?;
     while let Some((hint, _)) = scan.next().await? {
         let Some((partition, target, _)) = parts(&hint) else { continue };
+        mark(Mark::HintsFound);
         hinted.entry(target).or_default().insert(partition);
         // On to the next partition or replica: one hint of each is enough to know.
         let mut next = hint[..18].to_vec();
@@ -78,6 +83,10 @@ fn increment(bytes: &mut [u8]) -> bool {
 impl<E: NodeEnv> Inner<E> {
     /// Adds to a batch that `target` lacks what the batch stores under `engine_key`.
     pub(super) fn note_hint(&self, batch: &mut WriteBatch, target: NodeId, engine_key: &[u8]) {
+        if seeded(Bug::HintNotNoted) {
+            return;
+        }
+        mark(Mark::HintNoted);
         batch.in_keyspace(HINTS);
         batch.put(&hint(target, engine_key), &[]);
         if let Some((partition, ..)) = parts(&hint(target, engine_key)) {
@@ -166,11 +175,14 @@ impl<E: NodeEnv> Inner<E> {
             engine_key,
             Box::new(move |shard, key, stored| {
                 if stored.is_ok_and(|stored| stored == Some(handoff.object.as_slice())) {
+                    mark(Mark::HintArrived);
                     let mut batch = WriteBatch::new();
                     batch.in_keyspace(HINTS);
                     batch.delete(&hint(handoff.target, key));
                     // Should this fail, the hint is sent once more: merging is idempotent.
                     let _ = shard.engine.write(&batch, Durability::Buffered);
+                } else {
+                    mark(Mark::HintOutdated);
                 }
                 None
             }),

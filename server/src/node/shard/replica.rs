@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use coronet_lsm::env::TaskClass;
 use coronet_lsm::{CachedRead, Durability, ScanRange};
+use coronet_probe::{Bug, Mark, mark, seeded};
 use coronet_ring::causality::object::ObjectRef;
 use coronet_ring::causality::resolve::outline;
 use coronet_ring::causality::update::{self, Change, ChangeError};
@@ -138,7 +139,10 @@ impl<E: NodeEnv> Inner<E> {
         let _ = self.clock.borrow_mut().observe(theirs.latest(), self.env.wall_micros());
         let mut object = Vec::new();
         let merged = merge(stored, incoming, &mut object).map_err(|_| Refusal::Corrupt)?;
-        if merged == Merged::Unchanged {
+        if seeded(Bug::MergeOverwrites) {
+            object.clear();
+            object.extend_from_slice(incoming);
+        } else if merged == Merged::Unchanged {
             object.extend_from_slice(stored.unwrap_or_default());
         }
         self.put(ticket, key, &object, durability, hint_for)?;
@@ -176,7 +180,10 @@ impl<E: NodeEnv> Inner<E> {
     /// became of the write is not known, and the coordinator's deadline says so.
     pub(super) fn replicated(&self, write: &ReplicaWrite, stored: bool) {
         let ticket = write.ticket;
-        if stored {
+        if !stored {
+            mark(Mark::LateCommit);
+        }
+        if stored || seeded(Bug::LateIsStored) {
             self.tell(ticket, Answer::Stored);
         } else {
             self.tell_control(ControlMessage::Dropped { ticket });

@@ -15,6 +15,7 @@ use coronet_net::{
 use coronet_sim::{Rng, SimEnv};
 
 use super::history::{Acknowledgement, History, Outcome, Shown, Style, WriteId};
+use super::promise;
 use super::reading::{self, Found, PATIENCE, connect, is_sloppy, within};
 use crate::sim::{Client, Network};
 
@@ -156,6 +157,7 @@ impl Clients {
         let found = reading::get(&self.env, client, key, r, mode).await?;
         let Found { values, context, answers, sloppy } = found;
         let mut history = self.history.borrow_mut();
+        promise::check_read(&mut history, key, (r, mode), (answers, sloppy));
         let ids = history.identify(key, &values);
         history.check(key, &Shown { since, answers, sloppy, ids: ids.clone() });
         let seen = ids.iter().flat_map(|id| history.covered_by(*id)).collect();
@@ -241,6 +243,10 @@ impl Clients {
             outcome => outcome,
         };
         let mut history = self.history.borrow_mut();
+        if let Outcome::Acknowledged(ack) = outcome {
+            let got = (ack.acks, ack.sloppy);
+            promise::check_write(&mut history, key, (head.w, consistency.mode), got);
+        }
         history.end(id, outcome);
         let bytes = context.filter(|_| style == Style::Versions)?;
         Some(Held { bytes, seen: history.covered_by(id) })

@@ -10,17 +10,23 @@
 //! * [`clients`]: operations over real frames.
 //! * [`history`]: what clients were told, and what an answer may therefore show.
 //! * [`check`]: what must hold in the end.
+//! * [`seeded`]: mistakes made on purpose, which the checkers must find.
 
 pub mod check;
 pub mod clients;
 pub mod history;
+mod holders;
 pub mod nemesis;
+mod promise;
 pub mod reading;
+pub mod seeded;
 pub mod world;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use coronet_probe::{Bug, Mark};
 use world::World;
 
 /// What a run is asked to be; everything else is drawn from the seed.
@@ -28,8 +34,8 @@ use world::World;
 pub struct Options {
     /// Nodes, 1 to 7; drawn when absent.
     pub nodes: Option<usize>,
-    /// A bug to plant; see [`world::Bug`].
-    pub bug: Option<world::Bug>,
+    /// A mistake that the nodes shall make; none in builds without debug assertions.
+    pub bug: Option<Bug>,
 }
 
 /// What came of a run.
@@ -49,6 +55,8 @@ pub struct Report {
     pub reads: u64,
     /// Faults injected.
     pub faults: u64,
+    /// How often the marked branches were taken.
+    pub marks: BTreeMap<Mark, u64>,
     /// What must not have happened, one line each.
     pub violations: Vec<String>,
 }

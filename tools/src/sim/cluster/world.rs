@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use coronet_lsm::Options as EngineOptions;
 use coronet_lsm::env::{Env, TaskClass};
+use coronet_probe::{Bug, Watch};
 use coronet_ring::coordinate::quorum::Mode;
 use coronet_server::config::ClusterSettings;
 use coronet_server::data_dir::Wanted;
@@ -28,13 +29,6 @@ const DIR: &str = "/var/node";
 const FOUNDING: Duration = Duration::from_secs(3);
 /// How long the world is left alone before it is checked.
 const QUIET: Duration = Duration::from_secs(20);
-
-/// A bug planted on purpose: the checkers must find it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Bug {
-    /// Nodes keep their incarnation over restarts, whatever they lost.
-    OldIncarnation,
-}
 
 /// A node's slot: its process writes itself here once it has started.
 type Slot = Rc<RefCell<Option<Result<SimNode, String>>>>;
@@ -71,6 +65,7 @@ pub struct World {
     /// Lines nodes logged, of lives that ended too.
     pub log: VecDeque<String>,
     nemesis: Nemesis,
+    watch: Watch,
     bug: Option<Bug>,
     chaos: Duration,
     clients: u64,
@@ -83,6 +78,7 @@ fn address(host: usize) -> SocketAddr {
 impl World {
     /// The world of a seed, before its first event.
     pub fn new(seed: u64, options: &Options) -> World {
+        let watch = Watch::start(options.bug);
         let sim = Sim::new(seed);
         let mut rng = sim.rng();
         let drawn = [1, 3, 3, 3, 4, 5, 5, 7][rng.index(8)];
@@ -126,7 +122,6 @@ impl World {
                     ..ClusterSettings::default()
                 },
                 peers: address(at),
-                same_incarnation: options.bug == Some(Bug::OldIncarnation),
             },
         };
         let hosts: Vec<Host> = (0..nodes).map(host).collect();
@@ -137,6 +132,7 @@ impl World {
             chaos: Duration::from_secs(rng.range(5, 40)),
             clients: rng.range(2, 6),
             bug: options.bug,
+            watch,
             log: VecDeque::new(),
             sim,
             rng,
@@ -153,6 +149,7 @@ impl World {
     fn add_keys(&mut self) {
         let mut history = self.history.borrow_mut();
         history.replicas = self.hosts[0].membership.settings.n();
+        history.strict = self.hosts[0].membership.settings.mode == Mode::Strict;
         for number in 0..self.rng.range(2, 12) {
             let style = if self.rng.below(4) == 0 { Style::Replace } else { Style::Versions };
             history.add_key(format!("sim/{number:02}").as_bytes(), style);
@@ -312,13 +309,14 @@ impl World {
                 self.clients,
                 self.chaos.as_secs(),
                 self.nemesis,
-                self.bug.map(|bug| format!(", bug {bug:?}")).unwrap_or_default(),
+                self.bug.map(|bug| format!(", bug {bug}")).unwrap_or_default(),
             ),
             hash: self.sim.trace_hash(),
             simulated: self.sim.elapsed(),
             acknowledged: history.acknowledged,
             reads: history.reads,
             faults: self.nemesis.struck(),
+            marks: self.watch.marks(),
             violations: history.violations.clone(),
         }
     }
