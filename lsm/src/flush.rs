@@ -69,6 +69,9 @@ impl<E: Env> Shared<E> {
 
     async fn flush_one(&self, frozen: &Frozen) -> Result<()> {
         self.log.committed(frozen.last).await?;
+        if seeded(Bug::LogCutEarly) {
+            self.core.release_log(self.core.log_floor(FloorChange::Flushed(self.keyspace))?);
+        }
         self.log.want_sync(frozen.last);
         let id = self.versions.allocate();
         let written = match self.write_table(id, &frozen.table).await {
@@ -106,9 +109,6 @@ impl<E: Env> Shared<E> {
             flushed: Some((last, floor)),
             ..Change::default()
         };
-        if seeded(Bug::LogCutEarly) {
-            self.core.release_log(floor);
-        }
         let retry = async |error| self.retry_manifest(&self.flush_health, error).await;
         self.versions.apply(change, self.log.last(), retry).await?;
         self.memory.borrow_mut().drop_flushed();

@@ -35,14 +35,12 @@ crate::named! {
         DeleteIgnoresContext = "delete-ignores-context",
         /// A write that was retried through another coordinator is shown twice.
         RetryShownTwice = "retry-shown-twice",
-        /// A node that restarts after a crash names writes as it did before.
+        /// A node that restarts after a crash names writes as it did before, counting from what it has.
         OldIncarnation = "old-incarnation",
         /// A replica stores what it is sent instead of merging it.
         MergeOverwrites = "merge-overwrites",
         /// A write that waited for its key to be read from disk does not see the one before it.
         TurnSeesOld = "turn-sees-old",
-        /// A replica that cannot tell whether a write reached its disk says that it did.
-        LateIsStored = "late-is-stored",
         /// A stand-in does not note for whom it keeps a write.
         HintNotNoted = "hint-not-noted",
         /// A hint is forgotten when it is sent, not when it has arrived.

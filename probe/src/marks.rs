@@ -39,8 +39,6 @@ crate::named! {
         ViewRestored = "view-restored",
         /// A write waits while its key is read from disk.
         KeyLocked = "key-locked",
-        /// A write's time is over before its disk has answered.
-        LateCommit = "late-commit",
         /// A hint is noted.
         HintNoted = "hint-noted",
         /// Hints are found when a node starts.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use coronet_lsm::env::TaskClass;
 use coronet_lsm::{CachedRead, Durability, ScanRange};
-use coronet_probe::{Bug, Mark, mark, seeded};
+use coronet_probe::{Bug, seeded};
 use coronet_ring::causality::object::ObjectRef;
 use coronet_ring::causality::resolve::outline;
 use coronet_ring::causality::update::{self, Change, ChangeError};
@@ -180,10 +180,7 @@ impl<E: NodeEnv> Inner<E> {
     /// became of the write is not known, and the coordinator's deadline says so.
     pub(super) fn replicated(&self, write: &ReplicaWrite, stored: bool) {
         let ticket = write.ticket;
-        if !stored {
-            mark(Mark::LateCommit);
-        }
-        if stored || seeded(Bug::LateIsStored) {
+        if stored {
             self.tell(ticket, Answer::Stored);
         } else {
             self.tell_control(ControlMessage::Dropped { ticket });
