@@ -6,6 +6,7 @@
 //! history and take another's from before. It writes only the newest version of a key:
 //! readers that need an older one hold the memtable itself.
 
+use crate::cache::Depth;
 use crate::engine::{FloorChange, Frozen, Shared};
 use crate::env::Env;
 use crate::table::{Table, TableRef, TableWriter};
@@ -142,7 +143,8 @@ impl<E: Env> Shared<E> {
         }
         writer.finish().await?;
         self.env.sync_dir(&self.dir).await.map_err(|e| Error::io("sync", &self.dir, &e))?;
-        Ok(TableRef::whole(Rc::new(Table::open(&self.env, &path, uid).await?)))
+        let table = Table::open(&self.env, &path, uid).await?.within(&self.cache, Depth::Above);
+        Ok(TableRef::whole(Rc::new(table)))
     }
 }
 

@@ -21,7 +21,20 @@ impl Default for Histogram {
 impl Histogram {
     /// Counts one latency.
     pub fn record(&mut self, micros: u64) {
-        self.counts[bucket(micros)] += 1;
+        self.record_many(micros, 1);
+    }
+
+    /// Counts `many` times the same latency.
+    pub fn record_many(&mut self, micros: u64, many: u64) {
+        self.counts[bucket(micros)] += many;
+    }
+
+    /// The buckets that counted something: the largest latency of each, in microseconds, and its
+    /// count. Two histograms of one series, taken apart bucket by bucket, are one of the time
+    /// between.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let counted = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        counted.map(|(bucket, count)| (last_of(bucket), *count))
     }
 
     /// Adds another histogram's counts.
@@ -101,5 +114,17 @@ mod tests {
         }
         histogram.record(u64::MAX);
         assert_eq!(histogram.quantile(1000), u64::from(u32::MAX));
+    }
+
+    #[test]
+    fn buckets_make_the_same_histogram_again() {
+        let (mut histogram, mut again) = (Histogram::default(), Histogram::default());
+        for micros in [0, 3, 4, 100, 100, 5000, u64::MAX] {
+            histogram.record(micros);
+        }
+        histogram.record_many(7, 9);
+        histogram.buckets().for_each(|(last, count)| again.record_many(last, count));
+        assert_eq!(again, histogram);
+        assert_eq!(histogram.count(), 16);
     }
 }

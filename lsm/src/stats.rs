@@ -1,7 +1,7 @@
 //! What the engine counts. Plain numbers, read without stopping anything.
 
 use crate::histogram::Histogram;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// Number of levels the tree may have, level 0 included.
 pub const LEVELS: usize = 7;
@@ -23,8 +23,18 @@ macro_rules! stats {
             pub commit_latency: Histogram,
             /// Point reads that went to the disk.
             pub read_latency: Histogram,
+            /// Reads of several keys that went to the disk.
+            pub multi_get_latency: Histogram,
+            /// From asking for a scan to its first entry.
+            pub scan_latency: Histogram,
             /// Bytes written to tables of a level, by flushes (level 0) and compactions.
             pub level_written_bytes: [u64; LEVELS],
+            /// Bytes of a level's tables that compactions have read.
+            pub level_read_bytes: [u64; LEVELS],
+            /// Tables of a level that point reads had to look into.
+            pub level_probes: [u64; LEVELS],
+            /// Tables of a level that point reads skipped because of their filter.
+            pub level_filter_skips: [u64; LEVELS],
         }
 
         impl EngineStats {
@@ -38,11 +48,18 @@ macro_rules! stats {
                 $(self.$name += other.$name;)*
                 self.commit_latency.add(&other.commit_latency);
                 self.read_latency.add(&other.read_latency);
-                for level in 0..LEVELS {
-                    self.level_tables[level] += other.level_tables[level];
-                    self.level_bytes[level] += other.level_bytes[level];
-                    self.level_runs[level] += other.level_runs[level];
-                    self.level_written_bytes[level] += other.level_written_bytes[level];
+                self.multi_get_latency.add(&other.multi_get_latency);
+                self.scan_latency.add(&other.scan_latency);
+                for (ours, theirs) in [
+                    (&mut self.level_tables, &other.level_tables),
+                    (&mut self.level_bytes, &other.level_bytes),
+                    (&mut self.level_runs, &other.level_runs),
+                    (&mut self.level_written_bytes, &other.level_written_bytes),
+                    (&mut self.level_read_bytes, &other.level_read_bytes),
+                    (&mut self.level_probes, &other.level_probes),
+                    (&mut self.level_filter_skips, &other.level_filter_skips),
+                ] {
+                    ours.iter_mut().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);
                 }
             }
         }
@@ -117,6 +134,8 @@ stats! {
     memtable_bytes,
     /// Frozen memtables that wait for their flush, now.
     frozen_memtables,
+    /// Bytes that flushed memtables left for the next ones of any keyspace, now.
+    pooled_bytes,
     /// Point reads.
     gets,
     /// Point reads answered without I/O.
@@ -137,6 +156,20 @@ stats! {
     cache_bytes,
     /// Bytes of these held by rows, now.
     cache_row_bytes,
+    /// Bytes that blocks and rows may take, now: what indexes and filters leave of the budget.
+    cache_budget_bytes,
+    /// Bytes held by indexes and filters of open tables, now.
+    table_memory_bytes,
+    /// Bytes of filters that are not held for want of room, now.
+    filters_left_out_bytes,
+    /// Bytes read from the device for point reads and for the first blocks of scans.
+    block_read_bytes,
+    /// Bytes read from the device by scans that read ahead.
+    scan_read_bytes,
+    /// Bytes of table files, now.
+    table_bytes,
+    /// Bytes of table files in the deepest level that has any, now: per keyspace and core.
+    bottom_bytes,
     /// Complete passes of the scrub over all tables.
     scrub_passes,
     /// Tables the scrub has checked.
@@ -180,8 +213,19 @@ impl EngineStats {
     /// Bytes of all tables per byte of the deepest level that has any: an estimate, since what
     /// is above may be new keys or newer versions.
     pub fn space_amplification(&self) -> f64 {
-        let deepest = self.level_bytes.iter().rev().find(|bytes| **bytes > 0);
-        ratio(self.level_bytes.iter().sum(), deepest.copied().unwrap_or(0))
+        ratio(self.table_bytes, self.bottom_bytes)
+    }
+
+    /// Bytes read from the device by point reads, scans, compaction and scrub.
+    pub fn device_read_bytes(&self) -> u64 {
+        let foreground = self.block_read_bytes + self.scan_read_bytes;
+        foreground + self.compaction_read_bytes + self.scrub_bytes
+    }
+
+    /// Bytes written to tables per byte of keys and values accepted; 0 without any. What a
+    /// keyspace can say of itself: log and manifest are shared.
+    pub fn table_write_amplification(&self) -> f64 {
+        ratio(self.flush_bytes + self.compaction_write_bytes, self.logical_bytes)
     }
 
     /// Block lookups that found their block in the cache, as a share of all.
@@ -207,6 +251,33 @@ impl EngineStats {
 
 fn ratio(part: u64, of: u64) -> f64 {
     if of == 0 { 0.0 } else { part as f64 / of as f64 }
+}
+
+/// Where point reads looked, per level. Cells of their own, so that a read touches little.
+#[derive(Debug, Default)]
+pub(crate) struct Looks {
+    probes: [Cell<u64>; LEVELS],
+    skips: [Cell<u64>; LEVELS],
+}
+
+impl Looks {
+    /// A point read looks into a table of this level.
+    pub fn probe(&self, level: usize) {
+        self.probes[level].set(self.probes[level].get() + 1);
+    }
+
+    /// A filter spared a point read a table of this level.
+    pub fn skip(&self, level: usize) {
+        self.skips[level].set(self.skips[level].get() + 1);
+    }
+
+    /// Writes the counters to `stats`.
+    pub fn fill(&self, stats: &mut EngineStats) {
+        stats.level_probes = self.probes.each_ref().map(Cell::get);
+        stats.level_filter_skips = self.skips.each_ref().map(Cell::get);
+        stats.table_probes = stats.level_probes.iter().sum();
+        stats.filter_skips = stats.level_filter_skips.iter().sum();
+    }
 }
 
 /// The counters as the engine's parts share them.
@@ -235,8 +306,9 @@ mod tests {
         assert_eq!(EngineStats::default().write_amplification(), 0.0);
         (stats.flush_bytes, stats.compaction_write_bytes, stats.manifest_bytes) = (100, 280, 10);
         (stats.gets, stats.table_probes, stats.filter_skips) = (10, 15, 45);
-        stats.level_bytes = [10, 0, 50, 300, 0, 0, 0];
+        (stats.table_bytes, stats.bottom_bytes) = (360, 300);
         assert_eq!(stats.write_amplification(), 5.0);
+        assert_eq!(stats.table_write_amplification(), 3.8);
         assert_eq!(stats.read_amplification(), 1.5);
         assert_eq!(stats.space_amplification(), 1.2);
         assert_eq!(stats.filter_skip_rate(), 0.75);

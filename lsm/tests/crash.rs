@@ -177,15 +177,6 @@ fn keyspaces_and_expiries_survive_crashes_on_a_failing_disk() {
     });
 }
 
-/// Histories that once went wrong.
-#[test]
-fn old_failures_stay_fixed() {
-    // A table held more than a power failure left of the log: the next segment did not follow.
-    run(2115, false);
-    // A failed sync, a killed process, a power failure: what was shown between was lost.
-    run(2250, true);
-}
-
 #[test]
 fn the_same_seed_gives_the_same_history() {
     let mut hashes = Vec::new();

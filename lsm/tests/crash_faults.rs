@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use coronet_lsm::env::{Env, TaskClass};
-use coronet_lsm::{Durability, Engine, Error, WriteBatch};
+use coronet_lsm::{Durability, Engine, Error, Options, WriteBatch};
 use coronet_sim::{Faults, Sim, SimEnv, for_each_seed};
 
 use crash_support::model::{Contents, End, Model};
@@ -167,4 +167,90 @@ fn a_full_disk_refuses_writes_until_space_is_freed() {
         let contents = sim.block_on(async { filler.check(&open(&env, &options).await).await });
         assert_eq!(contents.len(), filler.acked.borrow().len(), "a refused write was applied");
     });
+}
+
+/// Writes `numbers` without asking for durability.
+async fn put_buffered(
+    env: &SimEnv,
+    engine: &Engine<SimEnv>,
+    numbers: std::ops::Range<u64>,
+) -> Result<(), Error> {
+    for number in numbers {
+        let batch = one_put(format!("{number:06}").as_bytes(), &[number as u8; 900]);
+        let commit = loop {
+            match engine.write(&batch, Durability::Buffered) {
+                Err(Error::Busy { .. }) => env.sleep(Duration::from_millis(5)).await,
+                written => break written?,
+            }
+        };
+        commit.await?;
+    }
+    Ok(())
+}
+
+/// A table must not hold more than a power failure leaves of the log: the numbers that are written
+/// next would not follow what the log has, and the opening after that would find a gap.
+#[test]
+fn a_flush_never_runs_ahead_of_the_log() {
+    for_each_seed(0..40, |seed| {
+        let sim = Sim::new(seed);
+        let mut env = sim.node_env("node");
+        // Nobody but the flush syncs the log.
+        let options = Options { sync_interval: Duration::from_secs(3600), ..Options::tiny() };
+        sim.block_on(prepare(&env));
+        for life in 0..3 {
+            let engine = sim.block_on(open(&env, &options));
+            let flushed = sim.block_on(async {
+                // Several segments of log, then a table of all of them.
+                put_buffered(&env, &engine, life * 1000..life * 1000 + 200).await.expect("write");
+                engine.flush().await.expect("flush");
+                let flushed = scan_all(&engine).await.expect("scan");
+                let more = life * 1000 + 500..life * 1000 + 520;
+                put_buffered(&env, &engine, more).await.expect("write");
+                flushed
+            });
+            drop(engine);
+            env = sim.crash(&env);
+            let engine = sim.block_on(open(&env, &options));
+            let found = sim.block_on(scan_all(&engine)).expect("scan");
+            assert!(flushed.iter().all(|(key, value)| found.get(key) == Some(value)));
+            drop(engine);
+            env = sim.kill(&env);
+        }
+    });
+}
+
+/// A failed sync may have forgotten what reads still show. What an opening shows after that was
+/// in the log it found, and must be there after a power failure.
+#[test]
+fn what_is_shown_after_a_failed_sync_and_a_kill_survives_power_loss() {
+    let shown_unsynced = Cell::new(0);
+    for_each_seed(0..40, |seed| {
+        let sim = Sim::new(seed);
+        let env = sim.node_env("node");
+        let options = Options::tiny();
+        sim.block_on(prepare(&env));
+        let engine = sim.block_on(open(&env, &options));
+        sim.block_on(async {
+            put_buffered(&env, &engine, 0..5).await.expect("write");
+            engine.flush().await.expect("flush");
+            env.disk().set_faults(Faults { sync_error: 1_000_000, ..Faults::none() });
+            // Until the log fails.
+            let _ = put_buffered(&env, &engine, 5..20).await;
+        });
+        // Long enough for the sync of the buffered writes to be tried.
+        sim.run_for(Duration::from_millis(300));
+        env.disk().set_faults(Faults::none());
+        drop(engine);
+        let env = sim.kill(&env);
+        let engine = sim.block_on(open(&env, &options));
+        let shown = sim.block_on(scan_all(&engine)).expect("scan");
+        shown_unsynced.set(shown_unsynced.get() + shown.len().saturating_sub(5));
+        drop(engine);
+        let env = sim.crash(&env);
+        let engine = sim.block_on(open(&env, &options));
+        let found = sim.block_on(scan_all(&engine)).expect("scan");
+        assert!(found == shown, "{} entries were shown, {} are left", shown.len(), found.len());
+    });
+    assert!(shown_unsynced.get() > 0, "the test shows nothing: no write outlived its failed sync");
 }

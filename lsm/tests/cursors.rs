@@ -4,7 +4,7 @@
 
 use coronet_lsm::env::Env;
 use coronet_lsm::read::{
-    CursorOptions, MemtableCursor, MergeCursor, RunCursor, Source, TableCursor, Visible,
+    CursorOptions, MemtableCursor, MergeCursor, RunCursor, Seek, Source, TableCursor, Visible,
 };
 use coronet_lsm::table::{Bounds, Table, TableRef, TableWriter};
 use coronet_lsm::{
@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::rc::Rc;
 
 type Model = BTreeMap<(Vec<u8>, Reverse<u64>), Option<Vec<u8>>>;
@@ -110,6 +111,19 @@ fn visible(model: &Model, from: &[u8], at: u64) -> Vec<(Vec<u8>, Vec<u8>)> {
     shown.collect()
 }
 
+/// The last entry, the last up to `key`, the last before `key`.
+fn bounds(key: &[u8]) -> [Bound<&[u8]>; 3] {
+    [Bound::Unbounded, Bound::Included(key), Bound::Excluded(key)]
+}
+
+fn within(key: &[u8], bound: Bound<&[u8]>) -> bool {
+    match bound {
+        Bound::Unbounded => true,
+        Bound::Included(last) => key <= last,
+        Bound::Excluded(end) => key < end,
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
 
@@ -164,6 +178,66 @@ proptest! {
     }
 
     #[test]
+    fn backwards_a_merge_yields_the_same_in_reverse(
+        parts in parts(), compaction in any::<bool>(),
+        seeks in prop::collection::vec(prop::collection::vec(0u8..4, 0..5), 6),
+    ) {
+        let sim = Sim::new(1);
+        let env = sim.node_env("a");
+        sim.block_on(async {
+            let all: Model = parts.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+            let mut merge = MergeCursor::new(sources(&env, &parts, &options(compaction)).await);
+            for key in &seeks {
+                for bound in bounds(key) {
+                    merge.seek(Seek::Backward(bound)).await.unwrap();
+                    let inside = all.iter().rev().filter(|((k, _), _)| within(k, bound));
+                    for ((key, seq), value) in inside {
+                        assert_eq!(merge.entry(), Some(entry(key, seq.0, value)));
+                        merge.advance().await.unwrap();
+                    }
+                    assert!(merge.entry().is_none());
+                    merge.advance().await.unwrap();
+                    assert!(merge.entry().is_none());
+                }
+                // The other way with the same cursor, part of the way.
+                merge.seek(key).await.unwrap();
+                for ((key, seq), value) in all.range((key.clone(), Reverse(u64::MAX))..).take(20) {
+                    assert_eq!(merge.entry(), Some(entry(key, seq.0, value)));
+                    merge.advance().await.unwrap();
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn backwards_a_view_shows_the_same_in_reverse(
+        parts in parts(), ats in prop::collection::vec(0u64..210, 4), key in prop::collection::vec(0u8..4, 0..5),
+    ) {
+        let sim = Sim::new(2);
+        let env = sim.node_env("a");
+        sim.block_on(async {
+            let all: Model = parts.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+            for at in ats {
+                let merge = MergeCursor::new(sources(&env, &parts, &options(false)).await);
+                let mut view = Visible::new(env.clone(), merge, Seq(at), Millis(0));
+                for bound in bounds(&key) {
+                    let mut shown = Vec::new();
+                    view.seek(Seek::Backward(bound)).await.unwrap();
+                    while let Some(e) = view.entry() {
+                        assert!(e.kind == EntryKind::Put && e.seq <= Seq(at));
+                        shown.push((e.key.to_vec(), e.value.to_vec()));
+                        view.advance().await.unwrap();
+                    }
+                    let mut expected = visible(&all, b"", at);
+                    expected.retain(|(k, _)| within(k, bound));
+                    expected.reverse();
+                    assert_eq!(shown, expected);
+                }
+            }
+        });
+    }
+
+    #[test]
     fn a_run_keeps_to_the_bounds_of_each_table(
         parts in parts(), first in prop::collection::vec(0u8..4, 0..4),
         last in prop::collection::vec(0u8..4, 0..4), from in prop::collection::vec(0u8..4, 0..5),
@@ -188,6 +262,16 @@ proptest! {
                 cursor.advance().await.unwrap();
             }
             assert!(cursor.entry().is_none());
+            for bound in bounds(&from) {
+                cursor.seek(Seek::Backward(bound)).await.unwrap();
+                let inside = parts[3].iter().rev();
+                let inside = inside.filter(|((k, _), _)| *k >= first && *k <= last && within(k, bound));
+                for ((key, seq), value) in inside {
+                    assert_eq!(cursor.entry(), Some(entry(key, seq.0, value)));
+                    cursor.advance().await.unwrap();
+                }
+                assert!(cursor.entry().is_none());
+            }
         });
     }
 }
@@ -221,6 +305,34 @@ fn a_view_does_not_see_what_is_written_while_it_reads() {
 }
 
 #[test]
+fn going_backwards_reads_ahead_and_leaves_the_cache_alone() {
+    let sim = Sim::new(6);
+    let env = sim.node_env("a");
+    let model: Model = (0..2000u32)
+        .map(|i| ((i.to_be_bytes().to_vec(), Reverse(1)), Some(vec![7; 900])))
+        .collect();
+    sim.block_on(async {
+        let table = table(&env, &model).await;
+        let blocks = table.table.info().data_bytes / 4096;
+        let cache = Rc::new(BlockCache::new(64 << 20));
+        for seek in [Seek::Forward(b""), Seek::Backward(Bound::Unbounded)] {
+            let before = env.disk().stats().reads;
+            let mut cursor = TableCursor::new(table.clone(), CursorOptions::scan(cache.clone()));
+            cursor.seek(seek).await.unwrap();
+            let mut seen = 0;
+            while cursor.entry().is_some() {
+                seen += 1;
+                cursor.advance().await.unwrap();
+            }
+            assert_eq!(seen, 2000);
+            let reads = env.disk().stats().reads - before;
+            assert!(reads <= blocks / 30, "{reads} reads of {blocks} blocks");
+        }
+        assert!(cache.stats().bytes < 3 * 8192, "only where it began");
+    });
+}
+
+#[test]
 fn damage_ends_a_merge_with_the_error() {
     let sim = Sim::new(5);
     let env = sim.node_env("a");
@@ -231,16 +343,20 @@ fn damage_ends_a_merge_with_the_error() {
         env.disk().flip(table.table.path(), 5 * 4096 + 100, 1).unwrap();
         let source = Source::Table(TableCursor::new(table, CursorOptions::compaction()));
         let mut merge = MergeCursor::new(vec![source]);
-        merge.seek(b"").await.unwrap();
-        let mut read = 0;
-        let error = loop {
-            assert!(merge.entry().is_some());
-            read += 1;
-            if let Err(error) = merge.advance().await {
-                break error;
-            }
-        };
-        assert!(read > 50 && read < 100, "{read}");
-        assert!(error.to_string().contains("at offset 20480"), "{error}");
+        for (seek, reads) in
+            [(Seek::Forward(b""), 51..100), (Seek::Backward(Bound::Unbounded), 100..150)]
+        {
+            merge.seek(seek).await.unwrap();
+            let mut read = 0;
+            let error = loop {
+                assert!(merge.entry().is_some());
+                read += 1;
+                if let Err(error) = merge.advance().await {
+                    break error;
+                }
+            };
+            assert!(reads.contains(&read), "{read}");
+            assert!(error.to_string().contains("at offset 20480"), "{error}");
+        }
     });
 }

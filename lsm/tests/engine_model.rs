@@ -4,7 +4,7 @@
 
 mod engine_support;
 
-use coronet_lsm::{Options, ScanRange, WriteBatch};
+use coronet_lsm::{Options, ScanOptions, ScanRange, WriteBatch};
 use coronet_sim::{Rng, Sim, SimEnv, for_each_seed};
 use engine_support::{TestEngine, collect, key, open, policy, value, write};
 use std::collections::BTreeMap;
@@ -71,11 +71,57 @@ async fn step(
                 .take_while(|(k, _)| **k < end)
                 .map(|(k, v)| (k.clone(), v.clone()))
                 .collect();
-            assert_eq!(collect(engine, range).await, expected);
+            assert_eq!(collect(engine, range.clone()).await, expected);
+            let backward = ScanOptions::backward(range);
+            let few = rng.below(20);
+            let limited = collect(engine, backward.clone().limit(few)).await;
+            let reversed = expected.iter().rev().cloned();
+            assert_eq!(limited, reversed.clone().take(few as usize).collect::<Vec<_>>());
+            assert_eq!(collect(engine, backward.clone()).await, reversed.collect::<Vec<_>>());
+            wander(engine, rng, &expected, backward).await;
         }
         96..98 => engine.flush().await.unwrap(),
         98 => engine.set_policy(policy(rng)).await.unwrap(),
         _ => engine.compact().await.unwrap(),
+    }
+}
+
+/// Steps, seeks and turns at random; `all` is what the scan can show, in order.
+async fn wander(
+    engine: &TestEngine,
+    rng: &mut Rng,
+    all: &[(Vec<u8>, Vec<u8>)],
+    options: ScanOptions,
+) {
+    let mut scan = engine.scan(options).await.unwrap();
+    // Where the scan stands in `all`, counted from 1; before the first or behind the last is out.
+    let (mut at, mut forward) = (all.len() as i64, false);
+    for _ in 0..40 {
+        let shown = usize::try_from(at - 1).ok().and_then(|at| all.get(at));
+        assert_eq!(scan.entry(), shown.map(|(key, value)| (&key[..], &value[..])));
+        let step = if forward { 1 } else { -1 };
+        match rng.below(10) {
+            0 | 1 => {
+                scan.turn().await.unwrap();
+                forward = !forward;
+                at -= step;
+            }
+            2 => {
+                let from = key(rng.below(320));
+                scan.seek(&from).await.unwrap();
+                (at, forward) = (all.partition_point(|(k, _)| *k < from) as i64 + 1, true);
+            }
+            3 => {
+                let from = key(rng.below(320));
+                scan.seek_for_prev(&from).await.unwrap();
+                (at, forward) = (all.partition_point(|(k, _)| *k <= from) as i64, false);
+            }
+            _ if shown.is_some() => {
+                scan.advance().await.unwrap();
+                at += step;
+            }
+            _ => {}
+        }
     }
 }
 

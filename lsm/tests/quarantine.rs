@@ -108,6 +108,23 @@ fn a_damaged_block_is_quarantined_and_everything_else_is_served() {
         assert!(matches!(stopped, Error::Corruption { .. }), "{stopped}");
         scan.seek(&key(lost[lost.len() - 1] + 2)).await.unwrap();
         while scan.next().await.unwrap().is_some() {}
+        // So does one from the other side, with the same hole.
+        scan.turn().await.unwrap();
+        let (stopped, last) = loop {
+            let last = scan.entry().map(|(key, _)| key.to_vec());
+            match scan.advance().await {
+                Ok(()) => assert!(last.is_some(), "the scan passed over lost keys"),
+                Err(error) => break (error, last.unwrap()),
+            }
+        };
+        assert!(matches!(stopped, Error::Corruption { .. }), "{stopped}");
+        assert!(last > key(lost[lost.len() - 1]), "it stopped early");
+        scan.seek_for_prev(&key(lost[0] - 1)).await.unwrap();
+        let mut below = 0;
+        while scan.next().await.unwrap().is_some() {
+            below += 1;
+        }
+        assert!(below > 0 && below <= lost[0] + 1, "{below} below the hole");
         engine.close().await.unwrap();
         lost
     });

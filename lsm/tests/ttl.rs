@@ -6,7 +6,8 @@ mod engine_support;
 
 use coronet_lsm::env::Env;
 use coronet_lsm::{
-    CachedRead, Durability, KeyspaceId, KeyspaceOptions, Millis, Options, ScanRange, WriteBatch,
+    CachedRead, Durability, KeyspaceId, KeyspaceOptions, Millis, Options, ScanOptions, ScanRange,
+    WriteBatch,
 };
 use coronet_sim::{Sim, SimEnv};
 use engine_support::{TestEngine, collect, delete, key, open, put, value, write};
@@ -38,6 +39,9 @@ async fn read(engine: &TestEngine, key: &[u8]) -> Option<Vec<u8>> {
     let cached = engine.get_cached(key, |value| value.map(<[u8]>::to_vec)).unwrap();
     assert!(matches!(cached, CachedRead::Done(value) if value == found), "read a moment ago");
     let all = collect(engine, ScanRange::default()).await;
+    let mut backward = collect(engine, ScanOptions::backward(ScanRange::default())).await;
+    backward.reverse();
+    assert_eq!(backward, all);
     assert_eq!(all.into_iter().find(|(k, _)| k == key).map(|(_, value)| value), found);
     found
 }

@@ -56,6 +56,8 @@ pub enum ErrorCode {
     Internal,
     /// Too few replicas are reachable for what the request asks; nothing was done.
     NotEnoughReplicas,
+    /// The node knows no such keyspace, or not yet; nothing was done.
+    UnknownKeyspace,
     /// An error of a later version, by its number on the wire.
     Unknown(u16),
 }
@@ -82,6 +84,7 @@ const TABLE: &[(ErrorCode, u16, &str)] = &[
     (ErrorCode::Corruption, ERROR | 18, "stored data is corrupt"),
     (ErrorCode::Internal, ERROR | POSSIBLY_APPLIED | 19, "internal error, possibly applied"),
     (ErrorCode::NotEnoughReplicas, ERROR | RETRYABLE | 20, "not enough replicas, not applied"),
+    (ErrorCode::UnknownKeyspace, ERROR | RETRYABLE | 21, "unknown keyspace, not applied"),
 ];
 
 impl ErrorCode {

@@ -5,7 +5,7 @@
 //! bytes; a fuzzer can drive them as they are.
 
 use coronet_ring::gossip::message::Message as Gossip;
-use coronet_ring::{Context, ObjectRef, Table};
+use coronet_ring::{Context, KeyspaceId, ObjectRef, Table};
 
 use crate::codec::{
     Cursor, ErrorReply, Hello, HelloReply, KeyList, ListPage, ListRequest, MultiResults, Request,
@@ -103,9 +103,9 @@ pub fn object(bytes: &[u8]) {
 
 /// The bytes as a cursor.
 pub fn cursor(bytes: &[u8]) {
-    if let Ok(cursor) = Cursor::decode(bytes, b"", 1024) {
+    if let Ok(cursor) = Cursor::decode(bytes, KeyspaceId::DEFAULT, b"", 1024) {
         let mut again = Vec::new();
-        cursor.encode(b"", 1024, &mut again);
+        cursor.encode(KeyspaceId::DEFAULT, b"", 1024, &mut again);
         assert_eq!(again, bytes);
     }
 }

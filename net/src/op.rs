@@ -26,11 +26,13 @@ pub enum Op {
     Route = 9,
     /// Asks for the cluster's nodes and where partitions are.
     Topology = 10,
+    /// Creates, changes and lists keyspaces.
+    Keyspace = 11,
 }
 
 impl Op {
     /// Every operation.
-    pub const ALL: [Op; 10] = [
+    pub const ALL: [Op; 11] = [
         Op::Ping,
         Op::Hello,
         Op::Put,
@@ -41,6 +43,7 @@ impl Op {
         Op::Stats,
         Op::Route,
         Op::Topology,
+        Op::Keyspace,
     ];
 
     /// The operation of a number.
@@ -68,7 +71,13 @@ impl Op {
             Op::Stats => "STATS",
             Op::Route => "ROUTE",
             Op::Topology => "TOPOLOGY",
+            Op::Keyspace => "KEYSPACE",
         }
+    }
+
+    /// Whether the operation works in the keyspace its request names; others ignore it.
+    pub fn has_keyspace(self) -> bool {
+        matches!(self, Op::Put | Op::Get | Op::Delete | Op::MultiGet | Op::List)
     }
 
     /// Whether the operation changes data, so that doing it twice may matter.
@@ -93,7 +102,7 @@ mod tests {
             assert_eq!(Op::from_u8(op.to_u8()), Some(op));
         }
         assert_eq!(Op::from_u8(0), None);
-        assert_eq!(Op::from_u8(11), None);
+        assert_eq!(Op::from_u8(12), None);
         assert_eq!(Op::from_u8(255), None);
     }
 }

@@ -393,6 +393,7 @@ async fn options_travel() {
             assert_eq!(head.consistency.durability, Durability::Buffered);
             assert_eq!(head.consistency.mode, QuorumMode::Strict);
             assert_eq!((head.consistency.lww, head.consistency.racks), (true, 2));
+            assert!(head.consistency.monotonic);
             assert_eq!(asked.token, Some([9; 16]));
             let Request::Put(put) = asked.request() else { panic!() };
             assert_eq!((put.key, put.value, put.context), (&b"k"[..], &b"v"[..], &b"c"[..]));
@@ -408,6 +409,7 @@ async fn options_travel() {
         .quorum_mode(QuorumMode::Strict)
         .last_write_wins(true)
         .racks(2)
+        .monotonic(true)
         .token([9; 16])
         .context(*b"c");
     client.put_with(b"k", b"v", &options).await.unwrap();

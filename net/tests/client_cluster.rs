@@ -234,6 +234,13 @@ async fn refused_by_all_ends_after_the_retries() {
     assert_eq!(error.code(), Some(ErrorCode::NotEnoughReplicas));
     assert!(error.retryable() && !error.possibly_applied());
     assert_eq!(cluster.asked().len(), 6);
+    // Who asks for no retries is told once every node has refused.
+    let error = client.put(&key_at(&[0, 1], 3), b"v").await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::NotEnoughReplicas));
+    assert_eq!(cluster.asked()[6..], [0, 1, 2]);
+    let pinned = Client::builder().pinned().connect(&cluster.nodes[0].address).await.unwrap();
+    assert!(pinned.put(b"k", b"v").await.is_err());
+    assert_eq!(cluster.asked()[9..], [0]);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use coronet_net::{
     QuorumMode, ReplyFlags, ReplyFrame, ReplyHead, RequestFlags, RequestFrame, RequestHead, Status,
     fuzz,
 };
-use coronet_ring::{CoreId, Epoch, Hlc, Incarnation, NodeId, PartitionId};
+use coronet_ring::{CoreId, Epoch, Hlc, Incarnation, KeyspaceId, NodeId, PartitionId};
 use proptest::prelude::*;
 
 const LIMITS: Limits = Limits::new(64, 256);
@@ -22,14 +22,21 @@ fn consistency() -> impl Strategy<Value = Consistency> {
         prop::sample::select(vec![Durability::Default, Durability::Durable, Durability::Buffered]);
     let mode =
         prop::sample::select(vec![QuorumMode::Default, QuorumMode::Sloppy, QuorumMode::Strict]);
-    (durability, mode, any::<bool>(), 0_u8..16)
-        .prop_map(|(durability, mode, lww, racks)| Consistency { durability, mode, lww, racks })
+    (durability, mode, any::<bool>(), any::<bool>(), 0_u8..16).prop_map(
+        |(durability, mode, lww, monotonic, racks)| Consistency {
+            durability,
+            mode,
+            lww,
+            monotonic,
+            racks,
+        },
+    )
 }
 
 prop_compose! {
     fn request_head()(
         retry: bool, request_id: u64, deadline_us: u32, partition: u16, r: u8, w: u8,
-        consistency in consistency(), epoch: u64,
+        consistency in consistency(), epoch: u64, keyspace: Option<u32>,
     ) -> RequestHead {
         RequestHead {
             op: Op::Ping,
@@ -41,6 +48,7 @@ prop_compose! {
             w: Quorum(w),
             consistency,
             epoch: Epoch(epoch),
+            keyspace: KeyspaceId(keyspace.unwrap_or_default()),
         }
     }
 }
@@ -129,10 +137,13 @@ proptest! {
         for request in requests(&parts) {
             let Ok(Parsed::Frame { frame, consumed }) = RequestFrame::parse(rest, LIMITS.max_frame)
             else { panic!() };
-            let flags = match token {
-                Some(_) => head.flags.with(RequestFlags::TOKEN),
-                None => head.flags,
-            };
+            let mut flags = head.flags;
+            if token.is_some() {
+                flags = flags | RequestFlags::TOKEN;
+            }
+            if head.keyspace != KeyspaceId::DEFAULT {
+                flags = flags | RequestFlags::KEYSPACE;
+            }
             prop_assert_eq!(frame.head, RequestHead { op: request.op(), flags, ..head });
             prop_assert_eq!(frame.token, token.as_ref());
             prop_assert_eq!(Request::decode(&frame, &LIMITS), Ok(request));
@@ -279,19 +290,27 @@ proptest! {
 
     #[test]
     fn cursors_come_back_and_damage_is_noticed(
-        partition in 0_u16..1024, tail in bytes(0..=30), at: prop::sample::Index, bit in 0_u32..8,
+        partition in 0_u16..1024, keyspace: u32, tail in bytes(0..=30), at: prop::sample::Index, bit in 0_u32..8,
     ) {
         let last_key = [b"p/", &tail[..]].concat();
         let cursor = Cursor { partition: PartitionId(partition), last_key: &last_key };
         let mut bytes = Vec::new();
-        cursor.encode(b"p/", 1024, &mut bytes);
-        prop_assert_eq!(Cursor::decode(&bytes, b"p/", 1024), Ok(cursor));
-        prop_assert_eq!(Cursor::decode(&bytes, b"q/", 1024), Err(CursorError::OtherPrefix));
-        prop_assert_eq!(Cursor::decode(&bytes, b"p/", 512), Err(CursorError::Partitions(512)));
+        let here = KeyspaceId(keyspace);
+        fn decode<'a>(
+            bytes: &'a [u8], keyspace: KeyspaceId, prefix: &str, partitions: u32,
+        ) -> Result<Cursor<'a>, CursorError> {
+            Cursor::decode(bytes, keyspace, prefix.as_bytes(), partitions)
+        }
+        cursor.encode(here, b"p/", 1024, &mut bytes);
+        prop_assert_eq!(decode(&bytes, here, "p/", 1024), Ok(cursor));
+        let elsewhere = KeyspaceId(keyspace ^ 5);
+        prop_assert_eq!(decode(&bytes, elsewhere, "p/", 1024), Err(CursorError::OtherPrefix));
+        prop_assert_eq!(decode(&bytes, here, "q/", 1024), Err(CursorError::OtherPrefix));
+        prop_assert_eq!(decode(&bytes, here, "p/", 512), Err(CursorError::Partitions(512)));
         let at = at.index(bytes.len());
-        prop_assert_eq!(Cursor::decode(&bytes[..at], b"p/", 1024), Err(CursorError::Damaged));
+        prop_assert_eq!(decode(&bytes[..at], here, "p/", 1024), Err(CursorError::Damaged));
         bytes[at] ^= 1_u8 << bit;
-        prop_assert_eq!(Cursor::decode(&bytes, b"p/", 1024), Err(CursorError::Damaged));
+        prop_assert_eq!(decode(&bytes, here, "p/", 1024), Err(CursorError::Damaged));
     }
 
     #[test]

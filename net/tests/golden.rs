@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use coronet_net::codec::{
-    Delete, Entry, ErrorReply, Hello, HelloReply, KeyListBuf, ListRequest, MultiWriter, PageWriter,
-    Put, Request, RouteReply, StatsReply, TopologyNode, TopologyReply, VersionRef, VersionsWriter,
-    Written,
+    Delete, Entry, ErrorReply, Hello, HelloReply, KeyListBuf, KeyspaceAction, KeyspaceInfo,
+    KeyspaceReply, KeyspaceRequest, ListRequest, MultiWriter, PageWriter, Put, Request, RouteReply,
+    Settings, StatsReply, TopologyNode, TopologyReply, VersionRef, VersionsWriter, Written,
 };
 use coronet_net::{
     Consistency, Durability, ErrorCode, FrameWriter, Limits, Op, Parsed, Quorum, ReplyFlags,
     ReplyFrame, ReplyHead, RequestFlags, RequestFrame, RequestHead, Status,
 };
-use coronet_ring::{CoreId, Epoch, Hlc, Incarnation, NodeId, PartitionId, PlacedNode, Table};
+use coronet_ring::{
+    CoreId, Epoch, Hlc, Incarnation, KeyspaceId, NodeId, PartitionId, PlacedNode, Table,
+};
 
 const SPECIFICATION: &str = include_str!("../../docs/PROTOCOL.md");
 
@@ -63,6 +65,12 @@ fn reply(
 fn requests() -> Vec<(&'static str, Vec<u8>)> {
     let mut keys = KeyListBuf::new();
     assert!(keys.push(b"k1") && keys.push(b"k22"));
+    let mut settings = Vec::new();
+    let create = KeyspaceRequest {
+        action: KeyspaceAction::Create,
+        name: "carts",
+        settings: Settings::encode([("n", "3"), ("compaction", "tiered")], &mut settings),
+    };
     let put = Put { key: b"key", context: b"", value: b"value" };
     vec![
         ("ping request", request(Request::Ping(b"hi"), None, |_| {})),
@@ -106,6 +114,13 @@ fn requests() -> Vec<(&'static str, Vec<u8>)> {
         ("stats request", request(Request::Stats, None, |_| {})),
         ("route request", request(Request::Route { key: b"key" }, None, |_| {})),
         ("topology request", request(Request::Topology, None, |_| {})),
+        (
+            "put request in a keyspace",
+            request(Request::Put(put), Some(*b"0123456789abcdef"), |head| {
+                head.keyspace = KeyspaceId::of("carts");
+            }),
+        ),
+        ("keyspace request", request(Request::Keyspace(create), None, |_| {})),
     ]
 }
 
@@ -231,6 +246,21 @@ fn replies() -> Vec<(&'static str, Vec<u8>)> {
                         node_id: hello_reply().node_id,
                     }
                     .write(body);
+                },
+            ),
+        ),
+        (
+            "keyspace reply",
+            reply(
+                Op::Keyspace,
+                Status::Ok,
+                |_| {},
+                |body| {
+                    let (name, version) = ("carts".to_owned(), 1);
+                    let settings = vec![("n".to_owned(), "3".to_owned())];
+                    let id = KeyspaceId::of(&name);
+                    let info = KeyspaceInfo { id, version, name, settings };
+                    KeyspaceReply { keyspaces: vec![info] }.write(body);
                 },
             ),
         ),

@@ -98,10 +98,13 @@ for round in $(seq "$ROUNDS"); do
   start_redis always;   bench "put-redis_always-$round" "${resp[@]}" "${put[@]}"; stop
 done
 
-rate=$(python3 perf/single_node/table.py half "$out")
-echo "== GET at half load ($rate/s), then with writes and their compactions"
+# An open loop sends every request by itself, so its peak is that of connections that do not
+# pipeline: half of what such connections reach in a closed loop is half load.
+echo "== GET without pipelining, then at half of that rate, then with writes and their compactions"
 start_coronet
-bench "half-quiet-1" --load --read-percent 100 --warmup 2 --seconds "$SECONDS_EACH" --rate "$rate"
+DEPTH=1 bench "single-coronet-1" "${get[@]}"
+rate=$(python3 perf/single_node/table.py half "$out")
+bench "half-quiet-1" --read-percent 100 --warmup 2 --seconds "$SECONDS_EACH" --rate "$rate"
 bench "half-compaction-1" --read-percent 90 --warmup 10 --seconds 30 --rate "$rate"
 
 echo "== idle for 10 s"
@@ -110,6 +113,8 @@ ticks() { sed 's/.*) //' "/proc/$server/stat" | awk '{print $12 + $13}'; }
 before=$(ticks); sleep 10; after=$(ticks)
 echo $(( (after - before) * 1000 / $(getconf CLK_TCK) )) >"$out/idle_ms"
 stop
+# What this machine's scheduler, network and generator cost at that rate whoever answers.
+start_bare; bench "half-bare-1" "${raw[@]}" --read-percent 100 --warmup 1 --seconds "$SECONDS_EACH" --rate "$rate"; stop
 
 mkdir -p perf/results
 python3 perf/single_node/table.py write "$out" "perf/results/$(date +%F)-single_node.md"

@@ -92,7 +92,12 @@ def latencies(folder):
         "| | rate | GET response p50 | p99 | p99.9 | max | compacted meanwhile | not sent in time |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, label in (("quiet", "reads only"), ("compaction", "90 % reads, 10 % durable writes")):
+    subjects = (
+        ("quiet", "reads only"),
+        ("compaction", "90 % reads, 10 % durable writes"),
+        ("bare", "bare io_uring responder"),
+    )
+    for name, label in subjects:
         for result in load(folder, f"half-{name}"):
             get = result["get"]["response_us"]
             storage = result["storage"] or {"compaction_bytes": 0}
@@ -160,7 +165,7 @@ def write(folder, path):
         ),
     )
     lines += storage(folder)
-    lines += ["", "## GET at half of the measured peak (open loop)", ""]
+    lines += ["", "## GET at half of the peak of connections that do not pipeline (open loop)", ""]
     lines += latencies(folder)
     lines += ["", "## Idle", "", f"{idle:.2f} % of a core over 10 s.", ""]
     text = "\n".join(lines)
@@ -177,7 +182,7 @@ def main():
     elif verb == "sizes":
         sizes(*arguments)
     elif verb == "half":
-        print(int(median(load(arguments[0], "get-coronet"), throughput) / 2))
+        print(int(median(load(arguments[0], "single-coronet"), throughput) / 2))
     elif verb == "write":
         write(*arguments)
     else:

@@ -29,6 +29,7 @@ pub use causality::object::{Object, ObjectError, ObjectRef, Sibling, SiblingRef,
 pub use causality::own::Amnesia;
 pub use causality::resolve::{Conflicts, visible};
 pub use causality::vector::VersionVector;
+pub use gossip::keyspace::KeyspaceId;
 pub use hash::key_hash;
 pub use ids::{Actor, CoreId, Epoch, Incarnation, NodeId, PartitionId};
 pub use placement::partition::{PartitionMap, PlacementError};

@@ -150,6 +150,19 @@ fn any_number_of_nodes_agrees_within_a_few_rounds_despite_losses() {
     }
 }
 
+/// Rounds grow with the logarithm of the number of nodes.
+#[test]
+fn hundreds_of_nodes_agree_on_members_and_placement() {
+    for (count, drop, most) in [(300, 10, 25), (1_000, 0, 30)] {
+        let mut cluster = Cluster::new(count, 5, 13, drop);
+        let rounds = cluster.rounds_until_agreed(most);
+        println!("{count} nodes, {drop} % lost: {rounds} rounds");
+        let nodes = cluster.nodes.iter();
+        assert!(nodes.clone().all(|node| node.table() == cluster.nodes[0].table()));
+        assert_eq!(nodes.map(|node| node.members().count()).min(), Some(count));
+    }
+}
+
 #[test]
 fn news_of_one_node_reach_all_and_heartbeats_go_on() {
     let mut cluster = Cluster::new(30, 3, 11, 10);
@@ -270,7 +283,7 @@ fn messages_stay_small_and_what_did_not_fit_follows() {
     for n in 0..600 {
         let options = (0..4).map(|o| (format!("{o}"), "x".repeat(60))).collect();
         cluster.nodes[0]
-            .define(Keyspace { options, ..keyspace(&format!("keyspace {n}")) })
+            .define(Keyspace { options, ..keyspace(&format!("keyspace-{n}")) })
             .unwrap();
     }
     assert!(cluster.rounds_until_agreed(30) > 2, "more than one message was needed");

@@ -385,8 +385,53 @@ fn counters_are_summed_over_the_cores() {
     let stats = StatsReply::decode(&reply.body).unwrap();
     assert_eq!(stats.get("node.puts"), Some(3));
     assert_eq!(stats.get("engine.entries_written"), Some(3));
+    assert_eq!(stats.get("keyspace.0.entries_written"), Some(3));
     assert_eq!(stats.get("node.data_cores"), Some(3));
     assert_eq!(stats.get("node.stuck_cores"), Some(0));
+}
+
+/// Adds up what the buckets of an operation counted, those up to a latency only.
+fn counted(stats: &StatsReply, op: &str, within_micros: u64) -> u64 {
+    let prefix = format!("latency.{op}.upto_");
+    let buckets = stats.counters.iter().filter_map(|(name, count)| {
+        let last = name.strip_prefix(&prefix)?.strip_suffix("_micros")?;
+        Some((last.parse::<u64>().unwrap(), *count))
+    });
+    buckets.filter(|(last, _)| *last <= within_micros).map(|(_, count)| count).sum()
+}
+
+#[test]
+fn latencies_count_per_operation_from_arrival_to_the_answer_on_its_way() {
+    let node = TestNode::new(2);
+    let conn = node.client(0);
+    let (own, other) = (node.key_of(0, 1), node.key_of(1, 1));
+    // Two at once, and their answers stay with the node for a while.
+    for key in [&own, &other] {
+        conn.send(&conn.head(), &Request::Get { key });
+    }
+    while node.deliver() {}
+    node.advance(Duration::from_millis(7));
+    assert_eq!(conn.replies().len(), 2);
+    // An answer that leaves at once.
+    conn.send(&conn.head(), &Request::Get { key: &own });
+    assert_eq!(conn.replies().len(), 1);
+    let mut list = KeyListBuf::new();
+    assert!(list.push(&own) && list.push(&other));
+    conn.call(&Request::MultiGet(list.as_list()));
+    for key in [&own, &other] {
+        conn.put(key, b"v");
+    }
+    conn.call(&Request::Delete(Delete { key: &other, context: b"" }));
+
+    let reply = node.client(1).call(&Request::Stats);
+    let stats = StatsReply::decode(&reply.body).unwrap();
+    for (op, count) in [("get", 3), ("multi_get", 1), ("put", 2), ("delete", 1), ("list", 0)] {
+        assert_eq!(stats.get(&format!("latency.{op}.count")), Some(count), "{op}");
+        assert_eq!(counted(&stats, op, u64::MAX), count, "{op}");
+    }
+    assert_eq!(counted(&stats, "get", 6_999), 1);
+    assert_eq!(counted(&stats, "get", 7_000 * 5 / 4), 3);
+    assert!(stats.get("latency.get.p50_micros").unwrap() >= 7_000);
 }
 
 #[test]

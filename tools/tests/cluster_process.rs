@@ -14,6 +14,7 @@ use cluster::{Cluster, strict, wait};
 use coronet_net::client::RequestOptions;
 use coronet_net::client::blocking::Client;
 use coronet_net::{ErrorCode, Quorum, ReplyFlags};
+use coronet_ring::NodeId;
 
 fn quorum(r_and_w: u8) -> RequestOptions {
     RequestOptions::new().r(Quorum(r_and_w)).w(Quorum(r_and_w))
@@ -66,8 +67,15 @@ fn everything_is_there_after_all_nodes_were_killed_and_listed_once() {
     (0..3).for_each(|index| cluster.wait_until_met(index));
     for index in 0..3 {
         let client = cluster.client(index);
-        let listed: Vec<Vec<u8>> =
-            client.list(b"key/").map(|entry| entry.unwrap().key.to_vec()).collect();
+        let listed: Vec<Vec<u8>> = client
+            .list(b"key/")
+            .map(|entry| {
+                let entry = entry.unwrap();
+                assert_eq!((entry.versions, entry.bytes), (1, 4), "of `kept`");
+                assert_eq!(entry.hlc, client.get(&entry.key).unwrap().versions[0].hlc);
+                entry.key
+            })
+            .collect();
         let distinct: BTreeSet<Vec<u8>> = listed.iter().cloned().collect();
         assert_eq!((listed.len(), &distinct), (wanted.len(), &wanted), "node {index}");
         let keys: Vec<_> = wanted.iter().cloned().chain([b"key/gone".to_vec()]).collect();
@@ -83,14 +91,14 @@ fn strict_requests_are_refused_at_once_when_too_few_replicas_are_there() {
     cluster.kill(0);
     cluster.kill(2);
     let client = cluster.client(1);
-    let impatient = strict().w(Quorum(2)).r(Quorum(2)).retries(0);
+    let impatient = strict().w(Quorum(2)).r(Quorum(2));
     wait("the links are seen to be gone", || {
         let put = client.put_with(b"k", b"refused", &impatient);
         put.is_err_and(|error| error.code() == Some(ErrorCode::NotEnoughReplicas))
     });
     let get = client.get_with(b"k", &impatient).unwrap_err();
     assert_eq!(get.code(), Some(ErrorCode::NotEnoughReplicas));
-    let bad = client.get_with(b"k", &strict().r(Quorum(4)).retries(0)).unwrap_err();
+    let bad = client.get_with(b"k", &strict().r(Quorum(4))).unwrap_err();
     assert_eq!(bad.code(), Some(ErrorCode::InvalidArgument));
     // One is enough for who says so.
     client.put_with(b"one", b"here", &quorum(1)).unwrap();
@@ -231,4 +239,61 @@ fn the_cluster_is_shown_driven_and_missed_by_the_command() {
     let refused = support::run(&addresses, &["get", "some key", "--r", "all", "--strict"]);
     assert_eq!(refused.status.code(), Some(5));
     assert_eq!(support::run_ok(&addresses, &["get", "some key"]), b"x");
+}
+
+/// A key whose first two replicas are these nodes.
+fn key_of(client: &Client, first: NodeId, second: NodeId) -> Vec<u8> {
+    let topology = client.topology().unwrap().expect("a cluster");
+    let fits = |key: &Vec<u8>| {
+        let partition = topology.partition_of(key).expect("a placement");
+        topology.replicas_of(partition)[..2] == [first, second]
+    };
+    (0..).map(key).find(fits).expect("every pair comes first somewhere")
+}
+
+#[test]
+fn replies_tell_who_answered_whether_replicas_were_repaired_and_slow_ones_passed_over() {
+    let mut cluster = Cluster::start::<3>(3);
+    let client = cluster.client(0);
+    let node = |index: usize| cluster.client(index).get(b"who").unwrap().info.node;
+    let key = key_of(&client, node(0), node(1));
+    let key_text = String::from_utf8(key.clone()).unwrap();
+    let said = |address: &str, args: &[&str]| {
+        let output = support::run(address, args);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let two = strict().r(Quorum(2)).w(Quorum(2));
+    client.put_with(&key, b"v", &strict().w(Quorum(3))).unwrap();
+    let read = client.get_with(&key, &two).unwrap().info;
+    assert_eq!((read.acks, read.racks, read.flags), (2, 2, ReplyFlags::NONE));
+
+    // A replica that hangs is passed over before anybody holds it for dead.
+    let slow = cluster.nodes[1].as_ref().unwrap();
+    slow.pause();
+    let read = client.get_with(&key, &two).unwrap();
+    assert!(read.info.flags.contains(ReplyFlags::HEDGED), "{:?}", read.info);
+    assert_eq!((read.value(), read.info.acks, read.info.racks), (Some(&b"v"[..]), 2, 2));
+    slow.resume();
+    cluster.wait_until_met(0);
+    cluster.wait_until_met(1);
+
+    // What a node missed, with its hints out of reach, is found by a read and told.
+    cluster.kill(2);
+    for n in 0..2 {
+        client.put_with(format!("missed/{n}").as_bytes(), b"v", &two).unwrap();
+    }
+    drop(client);
+    cluster.stop(0);
+    cluster.restart(2);
+    let client = cluster.client(1);
+    wait("two of three meet", || client.get_with(b"other", &two).is_ok());
+    let repaired = client.get_with(b"missed/0", &two).unwrap();
+    assert_eq!((repaired.value(), repaired.info.acks), (Some(&b"v"[..]), 2));
+    assert!(repaired.info.flags.contains(ReplyFlags::REPAIRED), "{:?}", repaired.info);
+    let told = said(&cluster.addresses().join(","), &["get", "missed/1", "--r", "2", "-v"]);
+    assert!(told.contains("2 acknowledgements from 2 racks"), "{told}");
+    assert!(told.contains(", repaired"), "{told}");
+    let told = said(&cluster.addresses().join(","), &["put", &key_text, "x", "--w", "2", "-v"]);
+    assert!(!told.contains("sloppy"), "{told}");
 }

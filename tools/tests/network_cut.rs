@@ -10,7 +10,7 @@ mod support;
 mod wires;
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cluster::{Cluster, strict, wait};
 use coronet_net::client::blocking::Client;
@@ -143,7 +143,7 @@ fn the_cut_off_side_refuses_strict_requests_at_once() {
     majority.put_with(b"k", b"before", &strict().w(Quorum(3))).unwrap();
     wires.cut_off(&[2]);
     wait_until_alone(&minority, 2);
-    let two = strict().r(Quorum(2)).w(Quorum(2)).retries(0);
+    let two = strict().r(Quorum(2)).w(Quorum(2));
     let started = Instant::now();
     let put = minority.put_with(b"k", b"refused", &two).unwrap_err();
     let delete = minority.delete_with(b"k", &two).unwrap_err();
@@ -165,4 +165,29 @@ fn the_cut_off_side_refuses_strict_requests_at_once() {
     cluster.wait_until_met(2);
     let healed = values(&minority, b"k", &strict().r(Quorum(3)));
     assert_eq!(healed, Some(Values::from([b"after".to_vec()])), "what was refused left nothing");
+}
+
+#[test]
+fn monotonic_reads_are_refused_while_a_later_read_could_go_backwards() {
+    let cluster = Cluster::start_on_wires::<3>(3);
+    let wires = cluster.wires.as_ref().unwrap();
+    let writer = cluster.client(2);
+    writer.put_with(b"k", b"old", &strict().w(Quorum(3))).unwrap();
+    wires.cut_off(&[2]);
+    let one = strict().r(Quorum(1)).w(Quorum(1));
+    writer.put_with(b"k", b"new", &one).unwrap();
+    // Only one replica has it: whoever reads it here and then elsewhere goes back in time.
+    assert_eq!(writer.get_with(b"k", &one).unwrap().value(), Some(&b"new"[..]));
+    let elsewhere = cluster.client(0).get_with(b"k", &one).unwrap();
+    assert_eq!(elsewhere.value(), Some(&b"old"[..]));
+    let monotonic = one.monotonic(true).deadline(Duration::from_secs(2));
+    writer.get_with(b"k", &monotonic).expect_err("the others cannot be made to have it");
+
+    wires.heal();
+    let patient = monotonic.clone().deadline(Duration::from_secs(10));
+    wait("the others are reached", || writer.get_with(b"k", &patient).is_ok());
+    for index in 0..3 {
+        let own = cluster.client(index).get_with(b"k", &strict().r(Quorum(1))).unwrap();
+        assert_eq!(own.value(), Some(&b"new"[..]), "node {index} right after the answer");
+    }
 }

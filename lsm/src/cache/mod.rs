@@ -2,10 +2,12 @@
 //!
 //! Owns which blocks stay in memory, that a block that several readers want is read once, and how
 //! blocks and rows share the budget: rows may always have a quarter, and up to a half of what
-//! blocks do not need. Tables decide what goes through it: point reads insert, long scans and
+//! blocks do not need. What open tables hold is taken off the budget first (`reserve`). Tables
+//! decide what goes through it: point reads insert, long scans and
 //! compactions do not, so that they push nothing out.
 
 mod chunks;
+mod reserve;
 mod rows;
 mod slots;
 
@@ -13,6 +15,7 @@ use crate::table::{Block, Hints};
 use crate::{EntryRef, Result, TableUid};
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared, WeakShared};
+pub(crate) use reserve::{Depth, Reserved};
 pub(crate) use rows::{Rows, Space};
 use slots::Slots;
 use std::cell::{Cell, OnceCell, Ref, RefCell};
@@ -62,15 +65,29 @@ pub struct CacheStats {
     pub misses: u64,
     /// Bytes held, rows included.
     pub bytes: u64,
-    /// Bytes allowed.
+    /// Bytes read from the device for blocks that were not here.
+    pub loaded_bytes: u64,
+    /// Bytes that scans read ahead, past the cache.
+    pub ahead_bytes: u64,
+    /// Bytes that blocks and rows may take now: what tables leave.
     pub budget: u64,
     /// Bytes held by rows.
     pub row_bytes: u64,
+    /// Bytes that indexes and filters of open tables hold.
+    pub table_bytes: u64,
+    /// Bytes of filters that are not held for want of room.
+    pub filters_left_out_bytes: u64,
 }
 
 /// Data blocks and rows in memory. Shared as `Rc` by everything that reads one engine's tables.
 pub struct BlockCache {
-    budget: usize,
+    /// For blocks, rows, indexes and filters.
+    total: usize,
+    /// For blocks and rows.
+    budget: Cell<usize>,
+    /// Bytes of the total that tables hold, and of filters that had to be left out.
+    reserved: Cell<usize>,
+    left_out: Cell<usize>,
     blocks: RefCell<Slots<Cached>>,
     rows: RefCell<Rows>,
     spaces: Cell<u32>,
@@ -79,6 +96,8 @@ pub struct BlockCache {
     loads: RefCell<BTreeMap<BlockKey, WeakShared<Load>>>,
     hits: Cell<u64>,
     misses: Cell<u64>,
+    loaded_bytes: Cell<u64>,
+    ahead_bytes: Cell<u64>,
 }
 
 impl std::fmt::Debug for BlockCache {
@@ -94,8 +113,21 @@ impl BlockCache {
         let rows = RefCell::new(Rows::new(budget_bytes));
         let (hits, misses) = (Cell::new(0), Cell::new(0));
         let (loads, spaces) = (RefCell::default(), Cell::new(0));
-        let (budget, dead) = (budget_bytes, RefCell::default());
-        BlockCache { budget, blocks, rows, spaces, dead, loads, hits, misses }
+        BlockCache {
+            total: budget_bytes,
+            budget: Cell::new(budget_bytes),
+            reserved: Cell::new(0),
+            left_out: Cell::new(0),
+            blocks,
+            rows,
+            spaces,
+            dead: RefCell::default(),
+            loads,
+            hits,
+            misses,
+            loaded_bytes: Cell::default(),
+            ahead_bytes: Cell::default(),
+        }
     }
 
     /// Counters and sizes.
@@ -105,8 +137,12 @@ impl BlockCache {
             hits: self.hits.get(),
             misses: self.misses.get(),
             bytes: self.blocks.borrow().bytes() + row_bytes,
-            budget: self.budget as u64,
+            budget: self.budget.get() as u64,
             row_bytes,
+            table_bytes: self.reserved.get() as u64,
+            filters_left_out_bytes: self.left_out.get() as u64,
+            loaded_bytes: self.loaded_bytes.get(),
+            ahead_bytes: self.ahead_bytes.get(),
         }
     }
 
@@ -129,8 +165,9 @@ impl BlockCache {
             return;
         }
         let mut blocks = self.blocks.borrow_mut();
-        let left = self.budget.saturating_sub(blocks.bytes() as usize);
-        rows.put(space, hash, entry, left.clamp(self.budget / ROWS_SHARE, self.budget / ROWS_MOST));
+        let budget = self.budget.get();
+        let left = budget.saturating_sub(blocks.bytes() as usize);
+        rows.put(space, hash, entry, left.clamp(budget / ROWS_SHARE, budget / ROWS_MOST));
         self.share(&rows, &mut blocks);
     }
 
@@ -141,7 +178,7 @@ impl BlockCache {
 
     /// Leaves to the blocks what rows do not take.
     fn share(&self, rows: &Rows, blocks: &mut Slots<Cached>) {
-        let left = self.budget.saturating_sub(rows.bytes()) as u64;
+        let left = self.budget.get().saturating_sub(rows.bytes()) as u64;
         if left != blocks.budget() {
             blocks.set_budget(left);
         }
@@ -177,13 +214,23 @@ impl BlockCache {
         let (mut rows, mut blocks) = (self.rows.borrow_mut(), self.blocks.borrow_mut());
         self.bury(&mut blocks);
         while blocks.bytes() + bytes as u64 > blocks.budget()
-            && rows.bytes() > self.budget / ROWS_SHARE
+            && rows.bytes() > self.budget.get() / ROWS_SHARE
             && rows.shrink()
         {
             self.share(&rows, &mut blocks);
         }
         let cached = Cached { block: block.clone(), hints: OnceCell::new() };
         blocks.insert(key, cached, bytes);
+    }
+
+    /// A read of so many bytes starts for a block that is not here.
+    pub(crate) fn count_loaded(&self, bytes: u64) {
+        self.loaded_bytes.set(self.loaded_bytes.get() + bytes);
+    }
+
+    /// A scan read so many bytes past the cache.
+    pub(crate) fn count_ahead(&self, bytes: usize) {
+        self.ahead_bytes.set(self.ahead_bytes.get() + bytes as u64);
     }
 
     /// What `look` finds in the block of this key, if it is here. `note` is the caller's note on

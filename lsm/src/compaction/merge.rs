@@ -5,10 +5,11 @@
 //! with it, so a merge needs space for one table and not for its whole result.
 
 use super::work::Work;
-use crate::cache::BlockCache;
+use crate::cache::{BlockCache, Depth};
 use crate::engine::{FilterDecision, Shared};
 use crate::env::Env;
 use crate::read::{CursorOptions, MergeCursor, RunCursor, Source, TableCursor};
+use crate::stats::LEVELS;
 use crate::table::{Table, TableRef, TableWriter};
 use crate::version::set::Change;
 use crate::version::{Flushed, LiveTable, Older, Place, table_path};
@@ -84,13 +85,16 @@ impl<E: Env> Shared<E> {
             .iter()
             .filter(|live| change.added.iter().all(|(_, other)| other.id != live.id));
         let gone: Vec<_> = gone.cloned().collect();
-        let read: u64 = gone.iter().map(|live| live.bytes()).sum();
+        let read = read_per_level(work, &change);
         self.install(change).await?;
         gone.iter().for_each(|live| live.table.table.leave(&self.cache));
         work.parts = rest;
         self.stats.update(|stats| {
             stats.compaction_steps += 1;
-            stats.compaction_read_bytes += read;
+            for (level, bytes) in read.into_iter().enumerate() {
+                stats.compaction_read_bytes += bytes;
+                stats.level_read_bytes[level] += bytes;
+            }
             stats.compaction_write_bytes += written;
             stats.level_written_bytes[target.level] += written;
             stats.compaction_dropped += reached.dropped;
@@ -112,6 +116,8 @@ impl<E: Env> Shared<E> {
         writer.finish().await?;
         self.env.sync_dir(&self.dir).await.map_err(|e| Error::io("sync", &self.dir, &e))?;
         let table = Table::open(&self.env, &table_path(&self.dir, id), uid).await?;
+        let deepest = self.versions.with(|version| version.deepest());
+        let table = table.within(&self.cache, Depth::of(target.level, deepest));
         let table = TableRef::whole(Rc::new(table));
         let read = work.inputs().map(|(_, live)| live).filter(|live| {
             reached.upto.as_deref().is_none_or(|upto| live.table.smallest() <= upto)
@@ -270,6 +276,18 @@ fn sources<E: Env>(work: &Work<E>, cache: &Rc<BlockCache>) -> Vec<Source<E>> {
         }
     });
     sources.collect()
+}
+
+/// Bytes of the inputs that a step is done with, per level.
+fn read_per_level<E: Env>(work: &Work<E>, change: &Change<E>) -> [u64; LEVELS] {
+    let mut read = [0; LEVELS];
+    let stays = |live: &LiveTable<E>| change.added.iter().any(|(_, other)| other.id == live.id);
+    for (place, live) in work.inputs() {
+        if change.removed.iter().any(|gone| gone.id == live.id) && !stays(live) {
+            read[place.level] += live.bytes();
+        }
+    }
+    read
 }
 
 /// Takes everything up to `upto` (`None`: everything) off the inputs: what is left of them, and

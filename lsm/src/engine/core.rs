@@ -4,6 +4,7 @@ use super::Shared;
 use crate::cache::BlockCache;
 use crate::env::Env;
 use crate::log::Log;
+use crate::memtable::ChunkPool;
 use crate::stats::{Counters, EngineStats};
 use crate::trash::Trash;
 use crate::version::Ledger;
@@ -49,6 +50,8 @@ pub(crate) struct Core<E: Env> {
     pub log: Log<E>,
     pub ledger: Rc<Ledger<E>>,
     pub cache: Rc<BlockCache>,
+    /// Memory that memtables of all keyspaces hand on to each other, up to one memtable's.
+    pub pool: Rc<ChunkPool>,
     pub trash: Rc<Trash>,
     pub clock: Clock,
     /// Every keyspace. Emptied when the engine stops: the trees point back here.
@@ -197,7 +200,13 @@ impl<E: Env> Core<E> {
         stats.cache_hits = cache.hits;
         stats.cache_misses = cache.misses;
         stats.cache_bytes = cache.bytes;
+        stats.cache_budget_bytes = cache.budget;
+        stats.table_memory_bytes = cache.table_bytes;
+        stats.filters_left_out_bytes = cache.filters_left_out_bytes;
+        stats.pooled_bytes = self.pool.bytes() as u64;
         stats.cache_row_bytes = cache.row_bytes;
+        stats.block_read_bytes = cache.loaded_bytes;
+        stats.scan_read_bytes = cache.ahead_bytes;
         stats
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Core, Engine, FloorChange, Memory, Shared, open};
 use crate::env::Env;
-use crate::read::{CachedRead, Scan, ScanRange};
+use crate::read::{CachedRead, Scan, ScanOptions};
 use crate::signal::Commit;
 use crate::stats::EngineStats;
 use crate::version::VersionSet;
@@ -49,7 +49,7 @@ impl<E: Env> Engine<E> {
         core.commit(edit, FloorChange::None).await?;
         let versions = VersionSet::new(id, core.ledger.clone(), Vec::new(), LostRanges::default());
         let policy = resolved.compaction.clone();
-        let memory = Memory::new(&resolved);
+        let memory = Memory::new(core.pool.clone());
         let tree = Shared::new(id, core, resolved, policy, memory, versions);
         open::start(core, tree);
         self.keyspace(id)
@@ -84,8 +84,11 @@ impl<E: Env> Engine<E> {
         let edit = Edit { dropped: vec![id], ..Edit::default() };
         core.commit(edit, FloorChange::Dropped(id)).await?;
         core.trees.borrow_mut().remove(&id);
+        // The engine's sums do not go back.
+        let counted = EngineStats { scrub_left_bytes: 0, ..tree.counted() };
+        core.stats.update(|stats| stats.add(&counted));
         tree.versions.retire_all();
-        *tree.memory.borrow_mut() = Memory::new(&tree.options());
+        *tree.memory.borrow_mut() = Memory::new(core.pool.clone());
         tree.count_active();
         Ok(())
     }
@@ -192,8 +195,8 @@ impl<E: Env> Keyspace<E> {
     }
 
     /// See [`Engine::scan`].
-    pub async fn scan(&self, range: ScanRange) -> Result<Scan<E>> {
-        self.tree.scan(range, self.engine.visible_seq()).await
+    pub async fn scan(&self, options: impl Into<ScanOptions>) -> Result<Scan<E>> {
+        self.tree.scan(options.into(), self.engine.visible_seq()).await
     }
 
     /// See [`Engine::policy`].

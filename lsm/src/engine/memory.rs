@@ -28,10 +28,10 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// One empty memtable. Beside what the memtables hold, up to one memtable's memory is kept for
-    /// the next ones.
-    pub fn new(options: &Options) -> Self {
-        let active = Memtable::pooled(ChunkPool::new(options.memtable_bytes));
+    /// One empty memtable, which takes memory from a pool and leaves it there, like those that
+    /// follow it.
+    pub fn new(pool: Rc<ChunkPool>) -> Self {
+        let active = Memtable::pooled(pool);
         let active = Rc::new(RefCell::new(active));
         Memory { active, active_span: None, frozen: VecDeque::new() }
     }

@@ -25,7 +25,7 @@ pub(crate) use open::{SEQ_GAP, create_folder};
 pub(crate) use shared::Shared;
 
 use crate::env::Env;
-use crate::read::{CachedRead, Scan, ScanRange};
+use crate::read::{CachedRead, Scan, ScanOptions};
 use crate::signal::{Commit, Completion};
 use crate::stats::EngineStats;
 use crate::write::Records;
@@ -126,11 +126,8 @@ impl<E: Env> Engine<E> {
         }
         let (first, commit) = core.log.append(batch, durability);
         insert(trees, first, batch);
-        core.stats.update(|stats| {
-            stats.writes += 1;
-            stats.entries_written += batch.len() as u64;
-            stats.logical_bytes += batch.logical_bytes() as u64;
-        });
+        core.stats.update(|stats| stats.writes += 1);
+        count_written(trees, batch);
         trees.iter().for_each(|tree| tree.after_insert());
         Ok(commit)
     }
@@ -187,10 +184,10 @@ impl<E: Env> Engine<E> {
         self.shared.multi_get(keys, self.visible_seq()).await
     }
 
-    /// An ordered scan over what is committed now. It keeps memtables and table files of this
-    /// moment alive until dropped.
-    pub async fn scan(&self, range: ScanRange) -> Result<Scan<E>> {
-        self.shared.scan(range, self.visible_seq()).await
+    /// An ordered scan over what is committed now, forwards or backwards. It keeps memtables and
+    /// table files of this moment alive until dropped.
+    pub async fn scan(&self, options: impl Into<ScanOptions>) -> Result<Scan<E>> {
+        self.shared.scan(options.into(), self.visible_seq()).await
     }
 
     /// Waits until everything in memory, of all keyspaces, is in tables.
@@ -259,6 +256,11 @@ impl<E: Env> Engine<E> {
         self.core.stats()
     }
 
+    /// The numbers of each keyspace; see [`Keyspace::stats`].
+    pub fn keyspace_stats(&self) -> Vec<(KeyspaceId, EngineStats)> {
+        self.core.all_trees().iter().map(|tree| (tree.keyspace, tree.stats())).collect()
+    }
+
     /// The newest sequence number given out.
     pub fn last_seq(&self) -> Seq {
         self.core.log.last()
@@ -275,6 +277,24 @@ impl<E: Env> Engine<E> {
 fn unless_dropped<E: Env>(tree: &Shared<E>, outcome: Result<()>) -> Result<()> {
     let dropped = tree.closing.get() && !tree.core.closing.get();
     if dropped { Ok(()) } else { outcome }
+}
+
+/// Counts the entries of a batch, each for its keyspace.
+fn count_written<E: Env>(trees: &[Rc<Shared<E>>], batch: &WriteBatch) {
+    let count = |tree: &Shared<E>, entries: usize, bytes: usize| {
+        tree.stats.update(|stats| {
+            stats.entries_written += entries as u64;
+            stats.logical_bytes += bytes as u64;
+        });
+    };
+    if let [tree] = trees {
+        return count(tree, batch.len(), batch.logical_bytes());
+    }
+    for record in Records::new(batch.encoded()).flatten() {
+        if let Some(tree) = trees.iter().find(|tree| tree.keyspace == record.keyspace) {
+            count(tree, 1, record.key.len() + record.value.len());
+        }
+    }
 }
 
 /// Puts the records of a checked batch, the first of which has `first`, into their memtables, and

@@ -8,6 +8,7 @@ use crate::engine::CompactionFilter;
 use crate::env::{Env, TaskClass};
 use crate::flush::flush_task;
 use crate::log::{Log, replay};
+use crate::memtable::ChunkPool;
 use crate::scrub::scrub_task;
 use crate::stats::Counters;
 use crate::trash::Trash;
@@ -65,7 +66,9 @@ async fn recover<E: Env>(
 ) -> Result<Rc<Core<E>>> {
     let stats = Rc::new(Counters::default());
     let mut loaded = manifest::load(env, dir).await?;
-    let mut opened = open_tables(env, dir, &mut loaded.state, trash).await?;
+    let cache = Rc::new(BlockCache::new(options.cache_bytes));
+    let pool = ChunkPool::new(options.memtable_bytes);
+    let mut opened = open_tables(env, dir, &mut loaded.state, trash, &cache).await?;
     let state = &loaded.state;
     let resolved: BTreeMap<KeyspaceId, Options> =
         state.keyspaces.iter().map(|(id, own)| (*id, own.options.resolve(&options))).collect();
@@ -74,7 +77,8 @@ async fn recover<E: Env>(
     let apply = |seq, record: Record<'_>| {
         if state.needs(record.keyspace, seq) {
             let options = &resolved[&record.keyspace];
-            let memory = memories.entry(record.keyspace).or_insert_with(|| Memory::new(options));
+            let memory = memories.entry(record.keyspace);
+            let memory = memory.or_insert_with(|| Memory::new(pool.clone()));
             memory.replay(seq, &record, options);
         }
     };
@@ -94,7 +98,8 @@ async fn recover<E: Env>(
     let core = Rc::new(Core {
         env: env.clone(),
         dir: dir.to_owned(),
-        cache: Rc::new(BlockCache::new(options.cache_bytes)),
+        cache,
+        pool,
         options,
         stats,
         log,
@@ -107,7 +112,7 @@ async fn recover<E: Env>(
         closing: Cell::new(false),
     });
     for (id, options) in resolved {
-        let memory = memories.remove(&id).unwrap_or_else(|| Memory::new(&options));
+        let memory = memories.remove(&id).unwrap_or_else(|| Memory::new(core.pool.clone()));
         let tables = opened.tables.remove(&id).unwrap_or_default();
         let lost = LostRanges::new(&loaded.state.lost, id);
         let versions = VersionSet::new(id, core.ledger.clone(), tables, lost);

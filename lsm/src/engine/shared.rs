@@ -10,7 +10,7 @@ use crate::log::Log;
 use crate::log::throttle::{Debt, TreeDebt};
 use crate::scrub::Suspects;
 use crate::signal::Signal;
-use crate::stats::{Counters, EngineStats, LEVELS};
+use crate::stats::{Counters, EngineStats, LEVELS, Looks};
 use crate::trash::Trash;
 use crate::version::VersionSet;
 use crate::{CompactionPolicy, Error, KeyspaceId, Options, Result, Seq};
@@ -62,6 +62,8 @@ pub(crate) struct Shared<E: Env> {
     options: RefCell<Rc<Options>>,
     /// What is counted per keyspace.
     pub stats: Rc<Counters>,
+    /// Where point reads looked.
+    pub looks: Looks,
     pub log: Log<E>,
     pub memory: RefCell<Memory>,
     pub versions: VersionSet<E>,
@@ -111,6 +113,7 @@ impl<E: Env> Shared<E> {
             dir: core.dir.clone(),
             options: RefCell::new(Rc::new(options)),
             stats: Rc::default(),
+            looks: Looks::default(),
             log: core.log.clone(),
             memory: RefCell::new(memory),
             versions,
@@ -283,7 +286,7 @@ impl<E: Env> Shared<E> {
 
     /// The keyspace's numbers, counters and current sizes.
     pub fn stats(&self) -> EngineStats {
-        let mut stats = self.stats.snapshot();
+        let mut stats = self.counted();
         let memory = self.memory.borrow();
         stats.memtable_bytes = memory.bytes() as u64;
         stats.compaction_debt_bytes = self.tree_debt.get().bytes;
@@ -300,6 +303,16 @@ impl<E: Env> Shared<E> {
                 stats.level_bytes[n] = runs.iter().map(|run| run.bytes).sum();
             }
         });
+        let filled = stats.level_bytes.iter().rev().find(|bytes| **bytes > 0);
+        stats.bottom_bytes = filled.copied().unwrap_or(0);
+        stats.table_bytes = stats.level_bytes.iter().sum();
+        stats
+    }
+
+    /// What happened to the keyspace so far, without current sizes.
+    pub fn counted(&self) -> EngineStats {
+        let mut stats = self.stats.snapshot();
+        self.looks.fill(&mut stats);
         stats
     }
 }

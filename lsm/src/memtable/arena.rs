@@ -35,6 +35,11 @@ impl ChunkPool {
         Rc::new(ChunkPool { chunks: RefCell::default(), most: bytes / LAST_CHUNK })
     }
 
+    /// Bytes kept.
+    pub fn bytes(&self) -> usize {
+        self.chunks.borrow().len() * LAST_CHUNK
+    }
+
     fn take(&self) -> Vec<u8> {
         let kept = self.chunks.borrow_mut().pop();
         kept.unwrap_or_else(|| Vec::with_capacity(LAST_CHUNK))

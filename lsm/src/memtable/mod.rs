@@ -9,6 +9,7 @@
 //! key are chained newest first. Everything is addressed by index: no pointers, no `unsafe`.
 
 mod arena;
+mod back;
 mod hash;
 mod order;
 

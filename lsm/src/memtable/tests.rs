@@ -3,6 +3,7 @@ use crate::key_hash;
 use proptest::prelude::*;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 type Model = BTreeMap<(Vec<u8>, Reverse<u64>), (EntryKind, Vec<u8>)>;
 
@@ -104,6 +105,21 @@ proptest! {
         prop_assert_eq!(walk(&table, table.first()), flat(b""));
         for (key, at) in probes {
             prop_assert_eq!(walk(&table, table.seek(&key)), flat(&key));
+            for bound in [Bound::Included(&key[..]), Bound::Excluded(&key[..]), Bound::Unbounded] {
+                let inside = |k: &[u8]| match bound {
+                    Bound::Included(last) => k <= last,
+                    Bound::Excluded(end) => k < end,
+                    Bound::Unbounded => true,
+                };
+                let mut rest = model.keys().rev().filter(|(k, _)| inside(k)).map(|(k, _)| k);
+                let newest = table.seek_back(bound);
+                prop_assert_eq!(newest.map(|pos| table.entry(pos).key), rest.next().map(|k| &k[..]));
+                let versions = std::iter::successors(newest, |pos| table.older(*pos));
+                let seqs: Vec<u64> = versions.map(|pos| table.entry(pos).seq.0).collect();
+                let last = newest.map(|pos| table.entry(pos).key.to_vec());
+                let of_last = model.keys().filter(|(k, _)| last.as_ref() == Some(k));
+                prop_assert_eq!(seqs, of_last.map(|(_, Reverse(seq))| *seq).collect::<Vec<_>>());
+            }
             let got = table.get(&key, key_hash(&key), Seq(at)).map(|e| (e.seq.0, e.kind, e.value));
             let want = model.range((key.clone(), Reverse(at))..).next()
                 .filter(|((k, _), _)| *k == key)

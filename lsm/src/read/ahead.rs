@@ -62,7 +62,7 @@ impl<E: Env> Shared<E> {
         });
         for trail in trails.iter().flatten() {
             candidates(version, trail.key)
-                .for_each(|live| live.table.table.prefetch_filter(trail.hash));
+                .for_each(|(_, live)| live.table.table.prefetch_filter(trail.hash));
         }
         self.each_memtable(|n, memtable| {
             for trail in trails.iter_mut().flatten().filter(|trail| trail.record.is_none()) {
@@ -71,8 +71,8 @@ impl<E: Env> Shared<E> {
         });
         for trail in trails.iter_mut().flatten().filter(|trail| trail.record.is_none()) {
             let mut live = candidates(version, trail.key);
-            let table = live.find(|live| live.table.table.may_contain(trail.hash));
-            trail.table = table.map(|live| (&*live.table.table, 0));
+            let table = live.find(|(_, live)| live.table.table.may_contain(trail.hash));
+            trail.table = table.map(|(_, live)| (&*live.table.table, 0));
             trail.table.iter().for_each(|(table, _)| table.prefetch_index(trail.key));
         }
         self.each_record(trails, |memtable, record| memtable.prefetch_version(record));

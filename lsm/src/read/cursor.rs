@@ -1,17 +1,22 @@
 //! Cursors over a memtable and over a run of tables, and the choice between all kinds.
 
 use super::table_cursor::{CursorOptions, TableCursor};
+use super::{Direction, Seek};
 use crate::env::Env;
 use crate::table::TableRef;
 use crate::{EntryKind, EntryRef, Memtable, Pos, Result, Seq};
 use std::cell::RefCell;
+use std::ops::{Bound, Range};
 use std::rc::Rc;
 
 /// All versions of a memtable, which may be written meanwhile. Copies the entry it stands on,
 /// so that nothing stays borrowed.
 pub struct MemtableCursor {
     memtable: Rc<RefCell<Memtable>>,
+    direction: Direction,
     pos: Option<Pos>,
+    /// Backwards: versions of the key stood on that come after this one, the next one last.
+    newer: Vec<Pos>,
     seq: Seq,
     kind: EntryKind,
     key: Vec<u8>,
@@ -21,13 +26,29 @@ pub struct MemtableCursor {
 impl MemtableCursor {
     /// A cursor at the end; seek first.
     pub fn new(memtable: Rc<RefCell<Memtable>>) -> Self {
-        let (key, value) = (Vec::new(), Vec::new());
-        MemtableCursor { memtable, pos: None, seq: Seq(0), kind: EntryKind::Delete, key, value }
+        MemtableCursor {
+            memtable,
+            direction: Direction::Forward,
+            pos: None,
+            newer: Vec::new(),
+            seq: Seq(0),
+            kind: EntryKind::Delete,
+            key: Vec::new(),
+            value: Vec::new(),
+        }
     }
 
-    /// Goes to the first entry with a key not before `key`.
-    pub fn seek(&mut self, key: &[u8]) {
-        let pos = self.memtable.borrow().seek(key);
+    /// Goes to a place.
+    pub fn seek<'a>(&mut self, seek: impl Into<Seek<'a>>) {
+        let seek = seek.into();
+        self.direction = seek.direction();
+        let pos = match seek {
+            Seek::Forward(key) => self.memtable.borrow().seek(key),
+            Seek::Backward(bound) => {
+                let newest = self.memtable.borrow().seek_back(bound);
+                self.oldest_from(newest)
+            }
+        };
         self.stand_on(pos);
     }
 
@@ -39,10 +60,24 @@ impl MemtableCursor {
 
     /// Steps to the next entry.
     pub fn advance(&mut self) {
-        if let Some(pos) = self.pos {
-            let next = self.memtable.borrow().next(pos);
-            self.stand_on(next);
-        }
+        let Some(pos) = self.pos else { return };
+        let next = match self.direction {
+            Direction::Forward => self.memtable.borrow().next(pos),
+            Direction::Backward => self.newer.pop().or_else(|| {
+                let before = Bound::Excluded(&self.key[..]);
+                let newest = self.memtable.borrow().seek_back(before);
+                self.oldest_from(newest)
+            }),
+        };
+        self.stand_on(next);
+    }
+
+    /// The oldest version of a key whose newest is given; the others follow it.
+    fn oldest_from(&mut self, newest: Option<Pos>) -> Option<Pos> {
+        let memtable = self.memtable.borrow();
+        self.newer.clear();
+        self.newer.extend(std::iter::successors(newest, |pos| memtable.older(*pos)));
+        self.newer.pop()
     }
 
     fn stand_on(&mut self, pos: Option<Pos>) {
@@ -64,22 +99,33 @@ impl MemtableCursor {
 pub struct RunCursor<E: Env> {
     tables: Rc<[TableRef<E>]>,
     options: CursorOptions,
+    direction: Direction,
     current: Option<TableCursor<E>>,
-    next_table: usize,
+    /// Tables that are not entered yet: forwards from the start, backwards from the end.
+    left: Range<usize>,
 }
 
 impl<E: Env> RunCursor<E> {
     /// A cursor at the end; seek first. `tables` ascend by key.
     pub fn new(tables: Rc<[TableRef<E>]>, options: CursorOptions) -> Self {
-        let next_table = tables.len();
-        RunCursor { tables, options, current: None, next_table }
+        RunCursor { tables, options, direction: Direction::Forward, current: None, left: 0..0 }
     }
 
-    /// Goes to the first entry with a key not before `key`.
-    pub async fn seek(&mut self, key: &[u8]) -> Result<()> {
+    /// Goes to a place.
+    pub async fn seek<'a>(&mut self, seek: impl Into<Seek<'a>>) -> Result<()> {
+        let seek = seek.into();
         self.current = None;
-        self.next_table = self.tables.partition_point(|table| table.largest() < key);
-        if !self.enter(key)? {
+        self.direction = seek.direction();
+        self.left = match self.direction {
+            Direction::Forward => {
+                let passed = self.tables.partition_point(|table| seek.passes(table.largest()));
+                passed..self.tables.len()
+            }
+            Direction::Backward => {
+                0..self.tables.partition_point(|table| !seek.passes(table.smallest()))
+            }
+        };
+        if !self.enter(seek)? {
             self.load().await?;
         }
         Ok(())
@@ -104,14 +150,14 @@ impl<E: Env> RunCursor<E> {
         if current.entry().is_some() {
             return Ok(true);
         }
-        self.enter(b"")
+        self.enter(Seek::start(self.direction))
     }
 
     /// Completes a step that needs I/O.
     pub async fn load(&mut self) -> Result<()> {
         while let Some(current) = &mut self.current {
             current.load().await?;
-            if current.entry().is_some() || self.enter(b"")? {
+            if current.entry().is_some() || self.enter(Seek::start(self.direction))? {
                 break;
             }
         }
@@ -127,11 +173,13 @@ impl<E: Env> RunCursor<E> {
     }
 
     /// Opens tables until there is an entry or the end (true), or until I/O is needed.
-    fn enter(&mut self, key: &[u8]) -> Result<bool> {
-        while let Some(table) = self.tables.get(self.next_table) {
-            self.next_table += 1;
-            let mut cursor = TableCursor::new(table.clone(), self.options.clone());
-            let ready = cursor.try_seek(key)?;
+    fn enter(&mut self, seek: Seek<'_>) -> Result<bool> {
+        while let Some(next) = match self.direction {
+            Direction::Forward => self.left.next(),
+            Direction::Backward => self.left.next_back(),
+        } {
+            let mut cursor = TableCursor::new(self.tables[next].clone(), self.options.clone());
+            let ready = cursor.try_seek(seek)?;
             let stands = cursor.entry().is_some();
             self.current = Some(cursor);
             if !ready || stands {
@@ -154,15 +202,15 @@ pub enum Source<E: Env> {
 }
 
 impl<E: Env> Source<E> {
-    /// Goes to the first entry with a key not before `key`.
-    pub async fn seek(&mut self, key: &[u8]) -> Result<()> {
+    /// Goes to a place.
+    pub async fn seek<'a>(&mut self, seek: impl Into<Seek<'a>>) -> Result<()> {
         match self {
             Source::Memtable(cursor) => {
-                cursor.seek(key);
+                cursor.seek(seek);
                 Ok(())
             }
-            Source::Table(cursor) => cursor.seek(key).await,
-            Source::Run(cursor) => cursor.seek(key).await,
+            Source::Table(cursor) => cursor.seek(seek).await,
+            Source::Run(cursor) => cursor.seek(seek).await,
         }
     }
 

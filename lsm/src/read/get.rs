@@ -5,6 +5,8 @@
 
 use crate::engine::Shared;
 use crate::env::{Env, Nanos};
+use crate::histogram::Histogram;
+use crate::stats::EngineStats;
 use crate::table::{Hit, Lookup};
 use crate::version::{LiveTable, Version};
 use crate::{Millis, Result, Seq, key_hash};
@@ -101,7 +103,7 @@ impl<E: Env> Shared<E> {
                 let version = self.versions.current();
                 let started = self.env.now();
                 let value = self.get_from_tables(&version, key, at, now).await;
-                self.waited(started);
+                self.waited(started, |stats| &mut stats.read_latency);
                 value
             }
         }
@@ -130,16 +132,16 @@ impl<E: Env> Shared<E> {
         while let Some((n, value)) = reads.try_next().await? {
             values[n] = value;
         }
-        self.waited(started);
+        self.waited(started, |stats| &mut stats.multi_get_latency);
         Ok(values)
     }
 
     /// A read that began at `started` went to the disk. Reads from memory are not timed: the
     /// clock would cost more than it tells.
-    fn waited(&self, started: Nanos) {
+    fn waited(&self, started: Nanos, latency: impl FnOnce(&mut EngineStats) -> &mut Histogram) {
         let now = self.env.now();
         let micros = u64::try_from(now.since(started).as_micros()).unwrap_or(u64::MAX);
-        self.stats.update(|stats| stats.read_latency.record(micros));
+        self.stats.update(|stats| latency(stats).record(micros));
         self.pacer.observe(micros, now);
     }
 
@@ -151,7 +153,7 @@ impl<E: Env> Shared<E> {
         now: Millis,
     ) -> Result<Option<Vec<u8>>> {
         let hash = key_hash(key);
-        for live in candidates(version, key) {
+        for (_, live) in candidates(version, key) {
             if !live.table.table.may_contain(hash) {
                 continue;
             }
@@ -171,14 +173,13 @@ impl<E: Env> Shared<E> {
         hash: u64,
         at: Seq,
     ) -> Result<Tables> {
-        let (mut probes, mut skips) = (0, 0);
         let mut found = Tables::Absent;
-        for live in candidates(version, key) {
+        for (level, live) in candidates(version, key) {
             if !live.table.table.may_contain(hash) {
-                skips += 1;
+                self.looks.skip(level);
                 continue;
             }
-            probes += 1;
+            self.looks.probe(level);
             found = match live.table.table.search_cached(&self.cache, key, hash, at)? {
                 Lookup::Absent => continue,
                 Lookup::Found(hit) => Tables::Found(hit),
@@ -191,10 +192,6 @@ impl<E: Env> Shared<E> {
             Tables::Absent => version.lost.check(&self.dir, key, None)?,
             Tables::NeedsIo => {}
         }
-        self.stats.update(|stats| {
-            stats.table_probes += probes;
-            stats.filter_skips += skips;
-        });
         Ok(found)
     }
 
@@ -214,10 +211,12 @@ impl<E: Env> Shared<E> {
     }
 }
 
-/// The tables whose range holds `key`, newest data first.
+/// The tables whose range holds `key`, newest data first, each with its level.
 pub(super) fn candidates<'a, E: Env>(
     version: &'a Version<E>,
     key: &'a [u8],
-) -> impl Iterator<Item = &'a LiveTable<E>> {
-    version.runs().filter_map(move |run| run.find(key))
+) -> impl Iterator<Item = (usize, &'a LiveTable<E>)> {
+    version.levels.iter().enumerate().flat_map(move |(level, runs)| {
+        runs.iter().filter_map(move |run| run.find(key).map(|live| (level, live)))
+    })
 }

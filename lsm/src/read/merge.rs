@@ -1,16 +1,17 @@
-//! Many cursors as one, and the view of one point in time over them.
+//! Many cursors as one.
 
-use super::Source;
 use super::tournament::Tournament;
+use super::{Direction, Seek, Source};
 use crate::env::Env;
-use crate::{EntryRef, Millis, Result, Seq};
+use crate::{EntryRef, Result};
 use coronet_probe::{Bug, seeded};
 use std::cmp::Ordering;
 
 /// Every version of all sources in order: keys ascending, versions of a key newest first. Equal
-/// versions come in the order of the sources.
+/// versions come in the order of the sources. Backwards all of it in reverse.
 pub struct MergeCursor<E: Env> {
     sources: Vec<Source<E>>,
+    direction: Direction,
     tournament: Tournament,
     needs_load: bool,
 }
@@ -19,16 +20,24 @@ impl<E: Env> MergeCursor<E> {
     /// A cursor at the end; seek first.
     pub fn new(sources: Vec<Source<E>>) -> Self {
         let tournament = Tournament::new(sources.len());
-        MergeCursor { sources, tournament, needs_load: false }
+        let direction = Direction::Forward;
+        MergeCursor { sources, direction, tournament, needs_load: false }
     }
 
-    /// Goes to the first entry with a key not before `key`. The sources read at the same time.
-    pub async fn seek(&mut self, key: &[u8]) -> Result<()> {
+    /// Goes to a place. The sources read at the same time.
+    pub async fn seek<'a>(&mut self, seek: impl Into<Seek<'a>>) -> Result<()> {
+        let seek = seek.into();
         self.needs_load = false;
-        let seeks = self.sources.iter_mut().map(|source| source.seek(key));
+        self.direction = seek.direction();
+        let seeks = self.sources.iter_mut().map(|source| source.seek(seek));
         futures_util::future::try_join_all(seeks).await?;
-        self.tournament.rebuild(|a, b| before(&self.sources, a, b));
+        self.tournament.rebuild(|a, b| before(&self.sources, self.direction, a, b));
         Ok(())
+    }
+
+    /// Whether a step waits for [`MergeCursor::load`].
+    pub(super) fn needs_load(&self) -> bool {
+        self.needs_load
     }
 
     /// The entry stood on.
@@ -52,7 +61,7 @@ impl<E: Env> MergeCursor<E> {
             self.needs_load = true;
             return Ok(false);
         }
-        self.tournament.replay(first, |a, b| before(&self.sources, a, b));
+        self.tournament.replay(first, |a, b| before(&self.sources, self.direction, a, b));
         Ok(true)
     }
 
@@ -62,7 +71,7 @@ impl<E: Env> MergeCursor<E> {
             let first = self.tournament.winner();
             self.sources[first].load().await?;
             self.needs_load = false;
-            self.tournament.replay(first, |a, b| before(&self.sources, a, b));
+            self.tournament.replay(first, |a, b| before(&self.sources, self.direction, a, b));
         }
         Ok(())
     }
@@ -77,123 +86,18 @@ impl<E: Env> MergeCursor<E> {
 }
 
 /// Whether source `a` comes before source `b`; sources at their end come last.
-fn before<E: Env>(sources: &[Source<E>], a: usize, b: usize) -> bool {
+fn before<E: Env>(sources: &[Source<E>], direction: Direction, a: usize, b: usize) -> bool {
     let (left, right) = match (sources[a].entry(), sources[b].entry()) {
         (Some(left), Some(right)) => (left, right),
         (Some(_), None) => return true,
         (None, Some(_)) => return false,
         (None, None) => return a < b,
     };
-    match left.key.cmp(right.key) {
-        Ordering::Equal if seeded(Bug::MergeKeepsOlder) => (left.seq, a) < (right.seq, b),
-        Ordering::Equal => (right.seq, a) < (left.seq, b),
-        order => order == Ordering::Less,
-    }
-}
-
-/// Steps without a yield.
-const STEPS: usize = 256;
-
-/// What a key's newest version with a sequence number of at most `at` says, for every key that
-/// has a value then and at the moment `now`.
-pub struct Visible<E: Env> {
-    env: E,
-    merge: MergeCursor<E>,
-    at: Seq,
-    now: Millis,
-    /// The key that is dealt with: its further versions are passed over.
-    done: Vec<u8>,
-    has_done: bool,
-    /// Whether the merge stands on an entry to show.
-    settled: bool,
-}
-
-/// How far a bounded number of steps came.
-enum Progress {
-    Settled,
-    NeedsLoad,
-    Unfinished,
-}
-
-impl<E: Env> Visible<E> {
-    /// A cursor at the end; seek first.
-    pub fn new(env: E, merge: MergeCursor<E>, at: Seq, now: Millis) -> Self {
-        Visible { env, merge, at, now, done: Vec::new(), has_done: false, settled: true }
-    }
-
-    /// Goes to the first key not before `key` that has a value.
-    pub async fn seek(&mut self, key: &[u8]) -> Result<()> {
-        self.has_done = false;
-        self.settled = false;
-        self.merge.seek(key).await?;
-        self.load().await
-    }
-
-    /// The entry stood on: always one with a value.
-    pub fn entry(&self) -> Option<EntryRef<'_>> {
-        if self.settled { self.merge.entry() } else { None }
-    }
-
-    /// Steps to the next key, unless that needs I/O or a long passage over what is not shown.
-    pub fn try_advance(&mut self) -> Result<bool> {
-        if self.settled {
-            let Some(entry) = self.merge.entry() else { return Ok(true) };
-            pass(&mut self.done, &mut self.has_done, entry.key);
-            self.settled = false;
-        }
-        Ok(matches!(self.settle()?, Progress::Settled))
-    }
-
-    /// Completes a step.
-    pub async fn load(&mut self) -> Result<()> {
-        loop {
-            match self.settle()? {
-                Progress::Settled => return Ok(()),
-                Progress::NeedsLoad => self.merge.load().await?,
-                Progress::Unfinished => self.env.coop().await,
-            }
-        }
-    }
-
-    /// Steps to the next key.
-    pub async fn advance(&mut self) -> Result<()> {
-        if !self.try_advance()? {
-            self.load().await?;
-        }
-        Ok(())
-    }
-
-    /// Passes over what is not to be shown.
-    fn settle(&mut self) -> Result<Progress> {
-        if self.settled {
-            return Ok(Progress::Settled);
-        }
-        if self.merge.needs_load {
-            return Ok(Progress::NeedsLoad);
-        }
-        for _ in 0..STEPS {
-            let Some(entry) = self.merge.entry() else {
-                self.settled = true;
-                return Ok(Progress::Settled);
-            };
-            let hidden = entry.seq > self.at || (self.has_done && *self.done == *entry.key);
-            if !hidden && entry.visible(self.now).is_some() {
-                self.settled = true;
-                return Ok(Progress::Settled);
-            }
-            if !hidden {
-                pass(&mut self.done, &mut self.has_done, entry.key);
-            }
-            if !self.merge.try_advance()? {
-                return Ok(Progress::NeedsLoad);
-            }
-        }
-        Ok(Progress::Unfinished)
-    }
-}
-
-fn pass(done: &mut Vec<u8>, has_done: &mut bool, key: &[u8]) {
-    done.clear();
-    done.extend_from_slice(key);
-    *has_done = true;
+    let order = match left.key.cmp(right.key) {
+        Ordering::Equal if seeded(Bug::MergeKeepsOlder) => (left.seq, a).cmp(&(right.seq, b)),
+        // No two are equal: forwards the newer version first, then the first source.
+        Ordering::Equal => (right.seq, a).cmp(&(left.seq, b)),
+        order => order,
+    };
+    order == if direction == Direction::Forward { Ordering::Less } else { Ordering::Greater }
 }

@@ -1,11 +1,15 @@
 //! Ordered scans over one moment of the engine.
 
-use super::{CursorOptions, MemtableCursor, MergeCursor, RunCursor, Source, TableCursor, Visible};
+use super::{
+    CursorOptions, Direction, MemtableCursor, MergeCursor, RunCursor, Seek, Source, TableCursor,
+    Visible,
+};
 use crate::engine::Shared;
 use crate::env::Env;
 use crate::scrub::Suspects;
 use crate::version::Version;
 use crate::{Millis, Result, Seq};
+use std::ops::Bound;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -31,8 +35,47 @@ impl ScanRange {
         ScanRange { start: prefix.to_vec(), end: None }
     }
 
-    fn is_before_end(&self, key: &[u8]) -> bool {
-        self.end.as_ref().is_none_or(|end| key < &end[..])
+    /// Whether a scan that began inside and goes this way still is.
+    fn goes_on(&self, direction: Direction, key: &[u8]) -> bool {
+        match direction {
+            Direction::Forward => self.end.as_ref().is_none_or(|end| key < &end[..]),
+            Direction::Backward => *self.start <= *key,
+        }
+    }
+
+    /// Where the range ends.
+    fn end_bound(&self) -> Bound<&[u8]> {
+        self.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded)
+    }
+}
+
+/// What a scan is to show: which keys, in which order, how many at most.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ScanOptions {
+    /// The keys.
+    pub range: ScanRange,
+    /// Which way it begins to go: from the first key of the range up, or from the last one down.
+    pub direction: Direction,
+    /// It ends after so many entries; `None` is unbounded.
+    pub limit: Option<u64>,
+}
+
+impl ScanOptions {
+    /// From the last key of the range down.
+    pub fn backward(range: ScanRange) -> Self {
+        ScanOptions { range, direction: Direction::Backward, limit: None }
+    }
+
+    /// The same with a limit.
+    pub fn limit(self, entries: u64) -> Self {
+        ScanOptions { limit: Some(entries), ..self }
+    }
+}
+
+impl From<ScanRange> for ScanOptions {
+    /// The whole range in ascending order.
+    fn from(range: ScanRange) -> Self {
+        ScanOptions { range, ..ScanOptions::default() }
     }
 }
 
@@ -43,6 +86,9 @@ impl ScanRange {
 pub struct Scan<E: Env> {
     cursor: Visible<E>,
     range: ScanRange,
+    direction: Direction,
+    /// Entries that may still be shown.
+    left: u64,
     /// What has expired by now is not shown.
     now: Millis,
     /// Keeps the files of the moment, and knows which keys are lost.
@@ -52,7 +98,7 @@ pub struct Scan<E: Env> {
 }
 
 impl<E: Env> Scan<E> {
-    /// The next entry, or `None` at the end.
+    /// The entry stood on, copied, before a step in the scan's direction; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
         let Some((key, value)) = self.entry() else { return Ok(None) };
         let entry = (key.to_vec(), value.to_vec());
@@ -62,55 +108,118 @@ impl<E: Env> Scan<E> {
 
     /// The entry the scan stands on, borrowed; `None` at the end.
     pub fn entry(&self) -> Option<(&[u8], &[u8])> {
+        if self.left > 0 { self.stands_on() } else { None }
+    }
+
+    /// The cursor's entry if it is inside the range, whatever the limit.
+    fn stands_on(&self) -> Option<(&[u8], &[u8])> {
         let entry = self.cursor.entry()?;
         let value = entry.visible(self.now)?;
-        self.range.is_before_end(entry.key).then_some((entry.key, value))
+        self.range.goes_on(self.direction, entry.key).then_some((entry.key, value))
     }
 
-    /// Steps to the next entry.
+    /// Steps to the next entry in the scan's direction.
     pub async fn advance(&mut self) -> Result<()> {
-        if self.version.lost.len() == 0 {
-            let advanced = self.cursor.advance().await;
-            return advanced.inspect_err(|error| self.suspects.report(error));
-        }
         let Some((key, _)) = self.entry() else { return Ok(()) };
-        let from = [key, &[0]].concat();
+        if self.left == 1 {
+            self.left = 0;
+            return Ok(());
+        }
+        let from = (self.version.lost.len() > 0).then(|| key.to_vec());
         self.cursor.advance().await.inspect_err(|error| self.suspects.report(error))?;
-        self.check_span(&from)
+        self.left -= 1;
+        match (from, self.direction) {
+            (None, _) => Ok(()),
+            (Some(mut key), Direction::Forward) => {
+                key.push(0);
+                self.check_passed(Seek::Forward(&key))
+            }
+            (Some(key), Direction::Backward) => {
+                self.check_passed(Seek::Backward(Bound::Excluded(&key)))
+            }
+        }
     }
 
-    /// Continues at the first key at or after `key` (never before the range).
+    /// Continues forwards at the first key at or after `key` (never before the range).
     pub async fn seek(&mut self, key: &[u8]) -> Result<()> {
-        let from = key.max(&self.range.start[..]);
-        self.cursor.seek(from).await.inspect_err(|error| self.suspects.report(error))?;
-        self.check_span(from)
+        let from = key.max(&self.range.start[..]).to_vec();
+        self.go(Seek::Forward(&from)).await
     }
 
-    /// Refuses to pass over keys that are lost.
-    fn check_span(&self, from: &[u8]) -> Result<()> {
-        let to = self.entry().map(|(key, _)| key).or(self.range.end.as_deref());
+    /// Continues backwards at the last key at or before `key` (never behind the range).
+    pub async fn seek_for_prev(&mut self, key: &[u8]) -> Result<()> {
+        let end = self.range.end.clone();
+        match end.as_deref() {
+            Some(end) if end <= key => self.go(Seek::Backward(Bound::Excluded(end))).await,
+            _ => self.go(Seek::Backward(Bound::Included(key))).await,
+        }
+    }
+
+    /// Turns round: continues with the neighbour of the entry stood on, or at the end with the
+    /// entry that was shown last. Costs as much as a seek.
+    pub async fn turn(&mut self) -> Result<()> {
+        let key = self.stands_on().map(|(key, _)| key.to_vec());
+        match (self.direction, key) {
+            (Direction::Forward, Some(key)) => self.go(Seek::Backward(Bound::Excluded(&key))).await,
+            (Direction::Backward, Some(key)) => self.seek(&[&key[..], &[0]].concat()).await,
+            (Direction::Forward, None) => self.begin(Direction::Backward).await,
+            (Direction::Backward, None) => self.begin(Direction::Forward).await,
+        }
+    }
+
+    /// Goes to the beginning of the range, as seen in a direction.
+    async fn begin(&mut self, direction: Direction) -> Result<()> {
+        match direction {
+            Direction::Forward => self.seek(&[]).await,
+            Direction::Backward => {
+                let range = self.range.clone();
+                self.go(Seek::Backward(range.end_bound())).await
+            }
+        }
+    }
+
+    async fn go(&mut self, seek: Seek<'_>) -> Result<()> {
+        self.direction = seek.direction();
+        self.cursor.seek(seek).await.inspect_err(|error| self.suspects.report(error))?;
+        self.check_passed(seek)
+    }
+
+    /// Refuses to pass over keys that are lost: from the place gone to up to the entry stood on.
+    fn check_passed(&self, from: Seek<'_>) -> Result<()> {
+        let found = self.stands_on().map(|(key, _)| key);
+        let (from, to) = match from {
+            Seek::Forward(from) => (from, found.map_or(self.range.end_bound(), Bound::Included)),
+            Seek::Backward(to) => (found.unwrap_or(&self.range.start), to),
+        };
         self.version.lost.check_span(&self.dir, from, to)
     }
 }
 
 impl<E: Env> Shared<E> {
-    /// A scan over `range` as of `at`.
-    pub async fn scan(&self, range: ScanRange, at: Seq) -> Result<Scan<E>> {
+    /// A scan as of `at`.
+    pub async fn scan(&self, options: ScanOptions, at: Seq) -> Result<Scan<E>> {
         self.readable()?;
-        self.stats.update(|stats| stats.scans += 1);
+        let started = self.env.now();
         let version = self.versions.current();
         let sources = self.sources(&version);
         let now = self.core.now();
         let cursor = Visible::new(self.env.clone(), MergeCursor::new(sources), at, now);
         let mut scan = Scan {
             cursor,
-            range,
+            range: options.range,
+            direction: options.direction,
+            left: options.limit.unwrap_or(u64::MAX),
             now,
             version,
             dir: self.dir.as_path().into(),
             suspects: self.suspects.clone(),
         };
-        scan.seek(&[]).await?;
+        scan.begin(options.direction).await?;
+        let waited = self.env.now().since(started).as_micros();
+        self.stats.update(|stats| {
+            stats.scans += 1;
+            stats.scan_latency.record(u64::try_from(waited).unwrap_or(u64::MAX));
+        });
         Ok(scan)
     }
 

@@ -1,8 +1,10 @@
 //! Ordered reading of one table, with read-ahead.
 
+use super::{Direction, Seek};
 use crate::env::{AlignedBuf, Env};
-use crate::table::{Block, BlockWalk, TableRef};
+use crate::table::{BackWalk, Block, BlockWalk, TableRef};
 use crate::{BlockCache, EntryRef, Result};
+use std::ops::{Bound, Range};
 use std::rc::Rc;
 
 /// Largest read-ahead, bytes.
@@ -45,79 +47,119 @@ struct Run {
     /// File offset of the first byte.
     offset: u64,
     /// Numbers of the blocks.
-    blocks: std::ops::Range<usize>,
+    blocks: Range<usize>,
 }
 
 /// All versions of one table, within its bounds.
 pub struct TableCursor<E: Env> {
     table: TableRef<E>,
     options: CursorOptions,
+    direction: Direction,
+    /// The place in the block stood in, by direction; the other walk is empty.
     walk: BlockWalk,
-    /// The block after the one stood in.
-    next_block: usize,
-    /// No block from here on has keys within the bounds.
-    end_block: usize,
+    back: BackWalk,
+    /// The block stood in.
+    block: usize,
+    /// Blocks that have keys within the bounds and are not entered yet: forwards from the start,
+    /// backwards from the end.
+    left: Range<usize>,
     run: Option<Run>,
     /// Size of the next read; zero: one block, through the cache.
     window: usize,
     /// Where a seek wants to go whose block is not opened yet.
-    target: Option<Vec<u8>>,
+    target: Option<Target>,
     needs_load: bool,
     /// Whether the cache has the block stood in.
     warm: bool,
 }
 
+/// A place within the bounds to go to. Backwards, `inclusive` tells whether the key belongs to it.
+#[derive(Debug, Default)]
+struct Target {
+    key: Vec<u8>,
+    inclusive: bool,
+}
+
 impl<E: Env> TableCursor<E> {
     /// A cursor at the end; seek first.
     pub fn new(table: TableRef<E>, options: CursorOptions) -> Self {
-        let index = table.table.index();
-        let last = &*table.bounds.last;
-        let mut end_block = index.find(last);
-        // Versions of the last key may fill further blocks.
-        while end_block < index.len() && index.separator(end_block) == last {
-            end_block += 1;
-        }
-        let end_block = (end_block + 1).min(index.len());
-        let walk = BlockWalk::default();
-        let (next_block, run, window, target) = (end_block, None, 0, None);
-        Self {
+        TableCursor {
             table,
             options,
-            walk,
-            next_block,
-            end_block,
-            run,
-            window,
-            target,
+            direction: Direction::Forward,
+            walk: BlockWalk::default(),
+            back: BackWalk::default(),
+            block: 0,
+            left: 0..0,
+            run: None,
+            window: 0,
+            target: None,
             needs_load: false,
             warm: false,
         }
     }
 
-    /// Goes to the first entry with a key not before `key`.
-    pub async fn seek(&mut self, key: &[u8]) -> Result<()> {
-        if !self.try_seek(key)? {
+    /// Goes to a place.
+    pub async fn seek<'a>(&mut self, seek: impl Into<Seek<'a>>) -> Result<()> {
+        if !self.try_seek(seek)? {
             self.load().await?;
         }
         Ok(())
     }
 
     /// [`TableCursor::seek`] as far as it needs no I/O; when false, call [`TableCursor::load`].
-    pub fn try_seek(&mut self, key: &[u8]) -> Result<bool> {
-        let key = key.max(&*self.table.bounds.first);
+    pub fn try_seek<'a>(&mut self, seek: impl Into<Seek<'a>>) -> Result<bool> {
+        let seek = seek.into();
         let mut target = self.target.take().unwrap_or_default();
-        target.clear();
-        target.extend_from_slice(key);
-        self.next_block = self.table.table.index().find(key);
+        target.key.clear();
+        match seek {
+            Seek::Forward(key) => {
+                target.key.extend_from_slice(key.max(&*self.table.bounds.first));
+                self.left = self.table.table.index().find(&target.key)..self.end_block();
+            }
+            Seek::Backward(bound) => {
+                let last = &*self.table.bounds.last;
+                let (key, inclusive) = match bound {
+                    Bound::Included(key) if key < last => (key, true),
+                    Bound::Excluded(key) if key <= last => (key, false),
+                    _ => (last, true),
+                };
+                target.key.extend_from_slice(key);
+                target.inclusive = inclusive;
+                let first = self.table.table.index().find(&self.table.bounds.first);
+                self.left = first..self.block_behind(key, inclusive);
+            }
+        }
         self.target = Some(target);
+        self.direction = seek.direction();
         self.window = if self.options.cache.is_some() { 0 } else { WINDOW };
-        self.walk.clear();
+        self.leave();
         self.enter()
     }
 
+    /// No block from here on has keys within the bounds.
+    fn end_block(&self) -> usize {
+        self.block_behind(&self.table.bounds.last, true)
+    }
+
+    /// The first block that has only keys after `key`, or from `key` on if that is not included.
+    fn block_behind(&self, key: &[u8], inclusive: bool) -> usize {
+        let index = self.table.table.index();
+        let mut block = index.find(key);
+        // Versions of the key may fill further blocks.
+        while inclusive && block < index.len() && index.separator(block) == key {
+            block += 1;
+        }
+        (block + 1).min(index.len())
+    }
+
     /// The entry stood on.
+    #[inline]
     pub fn entry(&self) -> Option<EntryRef<'_>> {
-        self.walk.entry()
+        match self.direction {
+            Direction::Forward => self.walk.entry(),
+            Direction::Backward => self.back.entry(),
+        }
     }
 
     /// Whether the entry stood on is also in the cache that [`CursorOptions::asking`] named.
@@ -130,11 +172,14 @@ impl<E: Env> TableCursor<E> {
         if self.needs_load {
             return Ok(false);
         }
-        if self.walk.entry().is_none() {
+        if self.entry().is_none() {
             return Ok(true);
         }
-        let block = self.next_block - 1;
-        if self.walk.advance().map_err(|what| self.table.table.damage(block, what))? {
+        let stepped = match self.direction {
+            Direction::Forward => self.walk.advance(),
+            Direction::Backward => self.back.advance(),
+        };
+        if stepped.map_err(|what| self.table.table.damage(self.block, what))? {
             self.clip();
             return Ok(true);
         }
@@ -144,12 +189,11 @@ impl<E: Env> TableCursor<E> {
     /// Completes a step or seek that needs I/O.
     pub async fn load(&mut self) -> Result<()> {
         while self.needs_load {
-            let first = self.next_block;
             let table = self.table.table.clone();
             match &self.options.cache {
                 Some(cache) if self.window == 0 => {
                     let cache = cache.clone();
-                    let block = table.block(&cache, first).await?;
+                    let block = table.block(&cache, self.next_block()).await?;
                     self.window = FIRST_WINDOW;
                     self.needs_load = false;
                     if self.stand_in(block)? {
@@ -157,10 +201,13 @@ impl<E: Env> TableCursor<E> {
                     }
                 }
                 _ => {
-                    let end = self.run_end(first);
-                    let buf = Rc::new(table.read_run(first, end).await?);
-                    let offset = table.index().handle(first).offset;
-                    self.run = Some(Run { buf, offset, blocks: first..end });
+                    let blocks = self.next_run();
+                    let buf = Rc::new(table.read_run(blocks.start, blocks.end).await?);
+                    if let Some(cache) = &self.options.cache {
+                        cache.count_ahead(buf.len());
+                    }
+                    let offset = table.index().handle(blocks.start).offset;
+                    self.run = Some(Run { buf, offset, blocks });
                     self.window = (self.window * 2).min(WINDOW);
                 }
             }
@@ -177,15 +224,32 @@ impl<E: Env> TableCursor<E> {
         Ok(())
     }
 
+    /// The block to enter next; there must be one left.
+    fn next_block(&self) -> usize {
+        match self.direction {
+            Direction::Forward => self.left.start,
+            Direction::Backward => self.left.end - 1,
+        }
+    }
+
+    /// Counts the next block as entered.
+    fn pass_block(&mut self) {
+        match self.direction {
+            Direction::Forward => self.left.start += 1,
+            Direction::Backward => self.left.end -= 1,
+        }
+    }
+
     /// Opens blocks until there is an entry or the end (true), or until I/O is needed.
     fn enter(&mut self) -> Result<bool> {
         self.needs_load = false;
-        while self.next_block < self.end_block {
-            if self.options.cache.is_none() && self.table.table.is_lost(self.next_block) {
-                self.next_block += 1;
+        while !self.left.is_empty() {
+            let next = self.next_block();
+            if self.options.cache.is_none() && self.table.table.is_lost(next) {
+                self.pass_block();
                 continue;
             }
-            let Some(block) = self.at_hand(self.next_block)? else {
+            let Some(block) = self.at_hand(next)? else {
                 self.needs_load = true;
                 return Ok(false);
             };
@@ -193,7 +257,7 @@ impl<E: Env> TableCursor<E> {
                 return Ok(true);
             }
         }
-        self.walk.clear();
+        self.leave();
         self.run = None;
         Ok(true)
     }
@@ -212,34 +276,67 @@ impl<E: Env> TableCursor<E> {
 
     /// Enters the next block; false when it has nothing for us.
     fn stand_in(&mut self, block: Block) -> Result<bool> {
-        let i = self.next_block;
-        self.next_block += 1;
-        let holds = |cache: &Rc<BlockCache>| self.table.table.is_cached(cache, i);
+        self.block = self.next_block();
+        self.pass_block();
+        let holds = |cache: &Rc<BlockCache>| self.table.table.is_cached(cache, self.block);
         self.warm = self.options.asks.as_ref().is_some_and(holds);
-        let found = match self.target.take() {
-            Some(target) => self.walk.seek(block, &target),
-            None => self.walk.first(block),
+        let found = match (self.direction, &self.target) {
+            (Direction::Forward, Some(target)) => self.walk.seek(block, &target.key),
+            (Direction::Forward, None) => self.walk.first(block),
+            (Direction::Backward, Some(Target { key, inclusive: true })) => {
+                self.back.seek(block, Bound::Included(key))
+            }
+            (Direction::Backward, Some(Target { key, .. })) => {
+                self.back.seek(block, Bound::Excluded(key))
+            }
+            (Direction::Backward, None) => self.back.seek(block, Bound::Unbounded),
         };
-        let found = found.map_err(|what| self.table.table.damage(i, what))?;
+        let found = found.map_err(|what| self.table.table.damage(self.block, what))?;
+        self.target = None;
         self.clip();
         Ok(found)
     }
 
     /// Ends the cursor when it is beyond the bounds.
     fn clip(&mut self) {
-        // Only the last block can reach beyond them.
-        if self.next_block == self.end_block
-            && self.walk.entry().is_some_and(|e| *e.key > *self.table.bounds.last)
-        {
-            self.walk.clear();
+        // Only the last block in a direction can reach beyond them.
+        if !self.left.is_empty() {
+            return;
+        }
+        let Some(entry) = self.entry() else { return };
+        let bounds = &self.table.bounds;
+        let beyond = match self.direction {
+            Direction::Forward => *entry.key > *bounds.last,
+            Direction::Backward => *entry.key < *bounds.first,
+        };
+        if beyond {
+            self.leave();
         }
     }
 
-    /// The end of the run of blocks from `first` that fits the window; at least one block.
-    fn run_end(&self, first: usize) -> usize {
+    /// Stands on nothing.
+    fn leave(&mut self) {
+        self.walk.clear();
+        self.back.clear();
+    }
+
+    /// The next blocks as many as fit the window; at least one.
+    fn next_run(&self) -> Range<usize> {
         let index = self.table.table.index();
-        let limit = index.handle(first).offset + self.window as u64;
-        let fits = |i: &usize| index.handle(*i).end() <= limit;
-        (first + 1..self.end_block).take_while(fits).last().map_or(first + 1, |i| i + 1)
+        let next = self.next_block();
+        match self.direction {
+            Direction::Forward => {
+                let limit = index.handle(next).offset + self.window as u64;
+                let fits = |i: &usize| index.handle(*i).end() <= limit;
+                let end = (next + 1..self.left.end).take_while(fits).last();
+                next..end.map_or(next + 1, |i| i + 1)
+            }
+            Direction::Backward => {
+                let limit = index.handle(next).end().saturating_sub(self.window as u64);
+                let fits = |i: &usize| index.handle(*i).offset >= limit;
+                let start = (self.left.start..next).rev().take_while(fits).last();
+                start.unwrap_or(next)..next + 1
+            }
+        }
     }
 }

@@ -33,6 +33,11 @@ impl Filter {
         Filter { lines: vec![Line([0; 8]); lines as usize], probes }
     }
 
+    /// In place of a filter: denies nothing and takes no memory.
+    pub fn absent() -> Self {
+        Filter { lines: Vec::new(), probes: 1 }
+    }
+
     fn line_of(&self, hash: u64) -> usize {
         (((hash >> 32) * self.lines.len() as u64) >> 32) as usize
     }
@@ -48,7 +53,9 @@ impl Filter {
 
     /// Asks for the memory that [`Filter::may_contain`] looks at.
     pub fn prefetch(&self, hash: u64) {
-        prefetch(&self.lines[self.line_of(hash)]);
+        if let Some(line) = self.lines.get(self.line_of(hash)) {
+            prefetch(line);
+        }
     }
 
     /// Whether the hash may have been added.
@@ -56,7 +63,7 @@ impl Filter {
         if hash.is_multiple_of(4) && seeded(Bug::FilterDenies) {
             return false;
         }
-        let line = &self.lines[self.line_of(hash)].0;
+        let Some(Line(line)) = self.lines.get(self.line_of(hash)) else { return true };
         bits(hash, self.probes).all(|bit| line[bit >> 6] >> (bit & 63) & 1 == 1)
     }
 
@@ -144,6 +151,13 @@ mod tests {
         assert!(Filter::decode(&[], 0).is_err());
         bytes[0] = 17;
         assert!(Filter::decode(&bytes, filter.lines()).is_err());
+    }
+
+    #[test]
+    fn without_a_filter_every_key_may_be_there() {
+        let filter = Filter::absent();
+        assert!((0..100).all(|hash| filter.may_contain(hash << 30)) && filter.held() == 0);
+        filter.prefetch(1 << 63);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(crate) mod raw;
 mod reader;
 mod writer;
 
-pub(crate) use block::{Block, BlockWalk, Hints};
+pub(crate) use block::{BackWalk, Block, BlockWalk, Hints};
 pub use codec::Codec;
 pub use reader::{Hit, Lookup, Table};
 pub use writer::TableWriter;

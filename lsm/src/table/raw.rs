@@ -1,7 +1,9 @@
 //! A table file as bytes in memory, for offline inspection.
 
 use super::TableInfo;
-use super::block::{Block, BlockWalk, Damage, FrameKind, HEADER, Search, check, checksum, seal};
+use super::block::{
+    BackWalk, Block, BlockWalk, Damage, FrameKind, HEADER, Search, check, checksum, seal,
+};
 use super::codec::Codec;
 use super::filter::Filter;
 use super::footer::{BadFooter, Footer, VERSION};
@@ -9,6 +11,7 @@ use super::index::{Handle, Index};
 use super::reader::decode_meta;
 use crate::env::{AlignedBuf, PAGE};
 use crate::{Error, Seq, TableUid};
+use std::ops::Bound;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -96,7 +99,13 @@ pub(crate) fn fuzz_block(bytes: &[u8]) {
     while more == Ok(true) {
         more = walk.advance();
     }
-    let _ = walk.seek(block, key);
+    let _ = walk.seek(block.clone(), key);
+    let mut walk = BackWalk::default();
+    let mut more = walk.seek(block.clone(), Bound::Unbounded);
+    while more == Ok(true) {
+        more = walk.advance();
+    }
+    let _ = walk.seek(block, Bound::Included(key));
 }
 
 /// The bytes as an index: two bytes choose how many blocks and pages the footer claims.

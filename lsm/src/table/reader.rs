@@ -5,7 +5,7 @@ use super::block::{Block, Damage, FrameHeader, FrameKind, Hints, Search, check};
 use super::filter::Filter;
 use super::footer::{BadFooter, Footer, VERSION};
 use super::index::{Handle, Index};
-use crate::cache::{BlockKey, Step};
+use crate::cache::{BlockKey, Depth, Reserved, Step};
 use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
 use crate::prefetch::prefetch;
 use crate::{BlockCache, EntryKind, EntryRef, Error, Millis, Result, Seq, TableUid};
@@ -69,6 +69,8 @@ pub struct Table<E: Env> {
     info: TableInfo,
     index: Index,
     filter: Filter,
+    /// What index and filter take of the cache's budget.
+    reserved: Option<Reserved>,
     /// Blocks known to be damaged.
     lost: RefCell<BTreeSet<usize>>,
 }
@@ -106,7 +108,19 @@ impl<E: Env> Table<E> {
         let (index, filter) = decode_meta(&meta, &footer, path)?;
         let info = footer.info(&index);
         let lost = RefCell::default();
-        Ok(Table { file, path: path.into(), info, index, filter, lost })
+        Ok(Table { file, path: path.into(), info, index, filter, reserved: None, lost })
+    }
+
+    /// The same table with its memory taken off the cache's budget as long as it is open. Where
+    /// there is no room for its filter, the table goes without: every key may be in it.
+    pub(crate) fn within(mut self, cache: &Rc<BlockCache>, depth: Depth) -> Self {
+        let (index, filter) = (self.index.held(), self.filter.held());
+        let reserved = Reserved::new(cache.clone(), index, filter, depth);
+        if !reserved.has_filter() {
+            self.filter = Filter::absent();
+        }
+        self.reserved = Some(reserved);
+        self
     }
 
     /// What the table holds.
@@ -272,6 +286,7 @@ impl<E: Env> Table<E> {
     pub(crate) async fn block(&self, cache: &BlockCache, i: usize) -> Result<Block> {
         let handle = self.index.handle(i);
         let load = || {
+            cache.count_loaded(handle.end() - handle.offset);
             let (file, path, uid) = (self.file.clone(), self.path.clone(), self.info.uid);
             async move {
                 let len = (handle.end() - handle.offset) as usize;

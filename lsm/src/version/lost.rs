@@ -6,6 +6,7 @@
 
 use super::edit::TableMeta;
 use crate::{Error, KeyspaceId, Result, Seq, TableUid};
+use std::ops::Bound;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -92,9 +93,14 @@ impl LostRanges {
         self.0.iter().find(doubts).map_or(Ok(()), |lost| Err(lost.error(dir)))
     }
 
-    /// Whether nothing is lost from `from` to `to` (both inclusive; `None` is the end).
-    pub fn check_span(&self, dir: &Path, from: &[u8], to: Option<&[u8]>) -> Result<()> {
-        let meets = |lost: &&Lost| from <= &*lost.last && to.is_none_or(|to| *lost.first <= *to);
+    /// Whether nothing is lost from `from` (inclusive) to `to`.
+    pub fn check_span(&self, dir: &Path, from: &[u8], to: Bound<&[u8]>) -> Result<()> {
+        let begins = |lost: &Lost| match to {
+            Bound::Included(to) => *lost.first <= *to,
+            Bound::Excluded(to) => *lost.first < *to,
+            Bound::Unbounded => true,
+        };
+        let meets = |lost: &&Lost| from <= &*lost.last && begins(lost);
         self.0.iter().find(meets).map_or(Ok(()), |lost| Err(lost.error(dir)))
     }
 }
@@ -134,9 +140,11 @@ mod tests {
     #[test]
     fn a_span_is_whole_unless_it_meets_a_lost_range() {
         let (ranges, dir) = (ranges(), Path::new("/d"));
-        assert!(ranges.check_span(dir, b"a", Some(b"c")).is_ok());
-        assert!(ranges.check_span(dir, b"gg", None).is_ok());
-        for (from, to) in [(&b"a"[..], Some(&b"d"[..])), (b"g", Some(b"z")), (b"a", None)] {
+        let key = |key: &'static [u8]| Bound::Included(key);
+        assert!(ranges.check_span(dir, b"a", key(b"c")).is_ok());
+        assert!(ranges.check_span(dir, b"a", Bound::Excluded(b"d")).is_ok());
+        assert!(ranges.check_span(dir, b"gg", Bound::Unbounded).is_ok());
+        for (from, to) in [(b"a", key(b"d")), (b"g", key(b"z")), (b"a", Bound::Unbounded)] {
             assert!(ranges.check_span(dir, from, to).is_err());
         }
     }

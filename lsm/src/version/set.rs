@@ -3,14 +3,15 @@
 use super::edit::{Edit, State, TableMeta};
 use super::lost::{Lost, LostRanges};
 use super::{Ledger, LiveTable, Place, Version, table_path};
+use crate::cache::Depth;
 use crate::env::Env;
 use crate::table::{Bounds, Table, TableRef};
 use crate::trash::Trash;
-use crate::{CompactionPolicy, Error, KeyspaceId, Result, Seq, TableId};
+use crate::{BlockCache, CompactionPolicy, Error, KeyspaceId, Result, Seq, TableId};
 use futures_util::future::join_all;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 /// Tables opened at the same time.
@@ -158,13 +159,24 @@ pub async fn open_tables<E: Env>(
     dir: &Path,
     state: &mut State,
     trash: &Rc<Trash>,
+    cache: &Rc<BlockCache>,
 ) -> Result<Opened<E>> {
-    let metas: Vec<TableMeta> = state.tables.values().cloned().collect();
+    let mut metas: Vec<TableMeta> = state.tables.values().cloned().collect();
+    // The upper levels come first when there is not enough memory for all filters.
+    metas.sort_by_key(|meta| meta.level);
+    let deepest: BTreeMap<KeyspaceId, u8> =
+        metas.iter().map(|meta| (meta.keyspace, meta.level)).collect();
     let marks: BTreeMap<KeyspaceId, LostRanges> =
         state.keyspaces.keys().map(|id| (*id, LostRanges::new(&state.lost, *id))).collect();
     let mut opened = Opened { tables: BTreeMap::new(), damaged: Vec::new() };
     for chunk in metas.chunks(OPEN_AT_ONCE) {
-        let tables = chunk.iter().map(|meta| open_table(env, table_path(dir, meta.id), meta));
+        let tables = chunk.iter().map(async |meta| {
+            let path = table_path(dir, meta.id);
+            let table = Table::open(env, &path, meta.uid).await?;
+            let depth = Depth::of(meta.level.into(), deepest[&meta.keyspace].into());
+            let bounds = Bounds { first: meta.first.clone(), last: meta.last.clone() };
+            Ok(TableRef { table: Rc::new(table.within(cache, depth)), bounds })
+        });
         for (meta, table) in chunk.iter().zip(join_all(tables).await) {
             let table = match table {
                 Err(error @ Error::Corruption { .. }) => {
@@ -184,13 +196,4 @@ pub async fn open_tables<E: Env>(
         }
     }
     Ok(opened)
-}
-
-async fn open_table<E: Env>(env: &E, path: PathBuf, meta: &TableMeta) -> Result<TableRef<E>> {
-    let table = Table::open(env, &path, meta.uid).await?;
-    if table.info().uid != meta.uid {
-        return Err(Error::corruption(&path, 0, "table is not the one the manifest names"));
-    }
-    let bounds = Bounds { first: meta.first.clone(), last: meta.last.clone() };
-    Ok(TableRef { table: Rc::new(table), bounds })
 }

@@ -169,6 +169,11 @@ impl<E: Env> Version<E> {
         self
     }
 
+    /// The deepest level that has tables; 0 when none has.
+    pub fn deepest(&self) -> usize {
+        self.levels.iter().rposition(|runs| !runs.is_empty()).unwrap_or(0)
+    }
+
     /// Every run, newest data first.
     pub fn runs(&self) -> impl Iterator<Item = &Run<E>> {
         self.levels.iter().flatten()

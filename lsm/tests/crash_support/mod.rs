@@ -115,7 +115,7 @@ pub async fn scan_all(engine: &Engine<SimEnv>) -> coronet_lsm::Result<Contents> 
     Ok(found)
 }
 
-/// Everything that a scan of a keyspace yields, checked to be in order.
+/// Everything that a scan of a keyspace yields, checked to be in order and the same backwards.
 pub async fn scan_one(keyspace: &Keyspace<SimEnv>) -> coronet_lsm::Result<Contents> {
     read_to_end(keyspace.scan(ScanRange::default()).await?).await
 }
@@ -130,5 +130,12 @@ async fn read_to_end(mut scan: Scan<SimEnv>) -> coronet_lsm::Result<Contents> {
         );
         found.insert(key, value);
     }
+    // The same moment from its end.
+    scan.turn().await?;
+    for (key, value) in found.iter().rev() {
+        assert_eq!(scan.entry(), Some((&key[..], &value[..])), "backwards");
+        scan.advance().await?;
+    }
+    assert!(scan.entry().is_none(), "backwards there is more");
     Ok(found)
 }

@@ -2,7 +2,7 @@
 #![allow(dead_code)] // Every test file uses its own part.
 
 use coronet_lsm::env::Env;
-use coronet_lsm::{CompactionPolicy, Durability, Engine, Error, Options, ScanRange, WriteBatch};
+use coronet_lsm::{CompactionPolicy, Durability, Engine, Error, Options, ScanOptions, WriteBatch};
 use coronet_sim::{Rng, SimEnv};
 use std::path::Path;
 use std::time::Duration;
@@ -43,8 +43,11 @@ pub async fn delete(env: &SimEnv, engine: &TestEngine, key: &[u8]) {
     write(env, engine, &batch).await;
 }
 
-pub async fn collect(engine: &TestEngine, range: ScanRange) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut scan = engine.scan(range).await.unwrap();
+pub async fn collect(
+    engine: &TestEngine,
+    options: impl Into<ScanOptions>,
+) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut scan = engine.scan(options).await.unwrap();
     let mut all = Vec::new();
     while let Some(entry) = scan.next().await.unwrap() {
         all.push(entry);

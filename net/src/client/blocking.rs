@@ -29,7 +29,7 @@ use super::{
     Addresses, Builder, ClientError, Found, Layout, ListOptions, ListedKey, Position,
     RequestOptions, Stored, Topology, Version,
 };
-use crate::codec::{RouteReply, StatsReply};
+use crate::codec::{KeyspaceInfo, RouteReply, StatsReply};
 
 /// The thread that drives the sockets of a blocking client.
 #[derive(Debug)]
@@ -198,6 +198,35 @@ impl Client {
     /// Asks the node where a key lives.
     pub fn route(&self, key: &[u8]) -> Result<RouteReply, ClientError> {
         self.wait(self.client.route(key))
+    }
+
+    /// A client of another keyspace: see [`super::Client::keyspace`].
+    #[must_use]
+    pub fn keyspace(&self, name: &str) -> Self {
+        Self { client: self.client.keyspace(name), driver: Arc::clone(&self.driver) }
+    }
+
+    /// Creates a keyspace: see [`super::Client::create_keyspace`].
+    pub fn create_keyspace(
+        &self,
+        name: &str,
+        settings: &[(&str, &str)],
+    ) -> Result<KeyspaceInfo, ClientError> {
+        self.wait(self.client.create_keyspace(name, settings))
+    }
+
+    /// Changes a keyspace: see [`super::Client::alter_keyspace`].
+    pub fn alter_keyspace(
+        &self,
+        name: &str,
+        settings: &[(&str, &str)],
+    ) -> Result<KeyspaceInfo, ClientError> {
+        self.wait(self.client.alter_keyspace(name, settings))
+    }
+
+    /// Lists keyspaces: see [`super::Client::keyspaces`].
+    pub fn keyspaces(&self) -> Result<Vec<KeyspaceInfo>, ClientError> {
+        self.wait(self.client.keyspaces())
     }
 
     fn wait<T>(&self, call: impl Future<Output = T>) -> T {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coronet_ring::{CoreId, NodeId, PartitionId};
+use coronet_ring::{CoreId, KeyspaceId, NodeId, PartitionId};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::ClientError;
@@ -42,6 +42,7 @@ pub(super) enum Target<'a> {
 pub(super) struct Inner {
     cluster: Arc<Cluster>,
     tokens: Tokens,
+    keyspace: KeyspaceId,
 }
 
 /// One request on its way, over all its attempts.
@@ -63,6 +64,9 @@ enum Again {
     After(Duration),
     /// At once if another node can take it.
     Elsewhere,
+    /// At once if another node can take it, which may reach more replicas; else only if the
+    /// caller asked for retries. The node that refused is as good as ever.
+    Refused,
 }
 
 /// Why an attempt failed.
@@ -74,7 +78,17 @@ struct Failure {
 impl Inner {
     pub async fn connect(settings: Builder, seeds: &Addresses) -> Result<Self, ClientError> {
         let cluster = Cluster::connect(settings, seeds.parse()?).await?;
-        Ok(Self { cluster: Arc::new(cluster), tokens: Tokens::new() })
+        let keyspace = KeyspaceId::DEFAULT;
+        Ok(Self { cluster: Arc::new(cluster), tokens: Tokens::new(), keyspace })
+    }
+
+    /// The same cluster and connections, another keyspace.
+    pub fn in_keyspace(&self, keyspace: KeyspaceId) -> Self {
+        Self { cluster: Arc::clone(&self.cluster), tokens: Tokens::new(), keyspace }
+    }
+
+    pub fn keyspace(&self) -> KeyspaceId {
+        self.keyspace
     }
 
     pub fn layout(&self) -> Arc<Layout> {
@@ -137,6 +151,8 @@ impl Inner {
                     self.cluster.keep_fresh(&view, None, true);
                     Some(if others { Duration::ZERO } else { self.spread(pause) })
                 }
+                Again::Refused if others => Some(Duration::ZERO),
+                Again::Refused => options.retries.map(|_| self.spread(pause)),
                 Again::After(after) => Some(self.spread(after.max(pause))),
             };
             match after.map(|after| Instant::now() + after) {
@@ -185,6 +201,7 @@ impl Inner {
         let sending = link.call(&mut queued, |id, out| {
             let mut head = attempts.head(id, deadline);
             (head.partition, head.epoch) = (partition, epoch);
+            head.keyspace = self.keyspace;
             attempts.request.encode(&head, attempts.token.as_ref(), out);
         });
         match timeout_at(deadline, sending).await {
@@ -231,6 +248,7 @@ fn outcome(replies: Replies, repeatable: bool, write: bool) -> Result<Replies, F
     let after = Again::After(Duration::from_millis(u64::from(reply.retry_after_ms)));
     let again = match code {
         ErrorCode::ShuttingDown => Again::Elsewhere,
+        ErrorCode::NotEnoughReplicas => Again::Refused,
         ErrorCode::InDoubt if repeatable => after,
         // The time is over here, too.
         ErrorCode::DeadlineExceeded => Again::Never,

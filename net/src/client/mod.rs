@@ -43,6 +43,7 @@ mod builder;
 mod call;
 mod cluster;
 mod error;
+mod keyspace;
 mod layout;
 mod link;
 mod list;

@@ -81,6 +81,14 @@ impl RequestOptions {
         self
     }
 
+    /// Whether a read is answered only once so many replicas hold what it returns that no later
+    /// strict read with the same R can miss it: two reads in a row never go backwards.
+    #[must_use]
+    pub fn monotonic(mut self, on: bool) -> Self {
+        self.consistency.monotonic = on;
+        self
+    }
+
     /// From how many racks the acknowledgements must come; up to 15.
     #[must_use]
     pub fn racks(mut self, racks: u8) -> Self {
@@ -116,7 +124,8 @@ impl RequestOptions {
         self
     }
 
-    /// How often the request is retried at most.
+    /// How often the request is retried at most, then also while too few replicas are reachable.
+    /// Without this option such a refusal is told at once, when no other node is left to ask.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = Some(retries);

@@ -1,11 +1,11 @@
 //! Where a listing goes on: opaque to clients, checked by nodes.
 //!
 //! Format 1, little endian: version u8, log2 of the number of partitions u8, partition u16, hash
-//! of the prefix u64, last key (u32 length, bytes; empty at the start of the partition), CRC-32C
-//! u32 of all bytes before. A forged cursor does no harm: it is a place to start, nothing more.
+//! of the prefix u64 (bound to the keyspace, see [`KeyspaceId::bind`]), last key (u32 length, bytes;
+//! empty at the start of the partition), CRC-32C u32 of all bytes before. A forged cursor does no harm: it is a place to start, nothing more.
 
 use coronet_ring::bytes::Reader;
-use coronet_ring::{PartitionId, key_hash};
+use coronet_ring::{KeyspaceId, PartitionId, key_hash};
 use thiserror::Error;
 
 const VERSION: u8 = 1;
@@ -19,8 +19,8 @@ pub enum CursorError {
     /// Made by a later version.
     #[error("cursor has version {0}, this node reads version {VERSION}")]
     Version(u8),
-    /// Made for another prefix.
-    #[error("cursor belongs to a listing of another prefix")]
+    /// Made for another prefix or keyspace.
+    #[error("cursor belongs to a listing of another prefix or keyspace")]
     OtherPrefix,
     /// Made for another number of partitions, or a partition beyond it.
     #[error("cursor does not fit {0} partitions")]
@@ -37,20 +37,26 @@ pub struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// Appends the cursor of a listing of `prefix` over `partitions` (a power of two).
-    pub fn encode(&self, prefix: &[u8], partitions: u32, into: &mut Vec<u8>) {
+    /// Appends the cursor of a listing of `prefix` in a keyspace over `partitions` (a power of
+    /// two).
+    pub fn encode(&self, keyspace: KeyspaceId, prefix: &[u8], partitions: u32, into: &mut Vec<u8>) {
         let start = into.len();
         into.extend_from_slice(&[VERSION, partitions.trailing_zeros() as u8]); // at most 32
         into.extend_from_slice(&self.partition.0.to_le_bytes());
-        into.extend_from_slice(&key_hash(prefix).to_le_bytes());
+        into.extend_from_slice(&keyspace.bind(key_hash(prefix)).to_le_bytes());
         into.extend_from_slice(&(self.last_key.len() as u32).to_le_bytes()); // keys are limited
         into.extend_from_slice(self.last_key);
         let crc = crc32c::crc32c(&into[start..]);
         into.extend_from_slice(&crc.to_le_bytes());
     }
 
-    /// Checks and borrows a cursor of a listing of `prefix` over `partitions`.
-    pub fn decode(bytes: &'a [u8], prefix: &[u8], partitions: u32) -> Result<Self, CursorError> {
+    /// Checks and borrows a cursor of a listing of `prefix` in a keyspace over `partitions`.
+    pub fn decode(
+        bytes: &'a [u8],
+        keyspace: KeyspaceId,
+        prefix: &[u8],
+        partitions: u32,
+    ) -> Result<Self, CursorError> {
         let (payload, crc) = bytes.split_last_chunk::<4>().ok_or(CursorError::Damaged)?;
         if crc32c::crc32c(payload) != u32::from_le_bytes(*crc) {
             return Err(CursorError::Damaged);
@@ -69,7 +75,9 @@ impl<'a> Cursor<'a> {
         if last_key.len() as u64 != u64::from(len) {
             return Err(CursorError::Damaged);
         }
-        if hash != key_hash(prefix) || !(last_key.is_empty() || last_key.starts_with(prefix)) {
+        if hash != keyspace.bind(key_hash(prefix))
+            || !(last_key.is_empty() || last_key.starts_with(prefix))
+        {
             return Err(CursorError::OtherPrefix);
         }
         if u32::from(bits) != partitions.trailing_zeros() || u32::from(partition) >= partitions {

@@ -6,6 +6,7 @@
 mod cursor;
 mod error;
 mod hello;
+mod keyspace;
 mod list;
 mod multi;
 mod object;
@@ -16,6 +17,9 @@ mod topology;
 pub use cursor::{Cursor, CursorError};
 pub use error::{DecodeError, ErrorReply};
 pub use hello::{Hello, HelloReply, negotiate};
+pub use keyspace::{
+    KeyspaceAction, KeyspaceInfo, KeyspaceReply, KeyspaceRequest, MAX_SETTINGS, Settings,
+};
 pub use list::{Entries, Entry, ListPage, ListRequest, PageWriter};
 pub use multi::{KeyList, KeyListBuf, Keys, MultiEntry, MultiResults, MultiWriter};
 pub use object::{VersionRef, Versions, VersionsIter, VersionsWriter, Written};

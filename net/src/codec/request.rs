@@ -4,6 +4,7 @@ use coronet_ring::bytes::Reader;
 use coronet_ring::causality::context::MAX_CONTEXT_BYTES;
 
 use super::hello::Hello;
+use super::keyspace::KeyspaceRequest;
 use super::list::ListRequest;
 use super::multi::KeyList;
 use super::{DecodeError, check_key_len, finished, read_key};
@@ -61,6 +62,8 @@ pub enum Request<'a> {
     },
     /// The cluster's nodes and placement. Empty body.
     Topology,
+    /// Create, change or list keyspaces.
+    Keyspace(KeyspaceRequest<'a>),
 }
 
 impl<'a> Request<'a> {
@@ -90,6 +93,7 @@ impl<'a> Request<'a> {
             Op::Hello => Ok(Request::Hello(Hello::decode(body)?)),
             Op::Stats => finished(&Reader::new(body)).map(|()| Request::Stats),
             Op::Topology => finished(&Reader::new(body)).map(|()| Request::Topology),
+            Op::Keyspace => Ok(Request::Keyspace(KeyspaceRequest::decode(body)?)),
         }
     }
 
@@ -105,6 +109,7 @@ impl<'a> Request<'a> {
             Request::List(_) => Op::List,
             Request::Stats => Op::Stats,
             Request::Topology => Op::Topology,
+            Request::Keyspace(_) => Op::Keyspace,
             Request::Route { .. } => Op::Route,
         }
     }
@@ -135,6 +140,7 @@ impl<'a> Request<'a> {
             Request::Delete(delete) => write_key_and_context(body, delete.key, delete.context),
             Request::MultiGet(keys) => keys.write(body),
             Request::List(list) => list.write(body),
+            Request::Keyspace(request) => request.write(body),
             Request::Stats | Request::Topology => {}
         }
     }

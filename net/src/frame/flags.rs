@@ -69,6 +69,8 @@ flag_set! {
         TOKEN = 0,
         /// An earlier attempt of this request may have been applied.
         RETRY = 1,
+        /// The body begins, after the token, with the keyspace's id; else it is the default one.
+        KEYSPACE = 2,
     }
 }
 
@@ -143,7 +145,7 @@ pub enum QuorumMode {
 }
 
 /// What a request asks of consistency beyond R and W. Two bytes on the wire:
-/// bits 0-1 durability, 2-3 quorum mode, 4 last write wins, 8-11 racks.
+/// bits 0-1 durability, 2-3 quorum mode, 4 last write wins, 5 monotonic, 8-11 racks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Consistency {
     /// When a write counts as stored.
@@ -152,6 +154,8 @@ pub struct Consistency {
     pub mode: QuorumMode,
     /// Resolve siblings by the latest timestamp.
     pub lww: bool,
+    /// A read: no later read with the same R may miss what this one returns.
+    pub monotonic: bool,
     /// Racks the acknowledgements must come from, up to 15; 0 asks for nothing.
     pub racks: u8,
 }
@@ -169,7 +173,8 @@ impl Consistency {
             QuorumMode::Sloppy => 1 << 2,
             QuorumMode::Strict => 2 << 2,
         };
-        durability | mode | u16::from(self.lww) << 4 | u16::from(self.racks.min(15)) << 8
+        let told = u16::from(self.lww) << 4 | u16::from(self.monotonic) << 5;
+        durability | mode | told | u16::from(self.racks.min(15)) << 8
     }
 
     /// The meaning of the field; `None` when it has bits this version does not know.
@@ -189,9 +194,10 @@ impl Consistency {
             2 => QuorumMode::Strict,
             _ => return None,
         };
-        let known = bits & !0x0f1f == 0;
+        let known = bits & !0x0f3f == 0;
         let racks = (bits >> 8 & 15) as u8; // four bits
-        known.then_some(Self { durability, mode, lww: bits & 1 << 4 != 0, racks })
+        let (lww, monotonic) = (bits & 1 << 4 != 0, bits & 1 << 5 != 0);
+        known.then_some(Self { durability, mode, lww, monotonic, racks })
     }
 }
 
@@ -208,7 +214,7 @@ mod tests {
                 known += 1;
             }
         }
-        assert_eq!(known, 3 * 3 * 2 * 16);
+        assert_eq!(known, 3 * 3 * 2 * 2 * 16);
     }
 
     #[test]

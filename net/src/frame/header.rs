@@ -1,6 +1,6 @@
 //! The fixed headers, in memory and on the wire.
 
-use coronet_ring::{CoreId, Epoch, PartitionId};
+use coronet_ring::{CoreId, Epoch, KeyspaceId, PartitionId};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -81,6 +81,8 @@ pub struct RequestHead {
     pub consistency: Consistency,
     /// The partition's placement as the client knows it; 0 when it does not.
     pub epoch: Epoch,
+    /// The keyspace. Any but the default one travels at the front of the body.
+    pub keyspace: KeyspaceId,
 }
 
 impl RequestHead {
@@ -96,7 +98,13 @@ impl RequestHead {
             w: Quorum::DEFAULT,
             consistency: Consistency::default(),
             epoch: Epoch(0),
+            keyspace: KeyspaceId::DEFAULT,
         }
+    }
+
+    /// The keyspace the request works in: the default one if its operation has none.
+    pub fn space(&self) -> KeyspaceId {
+        if self.op.has_keyspace() { self.keyspace } else { KeyspaceId::DEFAULT }
     }
 
     pub(crate) fn to_wire(self) -> WireRequest {

@@ -4,7 +4,7 @@
 //! the version defines. So nothing longer than the limit is ever buffered, and whatever is wrong
 //! after the checksum held leaves the stream readable.
 
-use coronet_ring::{Epoch, PartitionId};
+use coronet_ring::{Epoch, KeyspaceId, PartitionId};
 use thiserror::Error;
 use zerocopy::FromBytes;
 
@@ -88,7 +88,7 @@ pub struct RequestFrame<'a> {
     pub head: RequestHead,
     /// The client's name for the write.
     pub token: Option<&'a [u8; TOKEN_BYTES]>,
-    /// The body without the token.
+    /// The body without token and keyspace.
     pub body: &'a [u8],
 }
 
@@ -134,6 +134,14 @@ impl<'a> RequestFrame<'a> {
         } else {
             (None, body)
         };
+        let (keyspace, body) = if flags.contains(RequestFlags::KEYSPACE) {
+            let (id, body) = body
+                .split_first_chunk::<4>()
+                .ok_or_else(|| refuse(ErrorCode::BadFrame, "keyspace cut off"))?;
+            (KeyspaceId(u32::from_le_bytes(*id)), body)
+        } else {
+            (KeyspaceId::DEFAULT, body)
+        };
         let head = RequestHead {
             op,
             flags,
@@ -144,6 +152,7 @@ impl<'a> RequestFrame<'a> {
             w: Quorum(wire.w),
             consistency,
             epoch: Epoch(wire.epoch.get()),
+            keyspace,
         };
         Ok(Parsed::Frame { frame: Self { head, token, body }, consumed })
     }

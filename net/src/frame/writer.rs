@@ -1,5 +1,6 @@
 //! Writing frames straight into an output buffer.
 
+use coronet_ring::KeyspaceId;
 use zerocopy::IntoBytes;
 
 use super::header::{CHECKED_FROM, HEADER_BYTES, ReplyHead, RequestHead};
@@ -26,7 +27,7 @@ pub struct FrameWriter<'a> {
 }
 
 impl<'a> FrameWriter<'a> {
-    /// Begins a request. The token's flag follows from `token`.
+    /// Begins a request. The flags of token and keyspace follow from `token` and the header.
     pub fn request(
         out: &'a mut Vec<u8>,
         head: &RequestHead,
@@ -37,10 +38,18 @@ impl<'a> FrameWriter<'a> {
             Some(_) => head.flags.with(RequestFlags::TOKEN),
             None => head.flags.without(RequestFlags::TOKEN),
         };
+        let named = head.keyspace != KeyspaceId::DEFAULT;
+        head.flags = match named {
+            true => head.flags.with(RequestFlags::KEYSPACE),
+            false => head.flags.without(RequestFlags::KEYSPACE),
+        };
         let start = out.len();
         out.extend_from_slice(head.to_wire().as_bytes());
         if let Some(token) = token {
             out.extend_from_slice(token);
+        }
+        if named {
+            out.extend_from_slice(&head.keyspace.0.to_le_bytes());
         }
         Self { out, start, finished: false }
     }

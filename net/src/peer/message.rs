@@ -70,7 +70,7 @@ const REFUSED: u8 = 21;
 const GOSSIP: u8 = 32;
 
 /// Refusals by their number on the wire.
-const REFUSALS: [Refusal; 9] = [
+const REFUSALS: [Refusal; 10] = [
     Refusal::Busy,
     Refusal::NotReplica,
     Refusal::DiskFull,
@@ -80,6 +80,7 @@ const REFUSALS: [Refusal; 9] = [
     Refusal::BadContext,
     Refusal::TooManyVersions,
     Refusal::Invalid,
+    Refusal::UnknownKeyspace,
 ];
 
 impl PeerMessage {

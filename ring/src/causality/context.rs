@@ -133,6 +133,20 @@ impl Context {
         }
     }
 
+    /// The same with no more single dots than can be encoded, `keep` among them. To leave dots out
+    /// is safe: the next write may let versions stand that were seen, and supersedes none that
+    /// were not. Those of a writer's context go without loss: its write has superseded them, and
+    /// the object that was written covers them.
+    pub(crate) fn bounded(mut self, keep: Dot) -> Self {
+        let mut over = self.dots.len().saturating_sub(MAX_DOTS);
+        self.dots.retain(|dot| {
+            let goes = over > 0 && *dot != keep;
+            over -= usize::from(goes);
+            !goes
+        });
+        self
+    }
+
     /// Whether the write was seen.
     pub fn contains(&self, dot: Dot) -> bool {
         self.vector.contains(dot) || self.dots.binary_search(&dot).is_ok()

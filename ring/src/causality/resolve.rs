@@ -47,14 +47,27 @@ pub fn visible<'a>(object: &ObjectRef<'a>, conflicts: Conflicts) -> Vec<SiblingR
     }
 }
 
-/// The object without its values: merges and resolves like the object itself, as far as telling
-/// whether the key lives.
+/// The object with the length of each value, four bytes little endian, in the value's place: merges
+/// and resolves like the object itself, as far as telling what lives, how large and how new it is.
 pub fn outline(object: &ObjectRef<'_>) -> Result<Vec<u8>, ObjectError> {
-    let siblings: Vec<_> =
-        object.siblings().map(|sibling| SiblingRef { value: &[], ..sibling }).collect();
+    let length = |value: &[u8]| u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let lengths: Vec<[u8; 4]> = object.siblings().map(|sibling| length(sibling.value)).collect();
+    let siblings: Vec<_> = object
+        .siblings()
+        .zip(&lengths)
+        .map(|(sibling, length)| match sibling.tombstone {
+            true => sibling,
+            false => SiblingRef { value: length, ..sibling },
+        })
+        .collect();
     let mut bytes = Vec::new();
     object::encode(&object.seen(), &siblings, &mut bytes)?;
     Ok(bytes)
+}
+
+/// The length of a version's value as its [`outline`] has it; zero for a deletion.
+pub fn outlined_length(sibling: &SiblingRef<'_>) -> u64 {
+    sibling.value.first_chunk::<4>().map_or(0, |bytes| u64::from(u32::from_le_bytes(*bytes)))
 }
 
 #[cfg(test)]

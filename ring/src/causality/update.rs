@@ -90,8 +90,9 @@ pub fn apply(
         let alone = versions == 1;
         let context = match &stored {
             Some(object) if alone => object.seen(),
-            _ => seen_with(change, same.dot),
-        };
+            _ => seen_with(change, before().filter(|other| is_twin(other, &same)).map(|s| s.dot)),
+        }
+        .bounded(same.dot);
         return Ok(Applied { context, hlc: same.hlc, repeated: true, dot: same.dot, versions });
     }
     let mut seen = stored.map(|object| object.seen()).unwrap_or_default();
@@ -105,7 +106,7 @@ pub fn apply(
     seen.observe_through(dot);
     // A deletion carries nothing but its dot, which the vector has: it gives way to any write.
     let mut versions: Vec<SiblingRef<'_>> =
-        before().filter(|old| !old.tombstone && !superseded(change, old.dot)).collect();
+        before().filter(|old| !old.tombstone && !superseded(change, old, before())).collect();
     if versions.len() >= MAX_VERSIONS {
         mark(Mark::TooManyVersions);
         return Err(ChangeError::TooManyVersions);
@@ -124,7 +125,7 @@ pub fn apply(
         seen = pruned(&seen, &versions);
     }
     object::encode(&seen, &versions, into)?;
-    let context = if alone { seen } else { seen_with(change, dot) };
+    let context = if alone { seen } else { seen_with(change, [dot]) }.bounded(dot);
     Ok(Applied { context, hlc, repeated: false, dot, versions: versions.len() })
 }
 
@@ -136,26 +137,46 @@ fn pruned(seen: &Context, versions: &[SiblingRef<'_>]) -> Context {
     Context::new(entries.iter().copied().filter(|entry| Some(*entry) != victim).collect())
 }
 
-/// Whether the write makes an old version obsolete.
-fn superseded(change: &Change<'_>, dot: Dot) -> bool {
+/// Whether the write makes an old version obsolete: its context has seen it, or has seen one of
+/// the versions beside it that is the same write under another name.
+fn superseded<'a>(
+    change: &Change<'_>,
+    old: &SiblingRef<'a>,
+    mut beside: impl Iterator<Item = SiblingRef<'a>>,
+) -> bool {
     // A blind deletion removes what is here to be seen.
     let blind = change.context.is_none() || seeded(Bug::DeleteIgnoresContext);
     let everything = change.replace || (change.value.is_none() && blind);
-    everything || change.context.is_some_and(|context| context.contains(dot))
+    everything
+        || change.context.is_some_and(|context| {
+            context.contains(old.dot)
+                || beside.any(|other| is_twin(&other, old) && context.contains(other.dot))
+        })
+}
+
+/// Whether two versions are one write, retried through two replicas of which each gave it a name;
+/// a version is its own twin. The values are compared because tokens are the clients' affair:
+/// reusing one must not remove what nobody has seen.
+fn is_twin(a: &SiblingRef<'_>, b: &SiblingRef<'_>) -> bool {
+    let same = |a: &SiblingRef<'_>, b: &SiblingRef<'_>| {
+        a.token == b.token && a.tombstone == b.tombstone && a.value == b.value
+    };
+    a.dot == b.dot || (a.token.is_some() && same(a, b))
 }
 
 /// What the writer has seen after its write, when other versions stand beside it: not those.
-fn seen_with(change: &Change<'_>, dot: Dot) -> Context {
+fn seen_with(change: &Change<'_>, dots: impl IntoIterator<Item = Dot>) -> Context {
     let mut context = change.context.cloned().unwrap_or_default();
-    context.observe(dot);
+    dots.into_iter().for_each(|dot| context.observe(dot));
     context
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::ids::Actor;
-
     use super::*;
+    use crate::causality::context::MAX_DOTS;
+    use crate::causality::merge::merge_all;
+    use crate::ids::Actor;
 
     const ME: Dot = Dot { actor: Actor(7), counter: 0 };
 
@@ -199,6 +220,22 @@ mod tests {
         assert_eq!(values(&stored), [b"a".to_vec(), b"c".to_vec()]);
     }
 
+    /// Somebody else's version stands beside those of a client that always goes on from its last
+    /// answer: each of its answers has one more single dot, for ever.
+    #[test]
+    fn a_client_that_never_reads_again_can_go_on_for_ever() {
+        let mut stored = None;
+        run(&mut stored, &put(b"other"));
+        let mut context = written(run(&mut stored, &put(b"0")));
+        for n in 1..3 * MAX_DOTS {
+            let value = n.to_string();
+            let change = Change { context: Some(&context), ..put(value.as_bytes()) };
+            context = written(run(&mut stored, &change));
+            assert_eq!(values(&stored), [b"other".to_vec(), value.into_bytes()]);
+            context.encode(1, 2, &mut Vec::new()).unwrap();
+        }
+    }
+
     #[test]
     fn replacing_leaves_one_version() {
         let mut stored = None;
@@ -219,6 +256,51 @@ mod tests {
         let before = stored.clone();
         assert!(run(&mut stored, &once).repeated);
         assert_eq!(stored, before);
+    }
+
+    /// One write named by two replicas, in the copy of a third, beside a version of somebody else.
+    fn named_twice(value: &[u8]) -> (Option<Vec<u8>>, [Context; 2]) {
+        let token = [3; 16];
+        let once = Change { token: Some(&token), ..put(b"a") };
+        let again = Change { token: Some(&token), ..put(value) };
+        let name = |actor, change: &Change<'_>, into: &mut Vec<u8>| {
+            let issued = Dot { actor: Actor(actor), counter: 0 };
+            apply(None, change, issued, Hlc(5), into).unwrap().context
+        };
+        let (mut first, mut second, mut other) = (Vec::new(), Vec::new(), Vec::new());
+        let contexts = [name(1, &once, &mut first), name(2, &again, &mut second)];
+        name(3, &put(b"other"), &mut other);
+        (merge_all([&first[..], &second, &other]).unwrap(), contexts)
+    }
+
+    #[test]
+    fn a_context_that_saw_one_name_of_a_write_supersedes_them_all() {
+        for by in 0..2 {
+            let (mut stored, contexts) = named_twice(b"a");
+            run(&mut stored, &Change { context: Some(&contexts[by]), ..put(b"b") });
+            assert_eq!(values(&stored), [b"other".to_vec(), b"b".to_vec()], "name {by}");
+        }
+    }
+
+    #[test]
+    fn a_retry_that_finds_two_names_gives_a_context_of_both() {
+        let token = [3; 16];
+        let (mut stored, _) = named_twice(b"a");
+        let retried = run(&mut stored, &Change { token: Some(&token), ..put(b"a") });
+        assert!(retried.repeated);
+        // Wherever one of them is still alone, the next write replaces it.
+        for actor in [1, 2] {
+            assert!(retried.context.contains(Dot { actor: Actor(actor), counter: 1 }));
+        }
+        assert!(!retried.context.contains(Dot { actor: Actor(3), counter: 1 }));
+    }
+
+    #[test]
+    fn a_token_used_for_two_values_removes_neither_unseen() {
+        let (mut stored, contexts) = named_twice(b"another");
+        run(&mut stored, &Change { context: Some(&contexts[0]), ..put(b"b") });
+        let left = [b"another".to_vec(), b"other".to_vec(), b"b".to_vec()];
+        assert_eq!(values(&stored), left);
     }
 
     #[test]

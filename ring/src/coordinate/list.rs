@@ -1,9 +1,9 @@
 //! Live keys of the whole cluster, page by page.
 //!
 //! Partition by partition, R replicas are asked for a stretch of keys in order. Each sends its
-//! objects without values, so that the merged outline tells whether a key lives; a replica whose
-//! stretch was cut vouches for nothing behind its last key. Every live key comes once; a key written
-//! or deleted while the listing runs may or may not come.
+//! objects with lengths for values, so that the merged outline tells what of a key lives; a replica
+//! whose stretch was cut vouches for nothing behind its last key. Every live key comes once; a key
+//! written or deleted while the listing runs may or may not come.
 //!
 //! The page's position is all that a listing is: nothing is kept between pages, and a node that
 //! fails is replaced by another replica of the partition.
@@ -15,9 +15,10 @@ use coronet_probe::{Bug, Mark, mark, seeded};
 use super::message::{Answer, Ask, ListedKey};
 use super::quorum::{Failure, Need, Outcome, Peer, Proof, Replicas};
 use super::{Effect, Micros};
+use crate::causality::hlc::Hlc;
 use crate::causality::merge::merge_all;
 use crate::causality::object::ObjectRef;
-use crate::causality::resolve::{Conflicts, visible};
+use crate::causality::resolve::{Conflicts, outlined_length, visible};
 use crate::ids::{NodeId, PartitionId};
 
 /// Where the replicas of a partition are, as of now.
@@ -37,11 +38,24 @@ pub struct Position {
     pub after: Option<Vec<u8>>,
 }
 
+/// A live key, and what a reader would find there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveKey {
+    /// The key.
+    pub key: Vec<u8>,
+    /// Versions a reader would be shown.
+    pub versions: u16,
+    /// Bytes of their values together.
+    pub bytes: u64,
+    /// When the latest version was written, be it a deletion.
+    pub hlc: Hlc,
+}
+
 /// A page of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// Live keys, in order within each partition.
-    pub keys: Vec<Vec<u8>>,
+    pub keys: Vec<LiveKey>,
     /// Where to go on; `None`: that was all.
     pub next: Option<Position>,
 }
@@ -80,7 +94,7 @@ pub struct List {
     at: Position,
     need: usize,
     places: Vec<(Peer, State)>,
-    keys: Vec<Vec<u8>>,
+    keys: Vec<LiveKey>,
     done: bool,
 }
 
@@ -227,9 +241,7 @@ impl List {
             if bound.as_ref().is_some_and(|bound| key > *bound || (skips && key == *bound)) {
                 break;
             }
-            if seeded(Bug::ListShowsDeleted) || self.lives(&outlines) {
-                self.keys.push(key);
-            }
+            self.keys.extend(self.live(key, &outlines));
         }
         self.at = match bound {
             Some(bound) => {
@@ -245,12 +257,20 @@ impl List {
         }
     }
 
-    /// Whether the merged outlines show a value. One that is no object is shown: better a key that
-    /// may be dead than a live one hidden.
-    fn lives(&self, outlines: &[Vec<u8>]) -> bool {
-        let Ok(Some(merged)) = merge_all(outlines.iter().map(Vec::as_slice)) else { return true };
-        ObjectRef::decode(&merged)
-            .map_or(true, |object| !visible(&object, self.request.conflicts).is_empty())
+    /// The key, if the merged outlines show a value. One whose outline is no object is listed with
+    /// nothing beside it: better a key that may be dead than a live one hidden.
+    fn live(&self, key: Vec<u8>, outlines: &[Vec<u8>]) -> Option<LiveKey> {
+        let merged = merge_all(outlines.iter().map(Vec::as_slice)).ok().flatten();
+        let Some(Ok(object)) = merged.as_deref().map(ObjectRef::decode) else {
+            return Some(LiveKey { key, versions: 0, bytes: 0, hlc: Hlc::default() });
+        };
+        let shown = visible(&object, self.request.conflicts);
+        if shown.is_empty() && !seeded(Bug::ListShowsDeleted) {
+            return None;
+        }
+        let versions = u16::try_from(shown.len()).unwrap_or(u16::MAX);
+        let bytes = shown.iter().map(outlined_length).sum();
+        Some(LiveKey { key, versions, bytes, hlc: object.latest() })
     }
 
     /// What was listed so far is good; without any, the client is told that too few are there.

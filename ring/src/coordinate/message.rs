@@ -72,12 +72,13 @@ pub enum Ask {
     },
 }
 
-/// A key with its object, values left out: enough to tell whether it lives.
+/// A key with its object, lengths instead of values: enough to tell what lives and how large it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedKey {
     /// The key.
     pub key: Vec<u8>,
-    /// Its encoded object without values, see [`outline`](crate::causality::resolve::outline).
+    /// Its encoded object with lengths for values, see
+    /// [`outline`](crate::causality::resolve::outline).
     pub outline: Vec<u8>,
 }
 
@@ -144,6 +145,9 @@ pub enum Refusal {
     /// A field makes no sense or exceeds a limit.
     #[error("invalid request")]
     Invalid,
+    /// It does not know the keyspace, or not yet: it cannot say that something is absent.
+    #[error("replica does not know the keyspace yet")]
+    UnknownKeyspace,
 }
 
 impl Refusal {

@@ -183,6 +183,24 @@ fn read_member(reader: &mut Reader<'_>) -> Option<Member> {
     })
 }
 
+/// Appends definitions as they are kept on disk: version 1 (1), list.
+pub fn encode_keyspaces<'a>(keyspaces: impl IntoIterator<Item = &'a Keyspace>, into: &mut Vec<u8>) {
+    let keyspaces: Vec<&Keyspace> = keyspaces.into_iter().take(MAX_KEYSPACES).collect();
+    into.push(VERSION);
+    write_list(&keyspaces, into, |keyspace, into| write_keyspace(keyspace, into));
+}
+
+/// Reads [`encode_keyspaces`]; `None` for other bytes, and for definitions that make no sense.
+pub fn decode_keyspaces(bytes: &[u8]) -> Option<Vec<Keyspace>> {
+    let mut reader = Reader::new(bytes);
+    if reader.u8()? != VERSION {
+        return None;
+    }
+    let keyspaces = read_list(&mut reader, MAX_KEYSPACES, read_keyspace)?;
+    let sound = keyspaces.iter().all(|keyspace| keyspace.check().is_ok());
+    (reader.is_empty() && sound).then_some(keyspaces)
+}
+
 fn write_keyspace(keyspace: &Keyspace, into: &mut Vec<u8>) {
     write_text(&keyspace.name, into);
     into.extend_from_slice(&keyspace.version.to_le_bytes());

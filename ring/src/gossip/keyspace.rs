@@ -20,23 +20,51 @@ pub const MAX_OPTIONS: usize = 64;
 /// Longest name or value of an engine option, bytes.
 pub const MAX_OPTION: usize = 256;
 
+/// Name of the keyspace that always exists.
+pub const DEFAULT_NAME: &str = "default";
+
 /// Names a keyspace in messages and on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct KeyspaceId(pub u32);
 
 impl KeyspaceId {
+    /// The keyspace that always exists, named [`DEFAULT_NAME`].
+    pub const DEFAULT: KeyspaceId = KeyspaceId(0);
+    /// The first id a name may have; those below are for the default keyspace and for what nodes
+    /// keep for themselves.
+    pub const FIRST: KeyspaceId = KeyspaceId(16);
+
     /// The id of a name.
     pub fn of(name: &str) -> Self {
+        if name == DEFAULT_NAME {
+            return KeyspaceId::DEFAULT;
+        }
         KeyspaceId(key_hash(name.as_bytes()) as u32) // the low half
+    }
+
+    /// What contexts and cursors are bound to in place of a key's or prefix's hash: other
+    /// keyspaces' do not fit.
+    #[inline]
+    pub fn bind(self, hash: u64) -> u64 {
+        if self == KeyspaceId::DEFAULT { hash } else { hash ^ key_hash(&self.0.to_le_bytes()) }
+    }
+}
+
+impl std::fmt::Display for KeyspaceId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:08x}", self.0)
     }
 }
 
 /// A keyspace that cannot exist.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum KeyspaceError {
-    /// Empty or too long.
-    #[error("keyspace name must have 1 to {MAX_NAME} bytes")]
+    /// Empty, too long, or with other characters.
+    #[error("a keyspace's name has 1 to {MAX_NAME} letters (a to z), digits, '_', '-' or '.'")]
     Name,
+    /// The name's id is kept for other things.
+    #[error("the name's id is reserved; choose another name")]
+    Reserved,
     /// Out of bounds.
     #[error("N must be from 1 to {MAX_DEPTH}, default R and W from 1 to N")]
     Quorum,
@@ -79,8 +107,12 @@ impl Keyspace {
 
     /// Whether the definition makes sense.
     pub fn check(&self) -> Result<(), KeyspaceError> {
-        if self.name.is_empty() || self.name.len() > MAX_NAME {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+        if self.name.is_empty() || self.name.len() > MAX_NAME || !self.name.bytes().all(plain) {
             return Err(KeyspaceError::Name);
+        }
+        if self.name != DEFAULT_NAME && self.id() < KeyspaceId::FIRST {
+            return Err(KeyspaceError::Reserved);
         }
         let fits = |quorum: u8| (1..=self.n).contains(&quorum);
         if self.n > MAX_DEPTH || !fits(self.r) || !fits(self.w) {

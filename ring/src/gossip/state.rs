@@ -145,7 +145,9 @@ impl Gossip {
         }
     }
 
-    /// Defines or changes a keyspace; version and author are set here.
+    /// Defines or changes a keyspace. The author is set here, and the version: beyond the one
+    /// known here and beyond the given one. A caller that gives its wall clock never makes the
+    /// same version twice with different content, whatever it forgot in a crash.
     pub fn define(&mut self, mut keyspace: Keyspace) -> Result<KeyspaceId, KeyspaceError> {
         keyspace.author = self.me;
         keyspace.check()?;
@@ -154,11 +156,17 @@ impl Gossip {
             if other.name != keyspace.name {
                 return Err(KeyspaceError::Taken(other.name.clone()));
             }
-            keyspace.version = other.version;
+            keyspace.version = keyspace.version.max(other.version);
         }
         keyspace.version += 1;
         self.keyspaces.insert(id, keyspace);
         Ok(id)
+    }
+
+    /// A definition for others who need not wait for the next exchange.
+    pub fn announce(&self, id: KeyspaceId) -> Option<Message> {
+        let keyspaces = vec![self.keyspaces.get(&id)?.clone()];
+        Some(Message { body: Body::Delta(Delta { keyspaces, ..Delta::default() }), ..self.empty() })
     }
 
     /// Takes a newer placement table; what the topology log decides comes in here.

@@ -41,6 +41,22 @@ fn every_live_key_comes_once_whatever_the_page_size() {
 }
 
 #[test]
+fn keys_come_with_the_versions_sizes_and_times_of_a_read() {
+    let mut world = World::new(3, 0, 1);
+    let put = |value: &[u8]| put_request(value, Need::All, Mode::Strict);
+    assert!(matches!(world.put(b"k1", put(b"twelve bytes")), Outcome::Written { .. }));
+    assert!(matches!(world.put(b"k2", put(b"left")), Outcome::Written { .. }));
+    let Outcome::Written { hlc, .. } = world.put(b"k2", put(b"right")) else { panic!() };
+    let Outcome::Page(Page { keys, next: None }) = world.page(Position::default(), 9, Need::Quorum)
+    else {
+        panic!()
+    };
+    let told: Vec<_> = keys.iter().map(|live| (&live.key[..], live.versions, live.bytes)).collect();
+    assert_eq!(told, [(&b"k1"[..], 1, 12), (&b"k2"[..], 2, 9)]);
+    assert_eq!(keys[1].hlc, hlc);
+}
+
+#[test]
 fn a_dead_node_changes_nothing_as_long_as_r_replicas_live() {
     for (dead, known) in [(1, true), (2, false), (3, true)] {
         let (mut world, live) = filled();
@@ -77,7 +93,7 @@ proptest! {
             else {
                 panic!("two of three are always there")
             };
-            keys.extend(more);
+            keys.extend(more.into_iter().map(|live| live.key));
             from = next;
         }
         prop_assert_eq!(keys, live);

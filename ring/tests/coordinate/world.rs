@@ -339,7 +339,7 @@ impl World {
         while let Some(position) = from {
             match self.page(position, limit, need) {
                 Outcome::Page(Page { keys: more, next }) => {
-                    keys.extend(more);
+                    keys.extend(more.into_iter().map(|live| live.key));
                     from = next;
                 }
                 other => panic!("{other:?}"),

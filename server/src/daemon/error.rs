@@ -28,6 +28,9 @@ pub enum DaemonError {
     #[error("cannot read what is known of the cluster: {0}; remove the file to learn it anew")]
     ClusterView(std::io::Error),
     /// Exit code 65.
+    #[error("cannot read the keyspaces: {0}")]
+    Keyspaces(std::io::Error),
+    /// Exit code 65.
     #[error(
         "{0}; check cluster.name and cluster.nodes, or remove the file `cluster` in the data \
          folder"
@@ -75,6 +78,7 @@ impl DaemonError {
             DaemonError::Config(_) | DaemonError::NoDataDir => 64,
             DaemonError::DataDir(_)
             | DaemonError::ClusterView(_)
+            | DaemonError::Keyspaces(_)
             | DaemonError::OtherCluster(_) => 65,
             DaemonError::Engine { .. } => 66,
             DaemonError::Close { .. } => 67,

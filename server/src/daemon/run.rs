@@ -11,6 +11,7 @@ use coronet_lsm::{Durability, Options};
 use coronet_net::Limits as WireLimits;
 use coronet_ring::PartitionMap;
 use coronet_ring::coordinate::message::Durability as ReplicaDurability;
+use coronet_ring::gossip::keyspace::Keyspace;
 use coronet_ring::gossip::member::{Member, Newness, Standing};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -19,8 +20,8 @@ use super::DaemonError;
 use crate::config::{Config, ControlCore};
 use crate::data_dir::{DataDir, Wanted};
 use crate::node::{
-    BlindWrites, Cluster, ClusterConfig, Control, CoreId, Limits, NodeCore, Shard, ShardConfig,
-    read_cluster_view,
+    Alone, BlindWrites, Cluster, ClusterConfig, Control, CoreId, Limits, NodeCore, Shard,
+    ShardConfig, read_cluster_view, read_keyspaces,
 };
 use crate::rt::check::{Prepared, Requirements, StartError, prepare};
 use crate::rt::executor::available_cpus;
@@ -48,6 +49,9 @@ pub(super) struct Ready {
 /// Everything the cores' threads need to know.
 struct Plan {
     data: DataDir,
+    dir: PathBuf,
+    /// The keyspaces of a node in no cluster.
+    keyspaces: Vec<Keyspace>,
     shard: ShardConfig,
     /// CPUs by core; the last one may be the control core's.
     cpus: Vec<usize>,
@@ -79,7 +83,7 @@ pub(super) fn node(config: &Config, announce: impl FnOnce(&Ready)) -> Result<(),
     })?;
     let Prepared { listener, peers, lock } = prepared;
     let data_cores = u16::try_from(data_cores).unwrap_or(u16::MAX);
-    let (data, view) = open_data_dir(config, &dir, data_cores, &cpus)?;
+    let Opened { data, view, keyspaces } = open_data_dir(config, &dir, data_cores, &cpus)?;
     let clients = listener.as_ref().and_then(|socket| socket.local_addr().ok());
     let clients = clients.unwrap_or(config.clients);
     let (ready, is_ready) = mpsc::channel();
@@ -90,6 +94,8 @@ pub(super) fn node(config: &Config, announce: impl FnOnce(&Ready)) -> Result<(),
             .then(|| cluster_config(config, &data, &dir, clients, view)),
         shard: shard_config(config, &data, clients.port()),
         data,
+        dir: dir.clone(),
+        keyspaces,
         cpus,
         data_cores,
         connections: usize::try_from(config.max_connections).unwrap_or(usize::MAX),
@@ -124,13 +130,21 @@ fn prepare_patiently(needs: &Requirements) -> Result<Prepared, StartError> {
     }
 }
 
+/// What the data folder has for the start.
+struct Opened {
+    data: DataDir,
+    /// What was known of the cluster.
+    view: Option<Vec<u8>>,
+    keyspaces: Vec<Keyspace>,
+}
+
 /// Opens the data folder on an executor of its own, before any core starts.
 fn open_data_dir(
     config: &Config,
     dir: &Path,
     cores: u16,
     cpus: &[usize],
-) -> Result<(DataDir, Option<Vec<u8>>), DaemonError> {
+) -> Result<Opened, DaemonError> {
     let wanted = Wanted {
         cores,
         partitions: config.partitions,
@@ -142,13 +156,17 @@ fn open_data_dir(
     let opened = rt::executor::start(&first, move |context: CoreContext| async move {
         let data = DataDir::open(&context.env, &path, &wanted).await?;
         let view = read_cluster_view(&context.env, &path).await;
-        view.map(|view| (data, view)).map_err(DaemonError::ClusterView)
+        let view = view.map_err(DaemonError::ClusterView)?;
+        let keyspaces = read_keyspaces(&context.env, &path).await;
+        let keyspaces = keyspaces.map_err(DaemonError::Keyspaces)?;
+        Ok::<_, DaemonError>(Opened { data, view, keyspaces })
     })?;
-    let mut data = None;
+    let mut opened_data = None;
     for result in opened.join() {
-        data = Some(result??);
+        opened_data = Some(result??);
     }
-    let (data, view) = data.ok_or(crate::rt::RtError::Cores(0))?;
+    let opened = opened_data.ok_or(crate::rt::RtError::Cores(0))?;
+    let data = &opened.data;
     if let Some(before) = data.changed_from {
         eprintln!("coronetd: changed from {before} to {cores} data cores");
     }
@@ -159,7 +177,7 @@ fn open_data_dir(
             config.partitions
         );
     }
-    Ok((data, view))
+    Ok(opened)
 }
 
 /// The node's part in its cluster.
@@ -351,12 +369,16 @@ async fn run_core(plan: Arc<Plan>, context: CoreContext) -> Result<(), DaemonErr
 fn control(plan: &Plan, env: &RtEnv) -> Result<Control<RtEnv>, DaemonError> {
     let control = Control::new(env.clone(), plan.data_cores);
     let map = PartitionMap::new(plan.shard.partitions, plan.data_cores);
+    let keyspaces = || {
+        let (me, cores, dir) = (plan.shard.node_id, plan.data_cores, plan.dir.clone());
+        Alone::new(env.clone(), me, cores, dir, plan.keyspaces.clone())
+    };
     match (&plan.cluster, map) {
         (Some(config), Ok(map)) => {
             let cluster = Cluster::new(env.clone(), config.clone(), map);
             Ok(control.with_cluster(cluster.map_err(DaemonError::OtherCluster)?))
         }
-        _ => Ok(control),
+        _ => Ok(control.with_keyspaces(keyspaces())),
     }
 }
 

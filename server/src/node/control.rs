@@ -10,11 +10,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use coronet_lsm::env::Nanos;
-use coronet_net::codec::StatsReply;
-use coronet_net::{FrameWriter, Op, ReplyHead, Status};
+use coronet_net::codec::{Request, StatsReply};
+use coronet_net::{ErrorCode, FrameWriter, Limits, Op, Parsed, ReplyHead, RequestFrame, Status};
 use coronet_ring::CoreId;
 
-use super::{Cluster, ConnId, ControlMessage, CoreMessage, CoreStats, NodeEnv};
+use super::keyspaces::{Alone, Asker};
+use super::{Cluster, ConnId, ControlMessage, Coordinate, CoreMessage, CoreStats, NodeEnv};
 
 /// How often each data core is asked for a sign of life.
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -25,11 +26,14 @@ const STUCK_AFTER: Duration = Duration::from_secs(5);
 pub struct Control<E: NodeEnv> {
     inner: Rc<RefCell<State<E>>>,
     cluster: Option<Cluster<E>>,
+    /// The keyspaces of a node in no cluster.
+    alone: Option<Rc<RefCell<Alone<E>>>>,
 }
 
 impl<E: NodeEnv> Clone for Control<E> {
     fn clone(&self) -> Self {
-        Control { inner: Rc::clone(&self.inner), cluster: self.cluster.clone() }
+        let (inner, alone) = (Rc::clone(&self.inner), self.alone.clone());
+        Control { inner, cluster: self.cluster.clone(), alone }
     }
 }
 
@@ -75,12 +79,17 @@ impl<E: NodeEnv> Control<E> {
             next_ticket: 0,
             env,
         };
-        Control { inner: Rc::new(RefCell::new(state)), cluster: None }
+        Control { inner: Rc::new(RefCell::new(state)), cluster: None, alone: None }
     }
 
     /// The same with a part in a cluster.
     pub fn with_cluster(self, cluster: Cluster<E>) -> Self {
         Control { cluster: Some(cluster), ..self }
+    }
+
+    /// The same with keyspaces of its own, for a node in no cluster.
+    pub fn with_keyspaces(self, alone: Alone<E>) -> Self {
+        Control { alone: Some(Rc::new(RefCell::new(alone))), ..self }
     }
 
     /// The node's part in its cluster, if it has one.
@@ -97,7 +106,35 @@ impl<E: NodeEnv> Control<E> {
             }
             (ControlMessage::Dropped { ticket }, Some(cluster)) => cluster.dropped(ticket),
             (ControlMessage::Handoff(handoff), Some(cluster)) => cluster.hand_off(handoff),
+            (ControlMessage::Defined { core, id, version, problem }, Some(cluster)) => {
+                cluster.defined(core, id, version, problem);
+            }
+            (ControlMessage::Coordinate(request), None) => self.asked(&request),
+            (ControlMessage::Defined { core, id, version, problem }, None) => {
+                if let Some(alone) = &self.alone {
+                    alone.borrow_mut().defined(core, id, version, problem);
+                }
+            }
             (message, _) => self.count(message),
+        }
+    }
+
+    /// A client asks about keyspaces; in no cluster nothing else is for the control core.
+    fn asked(&self, request: &Coordinate) {
+        let env = self.inner.borrow().env.clone();
+        let parsed = RequestFrame::parse(&request.frame, u32::MAX);
+        let Ok(Parsed::Frame { frame, .. }) = parsed else {
+            // The data core has checked these very bytes.
+            return env.log("a frame for the control core does not parse; its request is lost");
+        };
+        let Coordinate { origin, conn, cost, .. } = *request;
+        let asker = Asker { origin, conn, request_id: frame.head.request_id, cost };
+        let decoded = Request::decode(&frame, &Limits::default());
+        match (decoded, &self.alone) {
+            (Ok(Request::Keyspace(request)), Some(alone)) => {
+                alone.borrow_mut().asked(asker, &request);
+            }
+            _ => asker.refuse(&env, ErrorCode::Unsupported, "this node keeps no keyspaces"),
         }
     }
 
@@ -111,10 +148,11 @@ impl<E: NodeEnv> Control<E> {
             }
             ControlMessage::CoreStats { ticket, core: _, stats } => state.add(ticket, &stats),
             ControlMessage::Pong { core, beat } => state.pong(core, beat),
-            // A data core sends these only in a cluster.
+            // A data core sends these only in a cluster, or they are dealt with.
             ControlMessage::Coordinate(_)
             | ControlMessage::Answer { .. }
             | ControlMessage::Dropped { .. }
+            | ControlMessage::Defined { .. }
             | ControlMessage::Handoff(_) => {}
         }
     }
@@ -123,6 +161,9 @@ impl<E: NodeEnv> Control<E> {
     pub fn tick(&self) {
         if let Some(cluster) = &self.cluster {
             cluster.tick(self.stuck().is_empty());
+        }
+        if let Some(alone) = &self.alone {
+            alone.borrow_mut().tick();
         }
         let state = &mut *self.inner.borrow_mut();
         let now = state.env.now();
@@ -180,7 +221,7 @@ impl<E: NodeEnv> State<E> {
             StatsReply::write(frame.body(), named.iter().map(|(name, n)| (name.as_str(), *n)));
             frame.finish();
             let Collection { conn, request_id, cost, .. } = done;
-            let reply = CoreMessage::Reply { conn, request_id, cost, frames };
+            let reply = CoreMessage::Reply { conn, request_id, cost, timed: None, frames };
             self.env.send(done.origin, reply);
         }
     }

@@ -2,7 +2,8 @@
 
 use coronet_lsm::env::Nanos;
 use coronet_ring::coordinate::message::{Answer, Ask};
-use coronet_ring::{CoreId, NodeId, PartitionId};
+use coronet_ring::gossip::keyspace::Keyspace;
+use coronet_ring::{CoreId, KeyspaceId, NodeId, PartitionId};
 
 use super::{ConnId, CoreStats};
 
@@ -28,6 +29,8 @@ pub enum CoreMessage {
         request_id: u64,
         /// Bytes the request holds at the core of the connection.
         cost: usize,
+        /// How its latency is counted, unless it is not.
+        timed: Option<Timed>,
         /// Whole reply frames.
         frames: Vec<u8>,
     },
@@ -42,6 +45,8 @@ pub enum CoreMessage {
     },
     /// From the control core: the hint was delivered.
     HandedOff(Box<Handoff>),
+    /// From the control core: a keyspace is defined so from now on.
+    Define(Box<Keyspace>),
     /// From the control core: report your counters.
     CollectStats {
         /// The collection this belongs to.
@@ -52,6 +57,15 @@ pub enum CoreMessage {
         /// Comes back in the pong.
         beat: u64,
     },
+}
+
+/// What the latency of a request is counted from, and under what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timed {
+    /// The operation's number.
+    pub op: u8,
+    /// When the request arrived.
+    pub arrived: Nanos,
 }
 
 /// A client's request for the control core to coordinate.
@@ -74,6 +88,8 @@ pub struct Coordinate {
 pub struct ShardAsk {
     /// Comes back in the answers.
     pub ticket: u64,
+    /// The keyspace.
+    pub keyspace: KeyspaceId,
     /// The partition.
     pub partition: PartitionId,
     /// The key; empty when the ask is about the partition.
@@ -91,6 +107,8 @@ pub struct Handoff {
     pub target: NodeId,
     /// The data core that keeps the hint.
     pub core: CoreId,
+    /// The key's keyspace.
+    pub keyspace: KeyspaceId,
     /// The key's partition.
     pub partition: PartitionId,
     /// The key.
@@ -118,6 +136,17 @@ pub enum ControlMessage {
     },
     /// A hint for a reachable node.
     Handoff(Handoff),
+    /// A data core applied a definition, or could not.
+    Defined {
+        /// The core.
+        core: CoreId,
+        /// The keyspace.
+        id: KeyspaceId,
+        /// The definition's version.
+        version: u64,
+        /// Why it could not.
+        problem: Option<String>,
+    },
     /// A client asked for the node's counters.
     Stats {
         /// The core that holds the connection.

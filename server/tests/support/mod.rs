@@ -16,7 +16,8 @@ use coronet_net::codec::{Hello, Put, Request};
 use coronet_net::{Op, Parsed, ReplyFrame, ReplyHead, RequestHead, Status};
 use coronet_ring::{Incarnation, NodeId, PartitionMap};
 use coronet_server::node::{
-    ConnId, Control, CoreId, CoreMessage, Door, NodeCore, NodeEnv, OutputState, Shard, ShardConfig,
+    Alone, ConnId, Control, CoreId, CoreMessage, Door, NodeCore, NodeEnv, OutputState, Shard,
+    ShardConfig, read_keyspaces,
 };
 use coronet_sim::{Sim, SimEnv};
 
@@ -65,6 +66,7 @@ pub struct TestNode {
     pub cores: Vec<NodeCore<CoreEnv>>,
     pub map: PartitionMap,
     base: SimEnv,
+    config: ShardConfig,
     wire: Rc<RefCell<VecDeque<(CoreId, CoreMessage)>>>,
     next_conn: std::cell::Cell<u64>,
 }
@@ -91,18 +93,37 @@ impl TestNode {
     pub fn with(config: ShardConfig) -> Self {
         let sim = Sim::new(1);
         let base = sim.node_env("node");
+        Self::start(sim, base, config)
+    }
+
+    /// Stops the node and starts it again with what its disk has.
+    pub fn restart(self) -> Self {
+        for core in &self.cores {
+            self.sim.block_on(core.shard().expect("a data core").close()).unwrap();
+        }
+        let TestNode { sim, base, config, cores, .. } = self;
+        drop(cores);
+        Self::start(sim, base, config)
+    }
+
+    fn start(sim: Sim, base: SimEnv, config: ShardConfig) -> Self {
         let wire = Rc::new(RefCell::new(VecDeque::new()));
         let count = config.cores;
         let opened = (0..count).map(|core| {
             let env = CoreEnv { base: base.clone(), core: CoreId(core), wire: Rc::clone(&wire) };
             let dir = PathBuf::from(format!("/data/core-{core:03}"));
             let shard = sim.block_on(Shard::open(env.clone(), &dir, config.clone())).unwrap();
-            let control = (core == 0).then(|| Control::new(env, count));
+            let control = (core == 0).then(|| {
+                let dir = PathBuf::from("/data");
+                let stored = sim.block_on(read_keyspaces(&env, &dir)).unwrap();
+                let alone = Alone::new(env.clone(), config.node_id, count, dir, stored);
+                Control::new(env, count).with_keyspaces(alone)
+            });
             NodeCore::new(Some(shard), control)
         });
         let cores = opened.collect();
         let map = PartitionMap::new(config.partitions, count).unwrap();
-        TestNode { cores, map, base, wire, next_conn: std::cell::Cell::new(1), sim }
+        TestNode { cores, map, base, config, wire, next_conn: std::cell::Cell::new(1), sim }
     }
 
     /// A key that this core owns.
@@ -153,6 +174,15 @@ impl TestNode {
     /// Lets the machine work for a span of time; messages between cores stay where they are.
     pub fn advance(&self, duration: Duration) {
         self.sim.block_on(self.base.sleep(duration));
+    }
+
+    /// Lets the cores work and look at the time until clients who wait for the disk are answered.
+    pub fn settle_and_tick(&self) {
+        for _ in 0..4 {
+            self.settle();
+            self.tick_after(Duration::from_millis(50));
+        }
+        self.settle();
     }
 
     /// Advances time only, and lets every core look at its deadlines.

@@ -24,6 +24,8 @@ pub(crate) struct NodeState {
     disk: Disk,
     rng: RefCell<Rng>,
     wall_offset: Cell<i64>,
+    /// Parts per million the wall clock goes too fast, and since which moment.
+    drift: Cell<(i64, u64)>,
 }
 
 impl NodeState {
@@ -34,6 +36,7 @@ impl NodeState {
             disk: Disk::new(world.fork_rng()),
             rng: RefCell::new(world.fork_rng()),
             wall_offset: Cell::new(0),
+            drift: Cell::new((0, 0)),
         }
     }
 
@@ -43,6 +46,14 @@ impl NodeState {
 
     pub(crate) fn disk(&self) -> &Disk {
         &self.disk
+    }
+
+    /// Microseconds the wall clock is ahead of virtual time.
+    fn ahead(&self, now: u64) -> i64 {
+        let (ppm, since) = self.drift.get();
+        let passed = i64::try_from(now.saturating_sub(since) / 1000).unwrap_or(i64::MAX);
+        let drifted = passed.saturating_mul(ppm) / 1_000_000;
+        self.wall_offset.get().saturating_add(drifted)
     }
 }
 
@@ -91,6 +102,14 @@ impl SimEnv {
     /// Moves the node's wall clock by `micros` against virtual time.
     pub fn set_wall_offset(&self, micros: i64) {
         self.node.wall_offset.set(micros);
+        self.node.drift.set((self.node.drift.get().0, self.world.now()));
+    }
+
+    /// Lets the node's wall clock go too fast by `ppm` parts per million from now on, or too
+    /// slowly.
+    pub fn set_wall_drift(&self, ppm: i64) {
+        self.node.wall_offset.set(self.node.ahead(self.world.now()));
+        self.node.drift.set((ppm, self.world.now()));
     }
 
     /// Runs `action` after `delay`, unless this life of the node ends before: how a simulated
@@ -165,8 +184,8 @@ impl Env for SimEnv {
 
     fn wall_micros(&self) -> u64 {
         let virtual_micros = i64::try_from(self.world.now() / 1000).unwrap_or(i64::MAX);
-        let wall =
-            WALL_START.saturating_add(virtual_micros).saturating_add(self.node.wall_offset.get());
+        let ahead = self.node.ahead(self.world.now());
+        let wall = WALL_START.saturating_add(virtual_micros).saturating_add(ahead);
         u64::try_from(wall).unwrap_or(0)
     }
 

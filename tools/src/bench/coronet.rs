@@ -12,9 +12,10 @@ use coronet_net::{
     Consistency, ErrorCode, Op as WireOp, Parsed as Cut, Quorum, QuorumMode, ReplyFrame, ReplyHead,
     RequestHead, Status,
 };
-use coronet_ring::{CoreId, NodeId, PartitionId, PartitionMap, Table};
+use coronet_ring::{CoreId, KeyspaceId, NodeId, PartitionId, PartitionMap, Table};
 
-use super::driver::{BenchError, Driver, Outcome, Parsed, StorageCounters};
+use super::driver::{BenchError, Driver, Outcome, Parsed};
+use super::server_side::Counters;
 use crate::cli::options::Durability;
 
 /// How long a greeting may take.
@@ -60,6 +61,8 @@ pub struct Asked {
     pub w: Quorum,
     /// Whether only replicas count.
     pub strict: bool,
+    /// The keyspace.
+    pub keyspace: KeyspaceId,
 }
 
 impl CoronetDriver {
@@ -91,9 +94,11 @@ impl CoronetDriver {
         let mode = if asked.strict { QuorumMode::Strict } else { QuorumMode::Default };
         let mut get = RequestHead::new(WireOp::Get, 0);
         get.r = asked.r;
+        get.keyspace = asked.keyspace;
         get.consistency = Consistency { mode, ..Consistency::default() };
         let mut put = RequestHead::new(WireOp::Put, 0);
         put.w = asked.w;
+        put.keyspace = asked.keyspace;
         let durability = asked.durability.into();
         put.consistency = Consistency { durability, mode, ..Consistency::default() };
         let mut token = [0; TOKEN_BYTES];
@@ -265,8 +270,8 @@ impl Driver for CoronetDriver {
         Ok(Parsed::Reply { consumed, id: Some(frame.head.request_id), outcome })
     }
 
-    fn storage(&mut self) -> Result<Option<StorageCounters>, BenchError> {
-        let mut all = Some(StorageCounters::default());
+    fn counters(&mut self) -> Result<Option<Counters>, BenchError> {
+        let mut all = Counters::default();
         for target in &self.targets {
             // Any core answers for the whole node.
             let (mut stream, hello) = greet(&target.addr, CoreId::ANY)?;
@@ -274,20 +279,10 @@ impl Driver for CoronetDriver {
                 refused(head)?;
                 StatsReply::decode(body).map_err(|e| BenchError::Protocol(e.to_string()))
             })?;
-            all = all.zip(counters(&stats)).map(|(sum, more)| sum.and(&more));
+            all.add(&Counters::new(stats.counters));
         }
-        Ok(all)
+        Ok(Some(all))
     }
-}
-
-/// The storage counters among all the server has; `None` when it has other names for them.
-fn counters(stats: &StatsReply) -> Option<StorageCounters> {
-    Some(StorageCounters {
-        user_bytes: stats.get("engine.user_bytes")?,
-        log_bytes: stats.get("engine.log_bytes")?,
-        flush_bytes: stats.get("engine.flush_bytes")?,
-        compaction_bytes: stats.get("engine.compaction_bytes")?,
-    })
 }
 
 impl From<Durability> for coronet_net::Durability {

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::net::TcpStream;
 
-use serde::Serialize;
+use super::server_side::Counters;
 
 /// What one request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,51 +44,6 @@ pub enum Parsed<'a> {
     Skip(usize),
     /// The input ends inside a reply; it needs at least this many bytes in all.
     Incomplete(usize),
-}
-
-/// The server's own counters of storage work, as far as it offers them.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct StorageCounters {
-    /// Bytes of keys and values accepted from clients.
-    pub user_bytes: u64,
-    /// Bytes written to the log.
-    pub log_bytes: u64,
-    /// Bytes written by flushes.
-    pub flush_bytes: u64,
-    /// Bytes written by compactions.
-    pub compaction_bytes: u64,
-}
-
-impl StorageCounters {
-    /// These and those of another node together.
-    pub fn and(&self, other: &StorageCounters) -> StorageCounters {
-        StorageCounters {
-            user_bytes: self.user_bytes + other.user_bytes,
-            log_bytes: self.log_bytes + other.log_bytes,
-            flush_bytes: self.flush_bytes + other.flush_bytes,
-            compaction_bytes: self.compaction_bytes + other.compaction_bytes,
-        }
-    }
-
-    /// What was added since `before`.
-    pub fn since(&self, before: &StorageCounters) -> StorageCounters {
-        StorageCounters {
-            user_bytes: self.user_bytes.saturating_sub(before.user_bytes),
-            log_bytes: self.log_bytes.saturating_sub(before.log_bytes),
-            flush_bytes: self.flush_bytes.saturating_sub(before.flush_bytes),
-            compaction_bytes: self.compaction_bytes.saturating_sub(before.compaction_bytes),
-        }
-    }
-
-    /// Bytes that went to the device.
-    pub fn device_bytes(&self) -> u64 {
-        self.log_bytes + self.flush_bytes + self.compaction_bytes
-    }
-
-    /// Device bytes per byte of the user's; `None` when nothing was written.
-    pub fn write_amplification(&self) -> Option<f64> {
-        (self.user_bytes > 0).then(|| self.device_bytes() as f64 / self.user_bytes as f64)
-    }
 }
 
 /// A failure that ends the run.
@@ -141,7 +96,7 @@ pub trait Driver {
     /// Reads the first reply in `input`.
     fn parse<'a>(&mut self, input: &'a [u8]) -> Result<Parsed<'a>, BenchError>;
 
-    /// The server's storage counters, asked over a connection of its own; `None` when the server
-    /// has none.
-    fn storage(&mut self) -> Result<Option<StorageCounters>, BenchError>;
+    /// The server's counters, of all its nodes together, asked over connections of their own;
+    /// `None` when the server has none.
+    fn counters(&mut self) -> Result<Option<Counters>, BenchError>;
 }

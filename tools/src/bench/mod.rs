@@ -12,14 +12,17 @@ pub mod raw;
 pub mod record;
 pub mod report;
 pub mod resp;
+pub mod server_side;
 
 use std::time::Duration;
 
 use coronet_net::Quorum;
-use driver::{BenchError, Driver, Op, StorageCounters};
+use coronet_ring::KeyspaceId;
+use driver::{BenchError, Driver, Op};
 use generator::{Generator, PhaseResult, Plan, Setup, Work};
 use keys::{Distribution, KeyFormat, KeyPicker, MAX_KEYS, Values};
-use report::{Cpu, Fill, Report, Storage};
+use report::{Cpu, Fill, Report};
+use server_side::{Counters, Storage};
 
 use crate::cli::options::{Durability, quorum};
 
@@ -132,8 +135,8 @@ fn not_negative(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Runs the benchmark and returns its report.
-pub fn run(addr: &str, args: &BenchArgs) -> Result<Report, BenchError> {
+/// Runs the benchmark, a Coronet server's in this keyspace, and returns its report.
+pub fn run(addr: &str, keyspace: &str, args: &BenchArgs) -> Result<Report, BenchError> {
     if let Some(cpu) = args.pin
         && !core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
     {
@@ -151,7 +154,8 @@ pub fn run(addr: &str, args: &BenchArgs) -> Result<Report, BenchError> {
         }
         (None, None) => {
             let BenchArgs { durability, r, w, strict, .. } = *args;
-            let asked = coronet::Asked { durability, r, w, strict };
+            let keyspace = KeyspaceId::of(keyspace);
+            let asked = coronet::Asked { durability, r, w, strict, keyspace };
             let driver = coronet::CoronetDriver::new(addr, asked, args.depth)?;
             measure(driver, "coronet", addr, args)
         }
@@ -172,18 +176,18 @@ fn raise_open_files(wanted: u64) {
 struct Readings {
     own: u64,
     server: Option<u64>,
-    storage: Option<StorageCounters>,
+    counters: Option<Counters>,
 }
 
 impl Readings {
     fn take<D: Driver>(driver: &mut D, args: &BenchArgs) -> Result<Readings, BenchError> {
-        let storage = driver.storage()?;
+        let counters = driver.counters()?;
         let own = process::cpu_micros(std::process::id())?;
         let mut server = (!args.server_pid.is_empty()).then_some(0);
         for pid in &args.server_pid {
             server = Some(server.unwrap_or(0) + process::cpu_micros(*pid)?);
         }
-        Ok(Readings { own, server, storage })
+        Ok(Readings { own, server, counters })
     }
 }
 
@@ -250,14 +254,8 @@ fn report(
         percent: used as f64 / 1e4 / whole.as_secs_f64().max(1e-9),
         micros_per_request: used as f64 / replies,
     };
-    let storage = before.storage.zip(after.storage).map(|(before, after)| {
-        let counters = after.since(&before);
-        Storage {
-            counters,
-            device_bytes: counters.device_bytes(),
-            write_amplification: counters.write_amplification(),
-        }
-    });
+    let counters = before.counters.as_ref().zip(after.counters.as_ref());
+    let storage = counters.and_then(|(before, after)| Storage::between(before, after));
     let seconds = result.window.as_secs_f64();
     Report {
         target,

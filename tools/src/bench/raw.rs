@@ -3,7 +3,8 @@
 
 use std::net::TcpStream;
 
-use super::driver::{BenchError, Driver, Outcome, Parsed, StorageCounters};
+use super::driver::{BenchError, Driver, Outcome, Parsed};
+use super::server_side::Counters;
 
 /// Speaks to a responder of fixed-size frames.
 pub struct RawDriver {
@@ -57,7 +58,7 @@ impl Driver for RawDriver {
         }
     }
 
-    fn storage(&mut self) -> Result<Option<StorageCounters>, BenchError> {
+    fn counters(&mut self) -> Result<Option<Counters>, BenchError> {
         Ok(None)
     }
 }

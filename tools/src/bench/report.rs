@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::driver::StorageCounters;
 use super::record::{OpFigures, Percentiles};
+use super::server_side::Storage;
 
 /// The figures of a run.
 #[derive(Debug, Serialize)]
@@ -64,18 +64,6 @@ pub struct Cpu {
     pub percent: f64,
     /// Microseconds for each request.
     pub micros_per_request: f64,
-}
-
-/// Storage work.
-#[derive(Debug, Serialize)]
-pub struct Storage {
-    /// The server's counters, as differences.
-    #[serde(flatten)]
-    pub counters: StorageCounters,
-    /// Log, flush and compaction bytes together.
-    pub device_bytes: u64,
-    /// Device bytes per user byte.
-    pub write_amplification: Option<f64>,
 }
 
 /// The fill phase.
@@ -147,7 +135,7 @@ impl Report {
             write_cpu(out, "server", server)?;
         }
         if let Some(storage) = &self.storage {
-            write_storage(out, storage)?;
+            storage.write_text(out)?;
         }
         Ok(())
     }
@@ -180,21 +168,4 @@ fn write_cpu(out: &mut String, name: &str, cpu: &Cpu) -> std::fmt::Result {
         "{name:<11} {:.1} % of a core, {:.3} us a request",
         cpu.percent, cpu.micros_per_request
     )
-}
-
-fn write_storage(out: &mut String, storage: &Storage) -> std::fmt::Result {
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    write!(
-        out,
-        "storage     {:.1} MiB from users, {:.1} MiB to the device (log {:.1}, flush {:.1}, compaction {:.1})",
-        mib(storage.counters.user_bytes),
-        mib(storage.device_bytes),
-        mib(storage.counters.log_bytes),
-        mib(storage.counters.flush_bytes),
-        mib(storage.counters.compaction_bytes),
-    )?;
-    match storage.write_amplification {
-        Some(factor) => writeln!(out, ", write amplification {factor:.2}"),
-        None => writeln!(out),
-    }
 }

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::net::TcpStream;
 
-use super::driver::{BenchError, Driver, Outcome, Parsed, StorageCounters};
+use super::driver::{BenchError, Driver, Outcome, Parsed};
+use super::server_side::Counters;
 
 /// Speaks RESP2 to a Redis-like server.
 pub struct RespDriver {
@@ -143,7 +144,7 @@ impl Driver for RespDriver {
         Ok(Parsed::Reply { consumed, id: None, outcome })
     }
 
-    fn storage(&mut self) -> Result<Option<StorageCounters>, BenchError> {
+    fn counters(&mut self) -> Result<Option<Counters>, BenchError> {
         Ok(None)
     }
 }

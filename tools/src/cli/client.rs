@@ -101,7 +101,7 @@ fn explained(info: &ReplyInfo) -> String {
 impl ReadArgs {
     /// The options of a read.
     pub fn options(&self) -> RequestOptions {
-        self.request.options().r(self.r)
+        self.request.options().r(self.r).monotonic(self.monotonic)
     }
 }
 
@@ -123,14 +123,10 @@ pub struct Connected {
 }
 
 impl Connected {
-    /// Connects; every request gets these options.
-    pub async fn open(
-        addr: &str,
-        request: &RequestArgs,
-        durability: Durability,
-    ) -> Result<Connected, CliError> {
+    /// Every request of this client gets these options.
+    pub fn new(client: Client, request: &RequestArgs, durability: Durability) -> Connected {
         let options = request.options().durability(durability.into());
-        Ok(Connected { client: connect(addr).await?, options })
+        Connected { client, options }
     }
 
     /// The largest value that is sent: the server's limit, or a smaller one of the user's.
@@ -167,6 +163,33 @@ mod tests {
         assert_eq!(exit_of(&ClientError::Lost { possibly_applied: true }), Exit::InDoubt);
         assert_eq!(exit_of(&ClientError::Lost { possibly_applied: false }), Exit::Unavailable);
         assert_eq!(exit_of(&ClientError::Timeout { possibly_applied: false }), Exit::InDoubt);
+    }
+
+    #[test]
+    fn what_a_reply_told_is_said() {
+        use coronet_ring::{Epoch, NodeId};
+        let flags = [
+            (ReplyFlags::SLOPPY, "sloppy"),
+            (ReplyFlags::REPAIRED, "repaired"),
+            (ReplyFlags::HEDGED, "hedged"),
+            (ReplyFlags::FORWARDED, "forwarded"),
+        ];
+        for (flag, word) in flags {
+            let info = ReplyInfo {
+                flags: flag,
+                acks: 3,
+                racks: 2,
+                server_time: Duration::from_micros(7),
+                node: NodeId(1),
+                owner: None,
+                epoch: Epoch(4),
+            };
+            let said = explained(&info);
+            assert!(said.contains("3 acknowledgements from 2 racks, 7 us"), "{said}");
+            for (_, other) in flags {
+                assert_eq!(said.contains(other), other == word, "{said}");
+            }
+        }
     }
 
     #[test]

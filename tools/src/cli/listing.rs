@@ -68,7 +68,7 @@ fn more(
             let (partition, _) = layout.place(&last.key);
             let mut bytes = partition.0.to_le_bytes().to_vec();
             let place = Cursor { partition, last_key: &last.key };
-            place.encode(prefix, layout.partitions(), &mut bytes);
+            place.encode(client.keyspace_id(), prefix, layout.partitions(), &mut bytes);
             token(&bytes)
         }
         // Nothing was shown: a later listing begins where this one did.

@@ -5,10 +5,12 @@ pub mod client;
 pub mod cluster;
 pub mod doctor;
 pub mod exit;
+pub mod keyspace;
 pub mod listing;
 pub mod options;
 pub mod render;
 pub mod sim;
+pub mod stats;
 pub mod verbs;
 
 use std::io::Write;
@@ -46,7 +48,7 @@ fn run(options: &Options) -> Result<ExitCode, CliError> {
         Command::Log(command) => offline::log::run(command).map(ExitCode::from),
         Command::Manifest(command) => offline::manifest::run(command).map(ExitCode::from),
         Command::Bench(args) => {
-            let report = bench::run(&options.addr, args).map_err(bench_error)?;
+            let report = bench::run(&options.addr, &options.keyspace, args).map_err(bench_error)?;
             let wrong = report.wrong() > 0;
             if args.json {
                 print_json(&report)?
@@ -67,25 +69,29 @@ fn run(options: &Options) -> Result<ExitCode, CliError> {
 /// The verbs that talk to a server through the client library.
 async fn run_client(options: &Options) -> Result<Exit, CliError> {
     let addr = &options.addr;
+    let in_keyspace =
+        async || Ok::<_, CliError>(client::connect(addr).await?.keyspace(&options.keyspace));
     match &options.command {
-        Command::Put(args) => verbs::put(&client::connect(addr).await?, args).await,
-        Command::Get(args) => verbs::get(&client::connect(addr).await?, args).await,
-        Command::Delete(args) => verbs::delete(&client::connect(addr).await?, args).await,
-        Command::Ls(args) => listing::ls(&client::connect(addr).await?, args).await,
+        Command::Put(args) => verbs::put(&in_keyspace().await?, args).await,
+        Command::Get(args) => verbs::get(&in_keyspace().await?, args).await,
+        Command::Delete(args) => verbs::delete(&in_keyspace().await?, args).await,
+        Command::Ls(args) => listing::ls(&in_keyspace().await?, args).await,
         Command::Status(args) => cluster::status(&client::pinned(addr).await?, args).await,
         Command::Ring(args) => cluster::ring(&client::connect(addr).await?, args).await,
-        Command::Stats(args) => verbs::stats(&client::connect(addr).await?, args).await,
+        Command::Stats(args) => stats::stats(&client::connect(addr).await?, args).await,
         Command::Route(args) => verbs::route(&client::connect(addr).await?, args).await,
+        Command::Keyspace(command) => keyspace::run(&client::connect(addr).await?, command).await,
         Command::Ping => verbs::ping(&client::connect(addr).await?).await,
         Command::Load(args) => {
             check_root(&args.dir)?;
-            let store = Connected::open(addr, &args.request, args.durability).await?;
+            let store = Connected::new(in_keyspace().await?, &args.request, args.durability);
             let summary = load(&store, args, store.max_value(args.max_value)).await?;
             finish(&summary, "stored", args.json)
         }
         Command::Verify(args) => {
             check_root(&args.dir)?;
-            let store = Connected::open(addr, &args.request, options::Durability::Durable).await?;
+            let store =
+                Connected::new(in_keyspace().await?, &args.request, options::Durability::Durable);
             let summary = verify(&store, args, store.max_value(args.max_value)).await?;
             finish(&summary, "found equal", args.json)
         }

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use coronet_net::Quorum;
 
 use super::exit;
+use super::keyspace::KeyspaceCommand;
 use super::render::Token;
 use super::sim::SimArgs;
 use crate::bench::BenchArgs;
@@ -28,6 +29,16 @@ pub struct Options {
         global = true
     )]
     pub addr: String,
+    /// The keyspace of keys and listings.
+    #[arg(
+        long = "keyspace",
+        id = "in_keyspace",
+        value_name = "NAME",
+        env = "CORONET_KEYSPACE",
+        default_value = "default",
+        global = true
+    )]
+    pub keyspace: String,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -49,7 +60,11 @@ pub enum Command {
     /// Show how partitions are spread over the nodes. Ends with code 8 when replicas share a rack
     /// without need.
     Ring(RingArgs),
-    /// Show the server's counters.
+    /// Create, change and list keyspaces: keys of their own with settings of their own.
+    #[command(subcommand)]
+    Keyspace(KeyspaceCommand),
+    /// Show what the server did and how fast: requests, latencies, bytes by cause, levels,
+    /// keyspaces.
     Stats(StatsArgs),
     /// Show the partition and the core of a key.
     Route(RouteArgs),
@@ -110,6 +125,9 @@ pub struct ReadArgs {
     /// Replicas that must have answered: a number, quorum or all (0: the server's default).
     #[arg(long, value_name = "N|quorum|all", default_value = "0", value_parser = quorum)]
     pub r: Quorum,
+    /// Answer only once no later read with the same R can miss what this one returns.
+    #[arg(long)]
+    pub monotonic: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub request: RequestArgs,
@@ -236,9 +254,12 @@ pub struct RingArgs {
 /// `stats`.
 #[derive(Debug, Args)]
 pub struct StatsArgs {
-    /// Print as JSON.
+    /// Print every counter as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Print every counter, one a line.
+    #[arg(long, conflicts_with = "json")]
+    pub all: bool,
 }
 
 /// `route`.

@@ -1,16 +1,20 @@
 //! `coronet sim`: simulated clusters, seed by seed, until one fails or time is over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use coronet_probe::{AVAILABLE, Bug, Mark};
 
 use super::exit::{CliError, Exit};
 use crate::bench::process::cpu_micros;
-use crate::sim::cluster::{self, Report};
+use crate::sim::checkers::staleness::Staleness;
+use crate::sim::cluster::fault::Fault;
+use crate::sim::cluster::{self, Options, Report, minimize};
+use crate::sim::{record, timeline};
 
 /// Between two lines about progress.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -19,6 +23,10 @@ const ENOUGH: usize = 20;
 /// Seeds in which each mistake is looked for.
 #[cfg(debug_assertions)]
 const MOST_SEEDS: u64 = 300;
+/// Reads of a setting that say something about how stale reads are.
+const FEWEST_READS: u64 = 50;
+/// Runs to make one failure smaller.
+const MOST_RUNS: u64 = 200;
 
 /// What to simulate.
 #[derive(Debug, Args)]
@@ -35,6 +43,28 @@ pub struct SimArgs {
     /// Nodes of every cluster, 1 to 7; drawn per seed when absent.
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(1..=7))]
     pub nodes: Option<u8>,
+    /// Kinds of faults, with commas between: all of these, nothing else. Drawn per seed when absent.
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
+    pub faults: Option<Vec<Fault>>,
+    /// Of the faults a seed plans only those with these numbers.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', num_args = 0..)]
+    pub strikes: Option<Vec<u64>>,
+    /// Clients of every cluster; drawn per seed when absent.
+    #[arg(long, value_name = "K")]
+    pub clients: Option<u64>,
+    /// Keys at most.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
+    pub keys: Option<u64>,
+    /// Seconds of faults per cluster; drawn per seed when absent.
+    #[arg(long, value_name = "S")]
+    pub seconds: Option<u64>,
+    /// Make every failing run smaller, by up to 200 further runs.
+    #[arg(long)]
+    pub minimize: bool,
+    /// Write what happened in every failing run, or in that of --seed, into this folder: as text
+    /// and as a page for a browser.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
     /// Let the nodes make a mistake, to see it found; see docs/SEEDED_BUGS.md.
     #[cfg(debug_assertions)]
     #[arg(long, value_name = "NAME", value_parser = bug)]
@@ -82,6 +112,7 @@ struct Totals {
     faults: u64,
     hash: u64,
     marks: BTreeMap<Mark, u64>,
+    staleness: Staleness,
 }
 
 impl Totals {
@@ -94,6 +125,7 @@ impl Totals {
         for (mark, times) in &report.marks {
             *self.marks.entry(*mark).or_default() += times;
         }
+        self.staleness.merge(&report.staleness);
         let mut both = self.hash.to_le_bytes().to_vec();
         both.extend_from_slice(&report.hash.to_le_bytes());
         self.hash = xxhash_rust::xxh3::xxh3_64(&both);
@@ -138,8 +170,7 @@ pub fn run(args: &SimArgs) -> Result<Exit, CliError> {
         (None, Some(seeds)) => seeds.clone(),
         (None, None) => 0..u64::MAX,
     };
-    let nodes = args.nodes.map(usize::from);
-    let options = cluster::Options { nodes, bug: args.bug() };
+    let options = args.options();
     let began = Instant::now();
     let limit = args.minutes.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0));
     let (mut totals, mut told) = (Totals::default(), began);
@@ -150,6 +181,9 @@ pub fn run(args: &SimArgs) -> Result<Exit, CliError> {
         let report = cluster::run(seed, &options);
         totals.add(&report);
         tell(args, &report)?;
+        if !report.violations.is_empty() || args.seed.is_some() {
+            examine(args, &options, report)?;
+        }
         let over = limit.is_some_and(|limit| began.elapsed() >= limit);
         if over || totals.failed.len() >= ENOUGH {
             break;
@@ -165,20 +199,86 @@ pub fn run(args: &SimArgs) -> Result<Exit, CliError> {
             Mark::ALL.iter().filter(|mark| !totals.marks.contains_key(mark)).collect();
         line(&format!("marks never passed: {missed:?}"))?;
     }
+    totals.staleness.table(FEWEST_READS).iter().try_for_each(|row| line(row))?;
     let passed = totals.failed.is_empty();
     let verdict = if passed { "passed".to_owned() } else { format!("FAILED {:?}", totals.failed) };
     line(&format!("{verdict}: {}; trace {:016x}", totals.text(), totals.hash))?;
     Ok(if passed { Exit::Ok } else { Exit::Data })
 }
 
+impl SimArgs {
+    fn options(&self) -> Options {
+        Options {
+            nodes: self.nodes.map(usize::from),
+            faults: self.faults.clone(),
+            strikes: self.strikes.as_ref().map(|list| list.iter().copied().collect()),
+            clients: self.clients,
+            keys: self.keys,
+            seconds: self.seconds,
+            record: false,
+            bug: self.bug(),
+        }
+    }
+}
+
+/// The command that repeats a run.
+fn command(seed: u64, options: &Options) -> String {
+    let mut text = format!("coronet sim --seed {seed}");
+    let mut add = |name: &str, value: Option<String>| {
+        value.into_iter().for_each(|value| text.push_str(&format!(" --{name} {value}")));
+    };
+    let names = |faults: &Vec<Fault>| {
+        let names = faults.iter().filter_map(ValueEnum::to_possible_value);
+        names.map(|name| name.get_name().to_owned()).collect::<Vec<_>>().join(",")
+    };
+    let numbers =
+        |list: &BTreeSet<u64>| list.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    add("nodes", options.nodes.map(|nodes| nodes.to_string()));
+    add("faults", options.faults.as_ref().map(names));
+    add("clients", options.clients.map(|clients| clients.to_string()));
+    add("keys", options.keys.map(|keys| keys.to_string()));
+    add("seconds", options.seconds.map(|seconds| seconds.to_string()));
+    add("strikes", options.strikes.as_ref().map(numbers));
+    text
+}
+
+/// Makes a failing run smaller and writes down what happened, as far as asked for.
+fn examine(args: &SimArgs, options: &Options, report: Report) -> Result<(), CliError> {
+    let (seed, mut options) = (report.seed, options.clone());
+    if args.minimize
+        && let Some(first) = report.violations.first().cloned()
+    {
+        let again = |options: &Options| cluster::run(seed, options);
+        let smaller = minimize::minimize(&options, report, MOST_RUNS, again);
+        options = smaller.options;
+        let first = smaller.report.violations.first().unwrap_or(&first);
+        let (faults, runs) = (smaller.report.faults, smaller.runs);
+        let repeat = command(seed, &options);
+        line(&format!(
+            "seed {seed} made smaller by {runs} runs, {faults} faults left: {first}; {repeat}"
+        ))?;
+    }
+    let Some(dir) = &args.out else { return Ok(()) };
+    let recorded = cluster::run(seed, &Options { record: true, ..options.clone() });
+    let title = format!("Seed {seed}: {} failures", recorded.violations.len());
+    let about = format!("{}. {}", recorded.setting, command(seed, &options));
+    let page = timeline::page(&title, &about, &recorded.events);
+    let failed = |e: std::io::Error| CliError::local("writing what happened", &e);
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    for (end, text) in [("txt", record::lines(&recorded.events)), ("html", page)] {
+        let path = dir.join(format!("seed-{seed}.{end}"));
+        std::fs::write(&path, text).map_err(failed)?;
+        line(&format!("wrote {}", path.display()))?;
+    }
+    Ok(())
+}
+
 fn tell(args: &SimArgs, report: &Report) -> Result<(), CliError> {
     let Report { seed, setting, hash, acknowledged, reads, faults, .. } = report;
     if let Some(first) = report.violations.first() {
-        let nodes = args.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
         let more = report.violations.len() - 1;
-        line(&format!(
-            "seed {seed} FAILED: {first} (and {more} more); coronet sim --seed {seed}{nodes}"
-        ))?;
+        let repeat = command(*seed, &args.options());
+        line(&format!("seed {seed} FAILED: {first} (and {more} more); {repeat}"))?;
     }
     if args.verbose || args.seed.is_some() {
         let seconds = report.simulated.as_secs_f64();
@@ -199,6 +299,21 @@ fn line(text: &str) -> Result<(), CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_is_repeated_by_one_line() {
+        let options = Options {
+            nodes: Some(3),
+            faults: Some(vec![Fault::Kill, Fault::EmptyDisk]),
+            strikes: Some(BTreeSet::from([2, 5])),
+            seconds: Some(4),
+            ..Options::default()
+        };
+        assert_eq!(
+            command(7, &options),
+            "coronet sim --seed 7 --nodes 3 --faults kill,empty-disk --seconds 4 --strikes 2,5"
+        );
+    }
 
     #[test]
     fn ranges_are_read() {

@@ -1,19 +1,16 @@
 //! The verbs for single keys and the questions to the server.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 
 use coronet_net::client::{Client, Stored};
-use coronet_net::codec::StatsReply;
 use coronet_ring::CoreId;
 use serde::Serialize;
 
 use super::client::explain;
 use super::exit::{CliError, Exit};
-use super::options::{DeleteArgs, GetArgs, PutArgs, RouteArgs, StatsArgs};
+use super::options::{DeleteArgs, GetArgs, PutArgs, RouteArgs};
 use super::render::{Encoded, token};
 use super::{print, print_json};
 
@@ -110,30 +107,6 @@ pub async fn get(client: &Client, args: &GetArgs) -> Result<Exit, CliError> {
     Ok(exit)
 }
 
-/// `stats`: any core answers for the whole node.
-pub async fn stats(client: &Client, args: &StatsArgs) -> Result<Exit, CliError> {
-    let stats = client.stats().await?;
-    if args.json {
-        let counters: BTreeMap<_, _> =
-            stats.counters.iter().map(|(name, value)| (name, value)).collect();
-        print_json(&counters)?;
-    } else {
-        print(stats_table(&stats).as_bytes())?;
-    }
-    Ok(Exit::Ok)
-}
-
-/// A line for each counter, in the server's order.
-fn stats_table(stats: &StatsReply) -> String {
-    let width = stats.counters.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let mut table = String::new();
-    for (name, value) in &stats.counters {
-        // Writing to a String cannot fail.
-        let _ = writeln!(table, "{name:<width$} {value:>20}");
-    }
-    table
-}
-
 #[derive(Serialize)]
 struct RouteJson {
     key: Encoded,
@@ -165,19 +138,4 @@ pub async fn ping(client: &Client) -> Result<Exit, CliError> {
         print(format!("core {core}: {:.1} us\n", time.as_secs_f64() * 1e6).as_bytes())?;
     }
     Ok(Exit::Ok)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_has_every_counter() {
-        let counters = [("a", 1), ("long.name", u64::MAX)];
-        let counters = counters.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        let table = stats_table(&StatsReply { counters });
-        let lines: Vec<Vec<&str>> =
-            table.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines, [vec!["a", "1"], vec!["long.name", "18446744073709551615"]]);
-    }
 }

@@ -15,6 +15,7 @@ use coronet_server::node::{ConnId, Door};
 use coronet_sim::{Rng, SimEnv};
 
 use super::network::{Network, chunks};
+use super::record::Recorder;
 
 /// How long a dial over a cut wire takes to fail.
 const DIAL_PATIENCE: Duration = Duration::from_secs(3);
@@ -69,6 +70,8 @@ pub struct Weather {
     pub late_factor: u64,
     /// Chance in a million that sending resets the connection.
     pub reset: u32,
+    /// Chance in a million that one byte of what is sent changes.
+    pub corrupt: u32,
 }
 
 /// All wires between the nodes of a world.
@@ -81,11 +84,18 @@ pub struct Internet {
     slow: RefCell<BTreeMap<(usize, usize), u64>>,
     weather: Cell<Weather>,
     next_pipe: Cell<u64>,
+    recorder: Rc<Recorder>,
 }
 
 impl Internet {
     /// Wires between hosts at these addresses, none of them up. `env` belongs to no host.
-    pub fn new(env: SimEnv, rng: Rng, addresses: &[SocketAddr], weather: Weather) -> Rc<Self> {
+    pub fn new(
+        env: SimEnv,
+        rng: Rng,
+        addresses: &[SocketAddr],
+        weather: Weather,
+        recorder: &Rc<Recorder>,
+    ) -> Rc<Self> {
         let host =
             |address: &SocketAddr| Host { address: *address, env: None, network: Weak::new() };
         Rc::new(Internet {
@@ -97,6 +107,7 @@ impl Internet {
             slow: RefCell::default(),
             weather: Cell::new(weather),
             next_pipe: Cell::new(1),
+            recorder: Rc::clone(recorder),
         })
     }
 
@@ -126,6 +137,20 @@ impl Internet {
     /// Delays everything from one host to another by a factor.
     pub fn slow_down(&self, from: usize, to: usize, factor: u64) {
         self.slow.borrow_mut().insert((from, to), factor.max(1));
+    }
+
+    /// Ends cuts and slowness of some ways; what was held arrives.
+    pub fn mend(self: &Rc<Self>, ways: &[(usize, usize)]) {
+        for way in ways {
+            self.cuts.borrow_mut().remove(way);
+            self.slow.borrow_mut().remove(way);
+        }
+        self.release();
+    }
+
+    /// The wires are like this from now on.
+    pub fn set_weather(&self, weather: Weather) {
+        self.weather.set(weather);
     }
 
     /// Ends all cuts and slowness. What was held arrives, or its connection is reset.
@@ -223,9 +248,15 @@ impl Internet {
     }
 
     /// Sends bytes from an end.
-    pub(super) fn send(self: &Rc<Self>, from: PipeEnd, bytes: Vec<u8>) {
+    pub(super) fn send(self: &Rc<Self>, from: PipeEnd, mut bytes: Vec<u8>) {
         if bytes.is_empty() {
             return;
+        }
+        let corrupt = self.rng.borrow_mut().chance(self.weather.get().corrupt);
+        if corrupt {
+            let mut rng = self.rng.borrow_mut();
+            let at = rng.index(bytes.len());
+            bytes[at] ^= 1 << rng.index(8);
         }
         if self.rng.borrow_mut().chance(self.weather.get().reset) {
             return self.reset(from.pipe);
@@ -252,6 +283,9 @@ impl Internet {
             }
             None => return,
         };
+        if let Parcel::Bytes(bytes) = &parcel {
+            self.recorder.message(hosts, at, bytes.len());
+        }
         let this = Rc::clone(self);
         self.env.after(at.since(self.env.now()), move || this.arrive(from, parcel));
     }

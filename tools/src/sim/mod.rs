@@ -8,6 +8,7 @@
 //!
 //! Executor, clock and disk are those of `coronet-sim`.
 
+pub mod checkers;
 pub mod client;
 pub mod cluster;
 pub mod env;
@@ -16,6 +17,8 @@ pub mod model;
 pub mod network;
 pub mod node;
 mod peers;
+pub mod record;
+pub mod timeline;
 pub mod workload;
 
 pub use client::{Client, Reply};

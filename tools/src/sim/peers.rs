@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use coronet_lsm::env::Env;
 use coronet_ring::coordinate::message::{Answer, Ask};
-use coronet_ring::{PartitionId, PartitionMap};
+use coronet_ring::{KeyspaceId, PartitionId, PartitionMap};
 use coronet_server::node::{ConnId, CoreMessage, Door, ShardAsk};
 
 use super::internet::PipeEnd;
@@ -80,7 +80,14 @@ impl Network {
         let ticket = PROBES + self.new_conn().0;
         let (sender, answer) = tokio::sync::oneshot::channel();
         self.probes.borrow_mut().insert(ticket, sender);
-        let ask = ShardAsk { ticket, partition, key: key.to_vec(), ask, deadline: None };
+        let ask = ShardAsk {
+            ticket,
+            keyspace: KeyspaceId::DEFAULT,
+            partition,
+            key: key.to_vec(),
+            ask,
+            deadline: None,
+        };
         node.core_message(CoreMessage::Ask(ask));
         self.schedule_pump(core);
         answer.await.ok()

@@ -135,6 +135,21 @@ impl Server {
         self.child.try_wait().expect("wait").is_none()
     }
 
+    /// SIGSTOP: the process stands still, its connections stay.
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT, after a pause.
+    pub fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("signal");
+    }
+
     /// SIGKILL: no chance to tidy up.
     pub fn kill9(mut self) {
         self.child.kill().expect("kill -9");
@@ -143,8 +158,7 @@ impl Server {
 
     /// SIGTERM, and the end.
     pub fn stop(mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
+        self.signal(rustix::process::Signal::TERM);
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("wait") {

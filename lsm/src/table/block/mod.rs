@@ -2,14 +2,17 @@
 //!
 //! Owns the frame's header and checksum, and [`Block`], a checked data block in memory.
 //! Encoding of entries is in `builder` and `entry`, point search in `search`, forward reading in
-//! `walk`. Where blocks lie in a file, and file names in errors, are the table's business.
+//! `walk`, backward reading in `back`. Where blocks lie in a file, and file names in errors, are
+//! the table's business.
 
+mod back;
 pub(super) mod builder;
 mod entry;
 mod hints;
 mod search;
 mod walk;
 
+pub(crate) use back::BackWalk;
 pub(crate) use hints::Hints;
 pub(crate) use search::Search;
 pub(crate) use walk::BlockWalk;

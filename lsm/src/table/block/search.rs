@@ -52,6 +52,20 @@ impl Block {
 
     /// Offset of the last restart whose entry sorts before (key, at), or of the first restart.
     pub(super) fn restart_before(&self, key: &[u8], at: Seq) -> Result<usize, Damage> {
+        let before = self.restarts_while(|entry| match entry.suffix.cmp(key) {
+            Ordering::Less => true,
+            Ordering::Equal => entry.seq > at,
+            Ordering::Greater => false,
+        })?;
+        Ok(self.restart(before.saturating_sub(1)))
+    }
+
+    /// Number of restarts before the first whose entry, with its whole key, is not `before`.
+    #[inline]
+    pub(super) fn restarts_while(
+        &self,
+        before: impl Fn(&RawEntry<'_>) -> bool,
+    ) -> Result<usize, Damage> {
         let entries = self.entries();
         let (mut low, mut high) = (0, self.restarts as usize);
         while low < high {
@@ -60,18 +74,13 @@ impl Block {
             if entry.shared != 0 {
                 return Err("block has a restart without its whole key");
             }
-            let before = match entry.suffix.cmp(key) {
-                Ordering::Less => true,
-                Ordering::Equal => entry.seq > at,
-                Ordering::Greater => false,
-            };
-            if before {
+            if before(&entry) {
                 low = middle + 1;
             } else {
                 high = middle;
             }
         }
-        Ok(self.restart(low.saturating_sub(1)))
+        Ok(low)
     }
 }
 

@@ -5,6 +5,7 @@ use crate::{EntryKind, EntryRef, Seq, key_hash};
 use proptest::prelude::*;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 const UID: TableUid = TableUid(0x1234_5678_9abc_def0);
 
@@ -89,6 +90,22 @@ proptest! {
             let there = walk.seek(block.clone(), &key).unwrap();
             prop_assert_eq!(there, first.is_some());
             prop_assert_eq!(walk.entry(), first.map(|((k, s), v)| entry(k, s.0, v)));
+
+            for bound in [Bound::Included(&key[..]), Bound::Excluded(&key[..]), Bound::Unbounded] {
+                let mut back = BackWalk::default();
+                let mut there = back.seek(block.clone(), bound).unwrap();
+                let inside = model.iter().rev().filter(|((k, _), _)| match bound {
+                    Bound::Included(key) => &k[..] <= key,
+                    Bound::Excluded(key) => &k[..] < key,
+                    Bound::Unbounded => true,
+                });
+                for ((key, Reverse(seq)), value) in inside {
+                    prop_assert!(there);
+                    prop_assert_eq!(back.entry(), Some(entry(key, *seq, value)));
+                    there = back.advance().unwrap();
+                }
+                prop_assert!(!there && back.entry().is_none() && !back.advance().unwrap());
+            }
         }
     }
 
@@ -112,7 +129,11 @@ proptest! {
             let mut walk = BlockWalk::default();
             let mut more = walk.first(block.clone());
             while more == Ok(true) { more = walk.advance(); }
-            let _ = walk.seek(block, &key);
+            let _ = walk.seek(block.clone(), &key);
+            let mut back = BackWalk::default();
+            let mut more = back.seek(block.clone(), Bound::Unbounded);
+            while more == Ok(true) { more = back.advance(); }
+            let _ = back.seek(block, Bound::Excluded(&key));
         }
     }
 }

@@ -6,17 +6,15 @@ use coronet_lsm::env::Nanos;
 use coronet_net::peer::PeerMessage;
 use coronet_probe::{Bug, seeded};
 use coronet_ring::coordinate::message::{Answer, Ask, Refusal};
-use coronet_ring::{NodeId, PartitionId, key_hash};
+use coronet_ring::{KeyspaceId, NodeId, PartitionId, key_hash};
 
 use super::State;
 use super::requests::{InFlight, Input, Purpose, Running, is_last, merge_ask};
 use crate::node::{CoreMessage, Handoff, NodeEnv, ShardAsk};
 
-/// The keyspace of everything so far.
-const DEFAULT_KEYSPACE: u32 = 0;
-
 /// An ask on its way out, with what it is about.
 pub(super) struct Asking {
+    pub keyspace: KeyspaceId,
     pub partition: PartitionId,
     pub key: Vec<u8>,
     pub deadline: Option<Nanos>,
@@ -26,8 +24,8 @@ pub(super) struct Asking {
 impl Asking {
     /// About a request's key; nobody waits for it.
     pub(super) fn background(running: &Running, ask: Ask) -> Self {
-        let (partition, key) = (running.partition, running.key.clone());
-        Asking { partition, key, deadline: None, ask }
+        let (keyspace, partition) = (running.space.id, running.partition);
+        Asking { keyspace, partition, key: running.key.clone(), deadline: None, ask }
     }
 }
 
@@ -39,10 +37,10 @@ impl<E: NodeEnv> State<E> {
             self.ask_own(ticket, asking);
             return true;
         }
-        let Asking { partition, key, deadline, ask } = asking;
+        let Asking { keyspace, partition, key, deadline, ask } = asking;
         let left = deadline.map(|deadline| deadline.since(self.env.now()).as_micros().max(1));
         let left_us = left.map_or(0, |left| u32::try_from(left).unwrap_or(u32::MAX));
-        let (epoch, keyspace) = (self.members.epoch(), DEFAULT_KEYSPACE);
+        let (epoch, keyspace) = (self.members.epoch(), keyspace.0);
         let message = PeerMessage::Ask { ticket, epoch, left_us, keyspace, partition, key, ask };
         let sent = self.links.send(to, &message);
         if !sent {
@@ -52,9 +50,10 @@ impl<E: NodeEnv> State<E> {
     }
 
     fn ask_own(&self, ticket: u64, asking: Asking) {
-        let Asking { partition, key, deadline, ask } = asking;
+        let Asking { keyspace, partition, key, deadline, ask } = asking;
         let core = self.map.core_of(partition);
-        self.env.send(core, CoreMessage::Ask(ShardAsk { ticket, partition, key, deadline, ask }));
+        let ask = ShardAsk { ticket, keyspace, partition, key, deadline, ask };
+        self.env.send(core, CoreMessage::Ask(ask));
     }
 
     /// Another node asks.
@@ -69,7 +68,7 @@ impl<E: NodeEnv> State<E> {
         let about_key = !matches!(ask, Ask::List { .. });
         let misplaced = about_key
             && (key.is_empty() || self.map.partition_of_hash(key_hash(&key)) != partition);
-        if too_long || unknown || misplaced || keyspace != DEFAULT_KEYSPACE {
+        if too_long || unknown || misplaced {
             self.links.worked_off(from, bytes);
             let answer = Answer::Refused(Refusal::Invalid);
             self.links.send(from, &PeerMessage::Answer { ticket: theirs, answer });
@@ -79,7 +78,8 @@ impl<E: NodeEnv> State<E> {
         let ticket = self.requests.note(InFlight { node: from, purpose, since: self.env.now() });
         let left = (left_us > 0).then(|| Duration::from_micros(u64::from(left_us)));
         let deadline = left.map(|left| self.env.now().after(left));
-        self.ask_own(ticket, Asking { partition, key, deadline, ask });
+        let keyspace = KeyspaceId(keyspace);
+        self.ask_own(ticket, Asking { keyspace, partition, key, deadline, ask });
     }
 
     /// An answer came, from a data core (`from` is this node) or from another node.
@@ -116,7 +116,7 @@ impl<E: NodeEnv> State<E> {
     pub(super) fn hand_off(&mut self, handoff: Handoff) {
         let (target, partition, key) = (handoff.target, handoff.partition, handoff.key.clone());
         let ask = merge_ask(handoff.object.clone(), None);
-        let asking = Asking { partition, key, deadline: None, ask };
+        let asking = Asking { keyspace: handoff.keyspace, partition, key, deadline: None, ask };
         let handoff = Box::new(handoff);
         if seeded(Bug::HintForgottenWhenSent) {
             self.ask(target, asking, Purpose::Repair);

@@ -19,11 +19,13 @@ use coronet_ring::coordinate::list::{ListRequest, Page, Position};
 use coronet_ring::coordinate::message::{Durability, NewWrite, Refusal};
 use coronet_ring::coordinate::put::PutRequest;
 use coronet_ring::coordinate::quorum::{Failure, Mode, Need, Outcome, Proof};
-use coronet_ring::{CoreId, Epoch, PartitionId, Token};
+use coronet_ring::{CoreId, Epoch, KeyspaceId, PartitionId, Token};
 
 use super::ClusterConfig;
 use super::members::micros;
+use super::spaces::Space;
 use crate::node::ConnId;
+use crate::node::keyspaces::Asker;
 
 /// How long a request without deadline may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,7 +58,9 @@ pub(super) struct Client {
 /// How a read's outcome is shown.
 #[derive(Debug, Clone)]
 pub(super) struct View {
-    /// Binds contexts to the key.
+    /// The keyspace.
+    pub keyspace: KeyspaceId,
+    /// Binds contexts to key and keyspace.
     pub hash: u64,
     /// Which versions are shown.
     pub conflicts: Conflicts,
@@ -64,10 +68,11 @@ pub(super) struct View {
     pub prefix: Vec<u8>,
 }
 
-/// What a request asks of the quorum.
-fn need(quorum: Quorum) -> Need {
+/// What a request asks of the quorum; `default` is its keyspace's.
+fn need(quorum: Quorum, default: Option<u8>) -> Need {
     match quorum {
-        Quorum::DEFAULT | Quorum::MAJORITY => Need::Quorum,
+        Quorum::DEFAULT => default.map_or(Need::Quorum, Need::Count),
+        Quorum::MAJORITY => Need::Quorum,
         Quorum::ALL => Need::All,
         Quorum(count) => Need::Count(count),
     }
@@ -92,14 +97,15 @@ fn deadline(head: &RequestHead, arrived: Nanos) -> u64 {
 /// A GET.
 pub(super) fn get_request(
     head: &RequestHead,
+    space: Space,
     config: &ClusterConfig,
     arrived: Nanos,
     now: Nanos,
 ) -> GetRequest {
     GetRequest {
-        need: need(head.r),
+        need: need(head.r, space.quorums.map(|(r, _)| r)),
         mode: mode(head.consistency.mode, config),
-        monotonic: false,
+        monotonic: head.consistency.monotonic,
         deadline: deadline(head, arrived),
         hedge_at: micros(now.after(HEDGE)),
     }
@@ -110,6 +116,7 @@ pub(super) fn put_request(
     head: &RequestHead,
     token: Option<&Token>,
     request: &Request<'_>,
+    space: Space,
     config: &ClusterConfig,
     arrived: Nanos,
 ) -> Option<PutRequest> {
@@ -123,11 +130,12 @@ pub(super) fn put_request(
         net::Durability::Durable => Durability::Durable,
         net::Durability::Buffered => Durability::Buffered,
     };
-    let replace = head.consistency.lww || (context.is_empty() && config.blind_replaces);
+    let lww = conflicts(head, space) == Conflicts::LastWriteWins;
+    let replace = lww || (context.is_empty() && config.blind_replaces);
     let context = context.to_vec();
     Some(PutRequest {
         write: NewWrite { value, context, replace, token: token.copied() },
-        need: need(head.w),
+        need: need(head.w, space.quorums.map(|(_, w)| w)),
         racks: head.consistency.racks,
         mode: mode(head.consistency.mode, config),
         durability,
@@ -140,13 +148,14 @@ pub(super) fn put_request(
 pub(super) fn list_request(
     head: &RequestHead,
     list: &WireList<'_>,
+    space: Space,
     partitions: u32,
     arrived: Nanos,
 ) -> Result<ListRequest, String> {
     let from = if list.cursor.is_empty() {
         Position::default()
     } else {
-        let cursor = Cursor::decode(list.cursor, list.prefix, partitions)
+        let cursor = Cursor::decode(list.cursor, space.id, list.prefix, partitions)
             .map_err(|error| error.to_string())?;
         let after = (!cursor.last_key.is_empty()).then(|| cursor.last_key.to_vec());
         Position { partition: u32::from(cursor.partition.0), after }
@@ -155,18 +164,24 @@ pub(super) fn list_request(
         prefix: list.prefix.to_vec(),
         from,
         limit: list.page_limit,
-        need: need(head.r),
-        conflicts: conflicts(head),
+        need: need(head.r, space.quorums.map(|(r, _)| r)),
+        conflicts: conflicts(head, space),
         deadline: deadline(head, arrived),
     })
 }
 
 /// Which versions a request wants to see.
-pub(super) fn conflicts(head: &RequestHead) -> Conflicts {
-    if head.consistency.lww { Conflicts::LastWriteWins } else { Conflicts::Siblings }
+pub(super) fn conflicts(head: &RequestHead, space: Space) -> Conflicts {
+    if head.consistency.lww { Conflicts::LastWriteWins } else { space.conflicts }
 }
 
 impl Client {
+    /// Whom answers about keyspaces go to.
+    pub(super) fn asker(&self) -> Asker {
+        let Client { origin, conn, request_id, cost, .. } = *self;
+        Asker { origin, conn, request_id, cost }
+    }
+
     pub(super) fn head(
         &self,
         status: Status,
@@ -304,8 +319,9 @@ impl View {
 
 fn write_page(body: &mut Vec<u8>, page: &Page, view: &View, partitions: u32) {
     let mut writer = PageWriter::new(body);
-    for key in &page.keys {
-        writer.push(Entry { key, versions: 0, bytes: 0, hlc: Default::default() });
+    for live in &page.keys {
+        let (versions, bytes, hlc) = (live.versions, live.bytes, live.hlc);
+        writer.push(Entry { key: &live.key, versions, bytes, hlc });
     }
     writer.finish(|into| {
         if let Some(next) = &page.next
@@ -313,7 +329,7 @@ fn write_page(body: &mut Vec<u8>, page: &Page, view: &View, partitions: u32) {
         {
             let last_key = next.after.as_deref().unwrap_or_default();
             let cursor = Cursor { partition: PartitionId(partition), last_key };
-            cursor.encode(&view.prefix, partitions, into);
+            cursor.encode(view.keyspace, &view.prefix, partitions, into);
         }
     });
 }
@@ -340,7 +356,38 @@ fn refused(refusal: Refusal) -> ErrorCode {
         Refusal::ShuttingDown => ErrorCode::ShuttingDown,
         Refusal::Corrupt => ErrorCode::Corruption,
         Refusal::Fenced => ErrorCode::NotEnoughReplicas,
+        Refusal::UnknownKeyspace => ErrorCode::UnknownKeyspace,
         Refusal::BadContext => ErrorCode::BadContext,
         Refusal::TooManyVersions | Refusal::Invalid => ErrorCode::InvalidArgument,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_a_coordinator_knows_of_an_answer_is_in_its_header() {
+        let client = Client {
+            origin: CoreId(0),
+            conn: ConnId(1),
+            request_id: 7,
+            cost: 0,
+            arrived: Nanos(0),
+            op: 4,
+            partition: PartitionId(1),
+            owner: CoreId(0),
+        };
+        let none = Proof { acknowledgements: 3, racks: 2, ..Proof::default() };
+        for (proof, flags) in [
+            (none, ReplyFlags::NONE),
+            (Proof { sloppy: true, ..none }, ReplyFlags::SLOPPY),
+            (Proof { repaired: true, ..none }, ReplyFlags::REPAIRED),
+            (Proof { hedged: true, ..none }, ReplyFlags::HEDGED),
+        ] {
+            let head = client.head(Status::Ok, &proof, Epoch(9), Nanos(5_000));
+            assert_eq!((head.acks, head.racks, head.flags), (3, 2, flags));
+            assert_eq!((head.server_us, head.epoch, head.request_id), (5, Epoch(9), 7));
+        }
     }
 }

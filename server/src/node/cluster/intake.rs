@@ -15,10 +15,8 @@ use super::client::{self, Client, View};
 use super::gather::Gather;
 use super::members::{PlacementNow, micros};
 use super::requests::{Machine, ReplyTo, Running};
-use crate::node::{Coordinate, CoreMessage, NodeEnv};
-
-/// Requests coordinated at once; more are answered "busy".
-const MAX_RUNNING: usize = 100_000;
+use super::spaces::Space;
+use crate::node::{Coordinate, CoreMessage, NodeEnv, Timed};
 
 impl<E: NodeEnv> State<E> {
     pub(super) fn coordinate(&mut self, request: Coordinate) {
@@ -40,17 +38,24 @@ impl<E: NodeEnv> State<E> {
             partition: PartitionId::NONE,
             owner: CoreId::ANY,
         };
-        if self.members.gossip.table().is_none() && head.op != Op::Topology {
+        if self.members.gossip.table().is_none()
+            && head.op != Op::Topology
+            && head.op != Op::Keyspace
+        {
             let text = "the cluster's nodes have not all met yet";
             return self.refuse(&client, ErrorCode::NotEnoughReplicas, text);
         }
-        if self.requests.len() >= MAX_RUNNING {
+        if !self.requests.has_room_for(bytes.len()) {
             return self.refuse(&client, ErrorCode::Busy, "too many requests in progress");
         }
         let decoded = Request::decode(&frame, &self.config.limits);
         let request = match decoded {
             Ok(request) => request,
             Err(error) => return self.refuse(&client, error.code(), &error.to_string()),
+        };
+        let Some(space) = self.space(head.space()) else {
+            let text = format!("this node knows no keyspace with id {}, or not yet", head.keyspace);
+            return self.refuse(&client, ErrorCode::UnknownKeyspace, &text);
         };
         let key = match &request {
             Request::Get { key } => key,
@@ -59,8 +64,9 @@ impl<E: NodeEnv> State<E> {
             _ => &[],
         };
         let hash = key_hash(key);
-        let conflicts = client::conflicts(head);
-        let view = View { hash, conflicts, prefix: Vec::new() };
+        let conflicts = client::conflicts(head, space);
+        let (keyspace, bound) = (space.id, space.id.bind(hash));
+        let view = View { keyspace, hash: bound, conflicts, prefix: Vec::new() };
         if !key.is_empty() {
             client.partition = self.map.partition_of_hash(hash);
             client.owner = self.map.core_of(client.partition);
@@ -68,28 +74,30 @@ impl<E: NodeEnv> State<E> {
         let now = self.env.now();
         match &request {
             Request::Get { .. } => {
-                let get = client::get_request(head, &self.config, arrived, now);
+                let get = client::get_request(head, space, &self.config, arrived, now);
                 let (partition, reply_to) = (client.partition, ReplyTo::Client(client, view));
-                self.start_get(get, partition, reply_to, key.to_vec());
+                self.start_get(get, space, partition, reply_to, key.to_vec());
             }
             Request::Put(_) | Request::Delete(_) => {
-                let put = client::put_request(head, frame.token, &request, &self.config, arrived);
+                let put =
+                    client::put_request(head, frame.token, &request, space, &self.config, arrived);
                 if let Some(put) = put {
-                    self.start_put(put, client, view, key.to_vec());
+                    self.start_put(put, space, client, view, key.to_vec());
                 }
             }
             Request::List(list) => {
                 let partitions = self.map.partitions();
-                match client::list_request(head, list, partitions, arrived) {
+                match client::list_request(head, list, space, partitions, arrived) {
                     Ok(request) => {
                         let view = View { prefix: list.prefix.to_vec(), ..view };
-                        self.start_list(request, client, view);
+                        self.start_list(request, space, client, view);
                     }
                     Err(text) => self.refuse(&client, ErrorCode::BadCursor, &text),
                 }
             }
-            Request::MultiGet(keys) => self.start_gather(head, keys, client, &view),
+            Request::MultiGet(keys) => self.start_gather(head, space, keys, client, &view),
             Request::Topology => self.topology(&client),
+            Request::Keyspace(request) => self.keyspace_asked(client.asker(), request),
             _ => self.refuse(&client, ErrorCode::Internal, "not a request to coordinate"),
         }
     }
@@ -97,16 +105,17 @@ impl<E: NodeEnv> State<E> {
     fn start_get(
         &mut self,
         request: GetRequest,
+        space: Space,
         partition: PartitionId,
         reply_to: ReplyTo,
         key: Vec<u8>,
     ) {
-        let now = self.env.now();
-        let replicas = self.members.replicas(partition, &self.links, now);
+        let replicas = self.members.replicas(partition, space.n);
         let (id, mut effects) = (self.requests.number(), Vec::new());
-        let deadline = request.deadline;
+        let (deadline, bytes) = (request.deadline, key.len());
         let machine = Machine::Get(Get::start(request, &replicas, &mut effects));
-        self.requests.insert(id, Running::new(machine, reply_to, partition, key, deadline));
+        let running = Running::new(machine, reply_to, space, partition, key, deadline, bytes);
+        self.requests.insert(id, running);
         self.carry_out(id, effects);
     }
 
@@ -114,14 +123,15 @@ impl<E: NodeEnv> State<E> {
     fn start_gather(
         &mut self,
         head: &RequestHead,
+        space: Space,
         keys: &KeyList<'_>,
         client: Client,
         view: &View,
     ) {
-        let view = |key: &[u8]| View { hash: key_hash(key), ..view.clone() };
+        let view = |key: &[u8]| View { hash: space.id.bind(key_hash(key)), ..view.clone() };
         let views: Vec<View> = keys.iter().map(view).collect();
         let partitions: Vec<_> =
-            views.iter().map(|view| self.map.partition_of_hash(view.hash)).collect();
+            keys.iter().map(|key| self.map.partition_of_hash(key_hash(key))).collect();
         let (arrived, number) = (client.arrived, self.requests.number());
         let gather = Gather::new(client, views);
         if gather.is_complete() {
@@ -131,35 +141,43 @@ impl<E: NodeEnv> State<E> {
         }
         self.gathers.insert(number, gather);
         for (index, (key, partition)) in keys.iter().zip(partitions).enumerate() {
-            let get = client::get_request(head, &self.config, arrived, self.env.now());
-            self.start_get(get, partition, ReplyTo::Part(number, index), key.to_vec());
+            let get = client::get_request(head, space, &self.config, arrived, self.env.now());
+            let reply_to = ReplyTo::Part(number, index);
+            self.start_get(get, space, partition, reply_to, key.to_vec());
         }
     }
 
-    fn start_put(&mut self, request: PutRequest, client: Client, view: View, key: Vec<u8>) {
+    fn start_put(
+        &mut self,
+        request: PutRequest,
+        space: Space,
+        client: Client,
+        view: View,
+        key: Vec<u8>,
+    ) {
         let now = self.env.now();
-        let replicas = self.members.replicas(client.partition, &self.links, now);
+        let replicas = self.members.replicas(client.partition, space.n);
         let (id, mut effects) = (self.requests.number(), Vec::new());
-        let (deadline, partition) = (request.deadline, client.partition);
+        let (deadline, partition, bytes) = (request.deadline, client.partition, client.cost);
         let put = Put::start(request, &replicas, micros(now), &mut effects);
         let (machine, reply_to) = (Machine::Put(put), ReplyTo::Client(client, view));
-        self.requests.insert(id, Running::new(machine, reply_to, partition, key, deadline));
+        let running = Running::new(machine, reply_to, space, partition, key, deadline, bytes);
+        self.requests.insert(id, running);
         self.carry_out(id, effects);
     }
 
-    fn start_list(&mut self, request: ListRequest, client: Client, view: View) {
+    fn start_list(&mut self, request: ListRequest, space: Space, client: Client, view: View) {
         let (id, mut effects) = (self.requests.number(), Vec::new());
-        let now = self.env.now();
-        let placement = PlacementNow { members: &self.members, links: &self.links, now };
-        let deadline = request.deadline;
+        let placement = PlacementNow { members: &self.members, n: space.n };
+        let (deadline, bytes) = (request.deadline, request.prefix.len());
         let machine = Machine::List(List::start(request, &placement, &mut effects));
         let (reply_to, none) = (ReplyTo::Client(client, view), PartitionId::NONE);
-        self.requests.insert(id, Running::new(machine, reply_to, none, Vec::new(), deadline));
+        let running = Running::new(machine, reply_to, space, none, Vec::new(), deadline, bytes);
+        self.requests.insert(id, running);
         self.carry_out(id, effects);
     }
 
     fn topology(&self, client: &Client) {
-        let now = self.env.now();
         let mut table = Vec::new();
         if let Some(known) = self.members.gossip.table() {
             known.encode(&mut table);
@@ -170,7 +188,7 @@ impl<E: NodeEnv> State<E> {
             .members()
             .map(|member| TopologyNode {
                 id: member.id,
-                alive: self.members.is_alive(member.id, &self.links, now),
+                alive: self.members.is_reachable(member.id),
                 cores: member.cores,
                 address: member.client_address.clone(),
                 rack: member.rack.clone(),
@@ -195,7 +213,8 @@ impl<E: NodeEnv> State<E> {
     }
 
     pub(super) fn send_reply(&self, client: &Client, frames: Vec<u8>) {
-        let Client { origin, conn, request_id, cost, .. } = *client;
-        self.env.send(origin, CoreMessage::Reply { conn, request_id, cost, frames });
+        let Client { origin, conn, request_id, cost, op, arrived, .. } = *client;
+        let timed = Some(Timed { op, arrived });
+        self.env.send(origin, CoreMessage::Reply { conn, request_id, cost, timed, frames });
     }
 }

@@ -22,7 +22,9 @@ impl<E: NodeEnv> State<E> {
                     let partition = partition_of(running);
                     let (key, deadline) = (running.key.clone(), Some(running.deadline));
                     let purpose = Purpose::Request { id, partition };
-                    if !self.ask(to, Asking { partition, key, deadline, ask }, purpose) {
+                    let keyspace = running.space.id;
+                    let asking = Asking { keyspace, partition, key, deadline, ask };
+                    if !self.ask(to, asking, purpose) {
                         let mut more = Vec::new();
                         self.feed(id, Input::Failed(to), &mut more);
                         waiting.extend(more);
@@ -69,7 +71,8 @@ impl<E: NodeEnv> State<E> {
 
     pub(super) fn feed(&mut self, id: u64, input: Input, effects: &mut Vec<Effect>) {
         let now = self.env.now();
-        let placement = PlacementNow { members: &self.members, links: &self.links, now };
+        let Some(running) = self.requests.get(id) else { return };
+        let placement = PlacementNow { members: &self.members, n: running.space.n };
         self.requests.feed(id, input, &placement, now, effects);
     }
 

@@ -1,6 +1,9 @@
 //! Who is in the cluster, where partitions are, who seems alive: gossip and failure detection as
 //! this node runs them.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use coronet_lsm::env::Nanos;
@@ -25,8 +28,11 @@ pub(super) struct Members {
     pub(super) gossip: Gossip,
     detector: Detector,
     next_round: Nanos,
-    /// Replicas per key.
-    n: u8,
+    /// The members and whether they seem alive, as `known` was made from.
+    reachable: Vec<(NodeId, bool)>,
+    known_epoch: Epoch,
+    /// The replicas of partitions that were asked for, by number of replicas and partition.
+    known: RefCell<BTreeMap<u8, Vec<Option<Rc<Replicas>>>>>,
 }
 
 /// Microseconds of a point in time.
@@ -47,7 +53,6 @@ impl Members {
         me: Member,
         founding: Founding,
         stored: Option<&[u8]>,
-        n: u8,
     ) -> Result<Self, SnapshotError> {
         let expected = u64::try_from(INTERVAL.as_micros()).unwrap_or(u64::MAX);
         let id = me.id;
@@ -59,7 +64,15 @@ impl Members {
             None => Gossip::new(me, founding),
         };
         let detector = Detector::new(expected * 2);
-        Ok(Members { me: id, gossip, detector, next_round: Nanos(0), n })
+        Ok(Members {
+            me: id,
+            gossip,
+            detector,
+            next_round: Nanos(0),
+            reachable: Vec::new(),
+            known_epoch: Epoch(0),
+            known: RefCell::default(),
+        })
     }
 
     /// Something came from a node.
@@ -108,9 +121,44 @@ impl Members {
         self.gossip.table().map_or(Epoch(0), Table::epoch)
     }
 
-    /// The replicas of a partition as a coordinator here should ask them: itself first, then the
-    /// others by their place in the list, those that seem dead last of all.
-    pub(super) fn replicas(&self, partition: PartitionId, links: &Links, now: Nanos) -> Replicas {
+    /// Takes notice of who seems reachable and of the placement. Call when time passed, and when
+    /// a link or the placement has changed.
+    pub(super) fn refresh(&mut self, links: &Links, now: Nanos) {
+        let epoch = self.epoch();
+        let alive = |member: &Member| (member.id, self.is_alive(member.id, links, now));
+        let same = epoch == self.known_epoch
+            && self.gossip.members().map(alive).eq(self.reachable.iter().copied());
+        if !same {
+            self.reachable = self.gossip.members().map(alive).collect();
+            self.known_epoch = epoch;
+            self.known.get_mut().clear();
+        }
+    }
+
+    /// Whether coordinators here count on a node: it seemed alive at the last
+    /// [`refresh`](Members::refresh).
+    pub(super) fn is_reachable(&self, node: NodeId) -> bool {
+        self.reachable.contains(&(node, true))
+    }
+
+    /// The `n` replicas of a partition as a coordinator here should ask them: itself first, then the
+    /// others by their place in the list, those that seem dead last of all. As of the last
+    /// [`refresh`](Members::refresh).
+    pub(super) fn replicas(&self, partition: PartitionId, n: u8) -> Rc<Replicas> {
+        let mut known = self.known.borrow_mut();
+        let partitions = self.gossip.table().map_or(0, Table::partitions);
+        let known = known.entry(n).or_insert_with(|| vec![None; partitions as usize]);
+        match known.get_mut(usize::from(partition.0)) {
+            Some(Some(replicas)) => Rc::clone(replicas),
+            Some(place) => {
+                let replicas = Rc::new(self.find_replicas(partition, n));
+                Rc::clone(place.insert(replicas))
+            }
+            None => Rc::new(self.find_replicas(partition, n)),
+        }
+    }
+
+    fn find_replicas(&self, partition: PartitionId, n: u8) -> Replicas {
         let Some(table) = self.gossip.table() else {
             let (epoch, none) = (Epoch(0), Vec::new());
             return Replicas { partition, epoch, homes: none.clone(), stand_ins: none };
@@ -118,12 +166,11 @@ impl Members {
         let peer = |node: NodeId| Peer {
             node,
             rack: rack_number(table, node),
-            alive: self.is_alive(node, links, now),
+            alive: self.is_reachable(node),
         };
-        let mut homes: Vec<Peer> =
-            table.preference(partition, self.n).into_iter().map(peer).collect();
+        let mut homes: Vec<Peer> = table.preference(partition, n).into_iter().map(peer).collect();
         homes.sort_by_key(|peer| (peer.node != self.me, !peer.alive));
-        let stand_ins = table.fallbacks(partition, self.n).into_iter().map(peer).collect();
+        let stand_ins = table.fallbacks(partition, n).into_iter().map(peer).collect();
         Replicas { partition, epoch: table.epoch(), homes, stand_ins }
     }
 }
@@ -138,8 +185,8 @@ fn rack_number(table: &Table, node: NodeId) -> u16 {
 /// The placement as listings ask for it.
 pub(super) struct PlacementNow<'a> {
     pub members: &'a Members,
-    pub links: &'a Links,
-    pub now: Nanos,
+    /// Replicas of a key.
+    pub n: u8,
 }
 
 impl Placement for PlacementNow<'_> {
@@ -148,6 +195,6 @@ impl Placement for PlacementNow<'_> {
     }
 
     fn replicas(&self, partition: PartitionId) -> Replicas {
-        self.members.replicas(partition, self.links, self.now)
+        self.members.replicas(partition, self.n).as_ref().clone()
     }
 }

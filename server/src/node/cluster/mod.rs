@@ -12,7 +12,7 @@
 //! * [`asks`]: asks between nodes and to the data cores.
 //! * [`client`]: requests and replies in the clients' words.
 //! * [`gather`]: reads of several keys.
-//! * [`store`]: what is known of the cluster, on disk.
+//! * [`spaces`]: keyspaces as gossip knows them.
 
 mod asks;
 mod client;
@@ -23,15 +23,16 @@ mod links;
 mod machines;
 mod members;
 mod requests;
-mod store;
+mod spaces;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use coronet_lsm::env::{Nanos, TaskClass};
+use coronet_lsm::env::{Env, Nanos, TaskClass};
 use coronet_net::Limits;
 use coronet_net::peer::{Greeting, PeerMessage};
 use coronet_ring::coordinate::message::{Answer, Durability};
@@ -39,15 +40,16 @@ use coronet_ring::coordinate::quorum::Mode;
 use coronet_ring::gossip::member::Member;
 use coronet_ring::gossip::snapshot::SnapshotError;
 use coronet_ring::gossip::state::{Event, Founding};
-use coronet_ring::{CoreId, NodeId, PartitionMap, key_hash};
+use coronet_ring::{CoreId, KeyspaceId, NodeId, PartitionMap, key_hash};
 
+use super::kept::Kept;
+use super::keyspaces::{Rollout, Saving};
 use super::shard::OutputState;
 use super::{ConnId, Coordinate, CoreMessage, Door, Handoff, NodeEnv};
 use gather::Gather;
 use links::{LinkEvent, Links};
 use members::{Members, Say};
 use requests::{Input, Requests};
-pub use store::read_cluster_view;
 
 /// How often data cores are asked for the hints they keep for reachable nodes.
 const HINTS: Duration = Duration::from_secs(1);
@@ -60,7 +62,7 @@ pub struct ClusterConfig {
     pub me: Member,
     /// What was stored of the cluster before the node stopped.
     pub stored: Option<Vec<u8>>,
-    /// Replicas of a key.
+    /// Replicas of a key in the default keyspace.
     pub replicas: u8,
     /// Whether stand-ins count when a request does not say.
     pub mode: Mode,
@@ -104,10 +106,22 @@ struct State<E: NodeEnv> {
     /// Requests for several keys, by number.
     gathers: BTreeMap<u64, Gather>,
     next_hints: Nanos,
-    /// What is known has changed and has to be stored.
-    changed: bool,
-    /// It is being stored.
-    storing: Rc<Cell<bool>>,
+    /// Telling the data cores of keyspaces.
+    rollout: Rollout<E>,
+    /// Storing what is known.
+    saving: Saving,
+}
+
+/// What a node knows of its cluster, on disk: one that starts while others are away serves with
+/// the members, keyspaces and placement it knew last.
+const VIEW: Kept = Kept { name: "cluster", magic: b"CORONETC" };
+
+/// The stored view of the cluster; `None` when there is none.
+///
+/// # Errors
+/// When the file cannot be read, or is damaged: the node must not guess where its data belongs.
+pub async fn read_cluster_view<E: Env>(env: &E, dir: &Path) -> io::Result<Option<Vec<u8>>> {
+    VIEW.read(env, dir).await
 }
 
 impl<E: NodeEnv> Cluster<E> {
@@ -121,20 +135,23 @@ impl<E: NodeEnv> Cluster<E> {
         bytes.extend_from_slice(&name.founding.to_le_bytes());
         let me = &config.me;
         let stored = config.stored.as_deref();
-        let members = Members::new(me.clone(), config.founding.clone(), stored, config.replicas)?;
+        let members = Members::new(me.clone(), config.founding.clone(), stored)?;
         let greeting = Greeting::new(key_hash(&bytes), me.id, me.incarnation, members.epoch());
-        let state = State {
+        let mut state = State {
             env: env.clone(),
-            map,
             links: Links::new(greeting),
             members,
             requests: Requests::new(),
             gathers: BTreeMap::new(),
             next_hints: Nanos(0),
-            changed: true,
-            storing: Rc::default(),
+            rollout: Rollout::new(env.clone(), map.cores()),
+            saving: Saving::default(),
+            map,
             config,
         };
+        state.saving.want();
+        let known: Vec<_> = state.members.gossip.keyspaces().cloned().collect();
+        known.into_iter().for_each(|keyspace| state.rollout.want(keyspace));
         let inner = Inner { env, state: RefCell::new(state), timing: Cell::new(false) };
         Ok(Cluster { inner: Rc::new(inner) })
     }
@@ -155,6 +172,11 @@ impl<E: NodeEnv> Cluster<E> {
     /// A data core will not answer: what became of the ask is not known.
     pub fn dropped(&self, ticket: u64) {
         self.with(|state| state.dropped(ticket));
+    }
+
+    /// A data core serves a keyspace's definition, or cannot.
+    pub fn defined(&self, core: CoreId, id: KeyspaceId, version: u64, problem: Option<String>) {
+        self.with(|state| state.rollout.defined(core, id, version, problem));
     }
 
     /// A data core read a hint for a node that is back.
@@ -254,9 +276,11 @@ impl<E: NodeEnv> State<E> {
             match event {
                 LinkEvent::Up(node) => {
                     self.members.heard(node, self.env.now());
+                    self.members.refresh(&self.links, self.env.now());
                     self.env.log(&format!("node {node} is linked"));
                 }
                 LinkEvent::Down(node) => {
+                    self.members.refresh(&self.links, self.env.now());
                     self.env.log(&format!("node {node} is no longer linked"));
                     for id in self.requests.lost(node) {
                         let mut effects = Vec::new();
@@ -296,11 +320,16 @@ impl<E: NodeEnv> State<E> {
         for event in events {
             match &event {
                 Event::Table(epoch) => {
-                    self.changed = true;
+                    self.saving.want();
+                    self.members.refresh(&self.links, self.env.now());
                     self.env.log(&format!("placement of {epoch} adopted"));
                 }
                 Event::Beat(node) => self.members.heard(*node, self.env.now()),
-                Event::Member(_) | Event::Keyspace(_) => self.changed = true,
+                Event::Member(_) => drop(self.saving.want()),
+                Event::Keyspace(id) => {
+                    self.saving.want();
+                    self.serve_keyspace(*id);
+                }
                 Event::Foreign(_)
                 | Event::TableConflict(_)
                 | Event::Impostor(_)
@@ -317,10 +346,8 @@ impl<E: NodeEnv> State<E> {
 
     fn tick(&mut self, healthy: bool) {
         let now = self.env.now();
-        if self.changed && !self.storing.get() {
-            self.changed = false;
-            self.store();
-        }
+        self.store();
+        self.rollout.tick(&self.saving);
         if healthy {
             self.members.gossip.beat();
         }
@@ -338,6 +365,7 @@ impl<E: NodeEnv> State<E> {
         for node in self.members.suspects(&self.links, now) {
             self.links.reset(node);
         }
+        self.members.refresh(&self.links, now);
         self.greet_strangers();
         for dial in self.links.tick(now, self.env.random()) {
             self.env.dial(dial.ticket, dial.address);
@@ -349,18 +377,19 @@ impl<E: NodeEnv> State<E> {
         }
     }
 
-    fn store(&self) {
-        let (env, dir, storing) =
-            (self.env.clone(), self.config.dir.clone(), Rc::clone(&self.storing));
+    /// Stores what is known if it changed.
+    fn store(&mut self) {
+        let Some(save) = self.saving.begin() else { return };
+        let (env, dir) = (self.env.clone(), self.config.dir.clone());
         let mut view = Vec::new();
         self.members.gossip.snapshot(&mut view);
-        storing.set(true);
         self.env.spawn(TaskClass::Background, async move {
-            if let Err(error) = store::write(&env, &dir, &view).await {
+            let written = VIEW.write(&env, &dir, &view).await;
+            if let Err(error) = &written {
                 // The node goes on; a restart learns it from the others.
                 env.log(&format!("cannot store what is known of the cluster: {error}"));
             }
-            storing.set(false);
+            save.end(written.is_ok());
         });
     }
 

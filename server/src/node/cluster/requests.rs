@@ -13,6 +13,7 @@ use coronet_ring::coordinate::{Effect, Micros};
 use coronet_ring::{NodeId, PartitionId};
 
 use super::client::{Client, View};
+use super::spaces::Space;
 use crate::node::Handoff;
 
 /// Repairs after the reply: per second, and at once.
@@ -25,6 +26,11 @@ const HEDGE_EARNED: u32 = 50;
 /// How long a repair or a hint may go without answer.
 const BACKGROUND_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Requests coordinated at once; more are answered "busy".
+const MAX_RUNNING: usize = 100_000;
+/// Bytes they hold: what clients sent and replicas answered. More are answered "busy".
+const MAX_BYTES: usize = 512 << 20;
+
 /// A coordinator's machine.
 pub(super) enum Machine {
     Put(Put),
@@ -36,6 +42,7 @@ pub(super) enum Machine {
 pub(super) struct Running {
     machine: Machine,
     pub reply_to: ReplyTo,
+    pub space: Space,
     pub partition: PartitionId,
     /// The key; empty for listings.
     pub key: Vec<u8>,
@@ -45,6 +52,8 @@ pub(super) struct Running {
     due: Option<Micros>,
     /// The asks it has out.
     tickets: BTreeSet<u64>,
+    /// What it holds of keys, values and copies, about.
+    bytes: usize,
 }
 
 /// Where an outcome goes.
@@ -57,17 +66,19 @@ pub(super) enum ReplyTo {
 }
 
 impl Running {
-    /// A request whose machine was started.
+    /// A request whose machine was started and holds this many bytes.
     pub(super) fn new(
         machine: Machine,
         reply_to: ReplyTo,
+        space: Space,
         partition: PartitionId,
         key: Vec<u8>,
         deadline: Micros,
+        bytes: usize,
     ) -> Self {
         let deadline = Nanos(deadline.saturating_mul(1000));
         let tickets = BTreeSet::new();
-        Running { machine, reply_to, partition, key, deadline, due: None, tickets }
+        Running { machine, reply_to, space, partition, key, deadline, due: None, tickets, bytes }
     }
 }
 
@@ -94,6 +105,8 @@ pub(super) struct InFlight {
 /// See the module.
 pub(super) struct Requests {
     running: BTreeMap<u64, Running>,
+    /// What they hold, about.
+    bytes: usize,
     timers: BTreeSet<(Micros, u64)>,
     asks: BTreeMap<u64, InFlight>,
     next_id: u64,
@@ -111,6 +124,7 @@ impl Requests {
     pub(super) fn new() -> Self {
         Requests {
             running: BTreeMap::new(),
+            bytes: 0,
             timers: BTreeSet::new(),
             asks: BTreeMap::new(),
             next_id: 0,
@@ -126,6 +140,11 @@ impl Requests {
         self.running.len()
     }
 
+    /// Whether a request of this many bytes may be begun.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        self.running.len() < MAX_RUNNING && self.bytes.saturating_add(bytes) <= MAX_BYTES
+    }
+
     /// A number for a new request.
     pub(super) fn number(&mut self) -> u64 {
         self.next_id += 1;
@@ -135,6 +154,7 @@ impl Requests {
 
     /// Adds a request.
     pub(super) fn insert(&mut self, id: u64, running: Running) {
+        self.bytes += running.bytes;
         self.running.insert(id, running);
         self.schedule(id);
     }
@@ -147,6 +167,7 @@ impl Requests {
     /// The request is finished: it and its asks are forgotten.
     pub(super) fn finish(&mut self, id: u64) {
         let Some(running) = self.running.remove(&id) else { return };
+        self.bytes -= running.bytes;
         if let Some(due) = running.due {
             self.timers.remove(&(due, id));
         }
@@ -256,6 +277,11 @@ impl Requests {
         let now = super::members::micros(now);
         let budgets = &mut self.budgets;
         let Some(running) = self.running.get_mut(&id) else { return };
+        if let Input::Answer { answer, .. } = &input {
+            let bytes = held_by(answer);
+            running.bytes += bytes;
+            self.bytes += bytes;
+        }
         match (&mut running.machine, input) {
             (Machine::Put(put), Input::Answer { from, answer, .. }) => {
                 put.on_answer(from, answer, now, effects);
@@ -295,6 +321,17 @@ impl Requests {
     }
 }
 
+/// Bytes of an answer that a machine keeps.
+fn held_by(answer: &Answer) -> usize {
+    match answer {
+        Answer::Named { object, .. } | Answer::Copy(Some(object)) => object.len(),
+        Answer::Keys { entries, .. } => {
+            entries.iter().map(|entry| entry.key.len() + entry.outline.len()).sum()
+        }
+        Answer::Stored | Answer::Copy(None) | Answer::Digest(_) | Answer::Refused(_) => 0,
+    }
+}
+
 /// Whether more answers follow this one.
 pub(super) fn is_last(answer: &Answer) -> bool {
     !matches!(answer, Answer::Named { stored: false, .. })
@@ -312,4 +349,64 @@ pub(super) fn partition_of(running: &Running) -> PartitionId {
 pub(super) fn merge_ask(object: Vec<u8>, hint_for: Option<NodeId>) -> Ask {
     use coronet_ring::coordinate::message::Durability;
     Ask::Merge { object, durability: Durability::Durable, hint_for }
+}
+
+#[cfg(test)]
+mod tests {
+    use coronet_ring::causality::resolve::Conflicts;
+    use coronet_ring::coordinate::get::GetRequest;
+    use coronet_ring::coordinate::quorum::{Mode, Need, Peer, Replicas};
+    use coronet_ring::{Epoch, KeyspaceId};
+
+    use super::*;
+
+    struct Three;
+
+    impl Placement for Three {
+        fn partitions(&self) -> u32 {
+            1
+        }
+
+        fn replicas(&self, partition: PartitionId) -> Replicas {
+            let peer = |node| Peer { node: NodeId(node), rack: 0, alive: true };
+            let homes = (1..=3).map(peer).collect();
+            Replicas { partition, epoch: Epoch(1), homes, stand_ins: Vec::new() }
+        }
+    }
+
+    fn read(requests: &mut Requests, bytes: usize) -> u64 {
+        let get = GetRequest {
+            need: Need::Quorum,
+            mode: Mode::Strict,
+            monotonic: false,
+            deadline: 1_000,
+            hedge_at: 1_000,
+        };
+        let replicas = Three.replicas(PartitionId(0));
+        let machine = Machine::Get(Get::start(get, &replicas, &mut Vec::new()));
+        let (id, reply_to) = (requests.number(), ReplyTo::Part(0, 0));
+        let (id_of, conflicts) = (KeyspaceId::DEFAULT, Conflicts::Siblings);
+        let space = Space { id: id_of, n: 3, quorums: None, conflicts };
+        let (partition, key) = (PartitionId(0), b"k".to_vec());
+        let running = Running::new(machine, reply_to, space, partition, key, 1_000, bytes);
+        requests.insert(id, running);
+        id
+    }
+
+    #[test]
+    fn what_requests_hold_is_bounded_and_given_back() {
+        let mut requests = Requests::new();
+        let first = read(&mut requests, MAX_BYTES - 100);
+        assert!(requests.has_room_for(100) && !requests.has_room_for(101));
+        // A copy that a replica answers counts, too.
+        let answer = Answer::Copy(Some(vec![0; 60]));
+        let input = Input::Answer { from: NodeId(1), partition: PartitionId(0), answer };
+        requests.feed(first, input, &Three, Nanos(1), &mut Vec::new());
+        assert!(requests.has_room_for(40) && !requests.has_room_for(41));
+        let second = read(&mut requests, 40);
+        assert!(!requests.has_room_for(1));
+        requests.finish(first);
+        requests.finish(second);
+        assert!(requests.has_room_for(MAX_BYTES) && requests.bytes == 0);
+    }
 }

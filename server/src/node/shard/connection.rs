@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use coronet_lsm::env::Nanos;
 
-use crate::node::CoreId;
+use crate::node::{CoreId, Timed};
 
 /// What one connection may use, and how long it may dawdle.
 #[derive(Debug, Clone)]
@@ -96,6 +96,8 @@ pub(super) struct Connection {
     opened: Nanos,
     /// When the bytes arrived that are being worked on.
     arrived: Nanos,
+    /// Requests answered since the output was taken, those alike counted together.
+    answered: Vec<(Timed, u32)>,
     /// Tasks with more output than fits now.
     waiting: Vec<Waker>,
     /// Since when the head of `input` waits to be completed by the client.
@@ -117,6 +119,7 @@ impl Connection {
             told_paused: false,
             opened: now,
             arrived: now,
+            answered: Vec::new(),
             waiting: Vec::new(),
             partial_since: None,
         }
@@ -197,6 +200,20 @@ impl Connection {
         assert!(self.in_flight > 0, "an answer without a request in flight");
         self.in_flight -= 1;
         self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
+    }
+
+    /// A request was answered. Its latency ends when the output is taken: one look at the clock
+    /// for all that leave together.
+    pub(super) fn answered(&mut self, timed: Timed) {
+        match self.answered.last_mut() {
+            Some((last, count)) if *last == timed => *count += 1,
+            _ => self.answered.push((timed, 1)),
+        }
+    }
+
+    /// The requests answered since the last call.
+    pub(super) fn take_answered(&mut self) -> impl Iterator<Item = (Timed, u32)> + '_ {
+        self.answered.drain(..)
     }
 
     /// Requests in flight.

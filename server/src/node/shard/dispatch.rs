@@ -9,6 +9,7 @@ use coronet_net::{ErrorCode, FrameWriter, Quorum, RequestHead, Status};
 use coronet_ring::{PartitionId, Token, key_hash};
 
 use super::reply::{EPOCH, Failure, Ticket};
+use super::spaces::Space;
 use super::{Inner, write};
 use crate::node::stats::count;
 use crate::node::{ControlMessage, Coordinate, CoreMessage, NodeEnv};
@@ -35,9 +36,14 @@ pub(super) struct Call<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Keyed<'a> {
     pub key: &'a [u8],
+    /// What its contexts are bound to: its hash and the keyspace.
     pub hash: u64,
     pub partition: PartitionId,
 }
+
+/// Executes a request for one key on the core that owns it.
+type Handler<E> =
+    fn(&Rc<Inner<E>>, &Call<'_>, &Space<E>, Keyed<'_>, &Ticket, &mut Vec<u8>) -> Progress;
 
 /// How far a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,16 +73,26 @@ impl<E: NodeEnv> Inner<E> {
             ticket.fail(&failure, out);
             return Progress::Answered;
         }
-        if self.config.clustered && !matches!(call.request, Request::Stats | Request::Route { .. })
-        {
+        let concerns_node = matches!(call.request, Request::Stats | Request::Route { .. });
+        let concerns_control = matches!(call.request, Request::Keyspace(_));
+        if concerns_control || (self.config.clustered && !concerns_node) {
             return self.coordinate(call, ticket);
         }
+        let space = match self.space_or_failure(call.head.space()) {
+            Ok(space) => space,
+            Err(failure) => {
+                ticket.fail(&failure, out);
+                return Progress::Answered;
+            }
+        };
         match &call.request {
-            Request::Get { key } => self.on_key(call, ticket, out, key, Self::get),
-            Request::Put(put) => self.on_key(call, ticket, out, put.key, Self::write),
-            Request::Delete(delete) => self.on_key(call, ticket, out, delete.key, Self::write),
-            Request::MultiGet(keys) => self.multi_get(call, keys, ticket, out),
-            Request::List(list) => self.list(call, list, ticket, out),
+            Request::Get { key } => self.on_key(call, &space, ticket, out, key, Self::get),
+            Request::Put(put) => self.on_key(call, &space, ticket, out, put.key, Self::write),
+            Request::Delete(delete) => {
+                self.on_key(call, &space, ticket, out, delete.key, Self::write)
+            }
+            Request::MultiGet(keys) => self.multi_get(call, &space, keys, ticket, out),
+            Request::List(list) => self.list(call, &space, list, ticket, out),
             Request::Route { key } => self.route(key, ticket, out),
             Request::Stats => {
                 let (origin, conn) = (ticket.origin, ticket.conn);
@@ -90,14 +106,14 @@ impl<E: NodeEnv> Inner<E> {
                 Progress::Answered
             }
             // Connections answer HELLO themselves; a forwarded one makes no sense.
-            Request::Hello(_) | Request::Ping(_) => {
+            Request::Hello(_) | Request::Ping(_) | Request::Keyspace(_) => {
                 ticket.fail(&Failure::new(ErrorCode::InvalidArgument, "misplaced request"), out);
                 Progress::Answered
             }
         }
     }
 
-    /// Has the control core do a request together with the other nodes.
+    /// Has the control core do a request, in a cluster together with the other nodes.
     fn coordinate(&self, call: &Call<'_>, ticket: &Ticket) -> Progress {
         let Ticket { origin, conn, arrived, cost, .. } = *ticket;
         let frame = call.whole.to_vec();
@@ -143,17 +159,19 @@ impl<E: NodeEnv> Inner<E> {
     fn on_key(
         self: &Rc<Self>,
         call: &Call<'_>,
+        space: &Space<E>,
         ticket: &mut Ticket,
         out: &mut Vec<u8>,
         key: &[u8],
-        handler: impl FnOnce(&Rc<Self>, &Call<'_>, Keyed<'_>, &Ticket, &mut Vec<u8>) -> Progress,
+        handler: Handler<E>,
     ) -> Progress {
         let hash = key_hash(key);
         let partition = self.map.partition_of_hash(hash);
         ticket.partition = partition;
         ticket.owner = self.map.core_of(partition);
         if ticket.owner == self.me {
-            return handler(self, call, Keyed { key, hash, partition }, ticket, out);
+            let hash = space.id.bind(hash);
+            return handler(self, call, space, Keyed { key, hash, partition }, ticket, out);
         }
         self.forward(call, ticket, out)
     }

@@ -6,39 +6,61 @@
 //! write would seem to have seen, and replaced, the first one).
 //!
 //! Hints are a keyspace of the engine, so that they are written in one batch with their objects
-//! and follow a change of cores. A hint's key is partition, replica, key; its value is empty.
+//! and follow a change of cores. A hint's key is partition, replica, keyspace, key; its value is one
+//! byte, the format. Hints of the first format have no value and no keyspace: it is the default one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use coronet_lsm::env::TaskClass;
-use coronet_lsm::{Durability, Engine, KeyspaceId, KeyspaceOptions, Result, ScanRange, WriteBatch};
+use coronet_lsm::{
+    Durability, Engine, KeyspaceId as EngineId, KeyspaceOptions, Millis, Result, ScanRange,
+    WriteBatch,
+};
 use coronet_probe::{Bug, Mark, mark, seeded};
-use coronet_ring::{NodeId, PartitionId};
+use coronet_ring::{KeyspaceId, NodeId, PartitionId};
 
 use super::Inner;
 use crate::node::{ControlMessage, Handoff, NodeEnv};
 
 /// The keyspace of hints.
-const HINTS: KeyspaceId = KeyspaceId(1);
+const HINTS: EngineId = EngineId(1);
 /// Hints on their way to one replica at once, from one core.
 const AT_ONCE: usize = 128;
 
 /// The partitions in which something may be kept for a replica.
 pub(super) type Hinted = BTreeMap<NodeId, BTreeSet<PartitionId>>;
 
-/// The key of the hint that `target` lacks what is stored under `engine_key`.
-fn hint(target: NodeId, engine_key: &[u8]) -> Vec<u8> {
-    let (partition, key) = engine_key.split_at(engine_key.len().min(2));
-    [partition, &target.0.to_be_bytes(), key].concat()
+/// The value of a hint: format 2.
+const FORMAT: &[u8] = &[2];
+
+/// What the keys of hints for `target` in a partition begin with.
+fn hints_of(target: NodeId, partition: PartitionId) -> Vec<u8> {
+    [&partition.0.to_be_bytes()[..], &target.0.to_be_bytes()].concat()
 }
 
-/// Partition, replica and key of a hint's key.
+/// The key of the hint that `target` lacks what a keyspace stores under `engine_key`.
+fn hint(target: NodeId, keyspace: KeyspaceId, engine_key: &[u8]) -> Vec<u8> {
+    let (partition, key) = engine_key.split_at(engine_key.len().min(2));
+    [partition, &target.0.to_be_bytes(), &keyspace.0.to_be_bytes(), key].concat()
+}
+
+/// Partition and replica of a hint's key, and the rest.
 fn parts(hint: &[u8]) -> Option<(PartitionId, NodeId, &[u8])> {
     let (partition, rest) = hint.split_first_chunk::<2>()?;
-    let (target, key) = rest.split_first_chunk::<16>()?;
+    let (target, rest) = rest.split_first_chunk::<16>()?;
     let partition = PartitionId(u16::from_be_bytes(*partition));
-    Some((partition, NodeId(u128::from_be_bytes(*target)), key))
+    Some((partition, NodeId(u128::from_be_bytes(*target)), rest))
+}
+
+/// Keyspace and key of a hint.
+fn about<'a>(hint: &'a [u8], value: &[u8]) -> Option<(KeyspaceId, &'a [u8])> {
+    let (_, _, rest) = parts(hint)?;
+    if value.is_empty() {
+        return Some((KeyspaceId::DEFAULT, rest));
+    }
+    let (id, key) = rest.split_first_chunk::<4>()?;
+    Some((KeyspaceId(u32::from_be_bytes(*id)), key))
 }
 
 /// Makes the keyspace of hints unless it is there, and finds out for whom there are any.
@@ -81,15 +103,27 @@ fn increment(bytes: &mut [u8]) -> bool {
 }
 
 impl<E: NodeEnv> Inner<E> {
-    /// Adds to a batch that `target` lacks what the batch stores under `engine_key`.
-    pub(super) fn note_hint(&self, batch: &mut WriteBatch, target: NodeId, engine_key: &[u8]) {
+    /// Adds to a batch that `target` lacks what the batch stores under `engine_key`, for as long
+    /// as that lives.
+    pub(super) fn note_hint(
+        &self,
+        batch: &mut WriteBatch,
+        target: NodeId,
+        keyspace: KeyspaceId,
+        engine_key: &[u8],
+        expiry: Option<Millis>,
+    ) {
         if seeded(Bug::HintNotNoted) {
             return;
         }
         mark(Mark::HintNoted);
+        let hint = hint(target, keyspace, engine_key);
         batch.in_keyspace(HINTS);
-        batch.put(&hint(target, engine_key), &[]);
-        if let Some((partition, ..)) = parts(&hint(target, engine_key)) {
+        match expiry {
+            Some(at) => batch.put_until(&hint, FORMAT, at),
+            None => batch.put(&hint, FORMAT),
+        }
+        if let Some((partition, ..)) = parts(&hint) {
             self.hinted.borrow_mut().entry(target).or_default().insert(partition);
         }
     }
@@ -152,16 +186,21 @@ impl<E: NodeEnv> Inner<E> {
         partition: PartitionId,
         found: &mut Vec<Handoff>,
     ) -> Result<()> {
-        let range = ScanRange::prefix(&hint(target, &partition.0.to_be_bytes()));
+        let range = ScanRange::prefix(&hints_of(target, partition));
         let mut scan = self.engine.keyspace(HINTS)?.scan(range).await?;
         while found.len() < AT_ONCE {
-            let Some((hint, _)) = scan.next().await? else { break };
-            let Some((_, _, key)) = parts(&hint) else { continue };
+            let Some((hint, value)) = scan.next().await? else { break };
+            let Some((keyspace, key)) = about(&hint, &value) else { continue };
+            let Some(space) = self.space(keyspace) else {
+                // Its definition comes yet: the hint is looked at again.
+                self.hinted.borrow_mut().entry(target).or_default().insert(partition);
+                continue;
+            };
             let mut engine_key = Vec::new();
             Self::engine_key(partition, key, &mut engine_key);
-            let Some(object) = self.engine.get(&engine_key).await? else { continue };
+            let Some(object) = space.tree.get(&engine_key).await? else { continue };
             let (core, key) = (self.me, key.to_vec());
-            found.push(Handoff { target, core, partition, key, object });
+            found.push(Handoff { target, core, keyspace, partition, key, object });
         }
         Ok(())
     }
@@ -170,15 +209,22 @@ impl<E: NodeEnv> Inner<E> {
     pub(super) fn handed_off(self: &Rc<Self>, handoff: Handoff) {
         let mut engine_key = Vec::new();
         Self::engine_key(handoff.partition, &handoff.key, &mut engine_key);
+        let Some(space) = self.space(handoff.keyspace) else { return };
         // In the key's turn nobody writes it or its hints.
         self.change(
+            &space,
             engine_key,
             Box::new(move |shard, key, stored| {
                 if stored.is_ok_and(|stored| stored == Some(handoff.object.as_slice())) {
                     mark(Mark::HintArrived);
                     let mut batch = WriteBatch::new();
                     batch.in_keyspace(HINTS);
-                    batch.delete(&hint(handoff.target, key));
+                    batch.delete(&hint(handoff.target, handoff.keyspace, key));
+                    if handoff.keyspace == KeyspaceId::DEFAULT {
+                        // As the first format has it.
+                        let of_target = hints_of(handoff.target, handoff.partition);
+                        batch.delete(&[&of_target[..], &handoff.key].concat());
+                    }
                     // Should this fail, the hint is sent once more: merging is idempotent.
                     let _ = shard.engine.write(&batch, Durability::Buffered);
                 } else {
@@ -196,10 +242,15 @@ mod tests {
 
     #[test]
     fn a_hint_s_key_tells_partition_replica_and_key() {
-        let key = hint(NodeId(7), b"\x01\x02key");
-        assert_eq!(parts(&key), Some((PartitionId(0x0102), NodeId(7), &b"key"[..])));
+        let key = hint(NodeId(7), KeyspaceId(99), b"\x01\x02key");
+        let (partition, target, _) = parts(&key).unwrap();
+        assert_eq!((partition, target), (PartitionId(0x0102), NodeId(7)));
+        assert_eq!(about(&key, FORMAT), Some((KeyspaceId(99), &b"key"[..])));
         assert!(key.starts_with(b"\x01\x02"), "it stays with its partition");
-        assert_eq!(parts(&key[..17]), None);
+        assert!(key.starts_with(&hints_of(NodeId(7), PartitionId(0x0102))));
+        assert_eq!((parts(&key[..17]), about(&key[..19], FORMAT)), (None, None));
+        let first_format = [&key[..18], b"key"].concat();
+        assert_eq!(about(&first_format, b""), Some((KeyspaceId::DEFAULT, &b"key"[..])));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use coronet_net::limits::PRE_HELLO_MAX_FRAME;
 use coronet_net::{
     ErrorCode, FrameError, FrameWriter, Op, Parsed, ReplyHead, RequestFrame, Status,
 };
-use coronet_ring::key_hash;
+use coronet_ring::{KeyspaceId, key_hash};
 
 use super::connection::{Connection, Overdue};
 use super::dispatch::{Call, Progress};
@@ -16,7 +16,7 @@ use super::multi::end_answer;
 use super::reply::{EPOCH, Failure, Ticket, write_error};
 use super::{Inner, OutputState};
 use crate::node::stats::{add, count};
-use crate::node::{ConnId, CoreId, NodeEnv};
+use crate::node::{ConnId, CoreId, CoreMessage, NodeEnv, Timed};
 
 /// Requests that are cut from the stream before the first of them is executed.
 const GROUP: usize = 16;
@@ -123,14 +123,16 @@ impl<E: NodeEnv> Inner<E> {
         Cut { frames, end }
     }
 
-    /// Has the engine bring closer what the group's reads and writes of single keys need.
+    /// Has the engine bring closer what the group's reads and writes of single keys of the default
+    /// keyspace need.
     fn look_ahead(&self, frames: &[(RequestFrame<'_>, usize)]) {
         let scratch = &mut *self.scratch.borrow_mut();
         scratch.key.clear();
         let mut ends = [0; GROUP];
         let mut keys = 0;
         for (frame, _) in frames.iter().take(GROUP) {
-            if !matches!(frame.head.op, Op::Get | Op::Put | Op::Delete) {
+            let one_key = matches!(frame.head.op, Op::Get | Op::Put | Op::Delete);
+            if !one_key || frame.head.keyspace != KeyspaceId::DEFAULT {
                 continue;
             }
             let key = match Request::decode(frame, &self.wire) {
@@ -200,9 +202,12 @@ impl<E: NodeEnv> Inner<E> {
             Ok(Request::Hello(hello)) => self.hello(conn, &ticket, &hello),
             Ok(request) => {
                 let call = Call { head: &frame.head, token: frame.token, request, whole, now };
-                if self.execute(&call, &mut ticket, &mut conn.output) == Progress::Pending {
-                    conn.begin(ticket.cost);
-                    self.in_flight.set(self.in_flight.get() + 1);
+                match self.execute(&call, &mut ticket, &mut conn.output) {
+                    Progress::Answered => conn.answered(ticket.timed()),
+                    Progress::Pending => {
+                        conn.begin(ticket.cost);
+                        self.in_flight.set(self.in_flight.get() + 1);
+                    }
                 }
             }
         }
@@ -276,17 +281,19 @@ impl<E: NodeEnv> Inner<E> {
             write(&mut frames);
             self.in_flight_for_others.set(self.in_flight_for_others.get() - 1);
             let (conn, request_id, cost) = (ticket.conn, ticket.request_id, ticket.cost);
-            let reply = crate::node::CoreMessage::Reply { conn, request_id, cost, frames };
+            let timed = Some(ticket.timed());
+            let reply = CoreMessage::Reply { conn, request_id, cost, timed, frames };
             self.env.send(ticket.origin, reply);
         } else if let Some(conn) = self.conns.borrow_mut().get_mut(&ticket.conn) {
             write(&mut conn.output);
-            self.finish(conn, ticket.conn, ticket.cost);
+            self.finish(conn, ticket.conn, ticket.cost, Some(ticket.timed()));
         }
     }
 
     /// One of this core's connections has its answer.
-    fn finish(&self, conn: &mut Connection, id: ConnId, cost: usize) {
+    fn finish(&self, conn: &mut Connection, id: ConnId, cost: usize, timed: Option<Timed>) {
         conn.finish(cost);
+        timed.into_iter().for_each(|timed| conn.answered(timed));
         self.in_flight.set(self.in_flight.get() - 1);
         self.mark(conn, id);
         self.env.output_ready();
@@ -295,9 +302,9 @@ impl<E: NodeEnv> Inner<E> {
     /// Another core answered a request of one of this core's connections, or its part of one.
     pub(super) fn answered_elsewhere(
         &self,
-        id: ConnId,
-        request_id: u64,
+        (id, request_id): (ConnId, u64),
         cost: usize,
+        timed: Option<Timed>,
         frames: &[u8],
     ) {
         let mut conns = self.conns.borrow_mut();
@@ -305,7 +312,7 @@ impl<E: NodeEnv> Inner<E> {
         conn.output.extend_from_slice(frames);
         self.mark(conn, id);
         if self.last_part(id, request_id, &mut conn.output) {
-            self.finish(conn, id, cost);
+            self.finish(conn, id, cost, timed);
         }
     }
 
@@ -372,8 +379,10 @@ impl<E: NodeEnv> Inner<E> {
         let limits = &self.config.limits;
         add(&self.counters.bytes_sent, conn.output.len() as u64);
         conn.drain_output(into);
+        let now = self.env.now();
+        self.latencies.borrow_mut().count(conn.take_answered(), now);
         // Room again: requests that had to wait are taken up; what they answer goes out next.
-        self.pump(conn, id, self.env.now());
+        self.pump(conn, id, now);
         if !conn.output.is_empty() {
             self.mark(conn, id);
             self.env.output_ready();

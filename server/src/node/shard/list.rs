@@ -10,15 +10,16 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use coronet_lsm::env::TaskClass;
-use coronet_lsm::{Scan, ScanRange};
+use coronet_lsm::{Keyspace, Scan, ScanRange};
 use coronet_net::codec::{Cursor, Entry, ListRequest, PageWriter};
 use coronet_net::{ErrorCode, FrameWriter, ReplyFlags, Status};
 use coronet_ring::causality::object::ObjectRef;
-use coronet_ring::{CoreId, PartitionId};
+use coronet_ring::{CoreId, KeyspaceId, PartitionId};
 
 use super::Inner;
 use super::dispatch::{Call, Progress};
 use super::reply::{Failure, Ticket};
+use super::spaces::Space;
 use crate::node::NodeEnv;
 use crate::node::stats::count;
 
@@ -28,8 +29,10 @@ const PAGE_BYTES: usize = 256 << 10;
 const COOP_ENTRIES: u32 = 32;
 
 /// A listing in progress.
-struct Listing {
+struct Listing<E: NodeEnv> {
     ticket: Ticket,
+    keyspace: KeyspaceId,
+    tree: Keyspace<E>,
     prefix: Vec<u8>,
     page_limit: u32,
     credit: u16,
@@ -54,6 +57,7 @@ impl<E: NodeEnv> Inner<E> {
     pub(super) fn list(
         self: &Rc<Self>,
         call: &Call<'_>,
+        space: &Space<E>,
         request: &ListRequest<'_>,
         ticket: &mut Ticket,
         out: &mut Vec<u8>,
@@ -61,7 +65,7 @@ impl<E: NodeEnv> Inner<E> {
         let start = if request.cursor.is_empty() {
             Ok(Cursor { partition: PartitionId(0), last_key: &[] })
         } else {
-            Cursor::decode(request.cursor, request.prefix, self.map.partitions())
+            Cursor::decode(request.cursor, space.id, request.prefix, self.map.partitions())
         };
         let start = match start {
             Ok(start) => start,
@@ -78,6 +82,8 @@ impl<E: NodeEnv> Inner<E> {
         count(&self.counters.lists);
         let listing = Listing {
             ticket: ticket.clone(),
+            keyspace: space.id,
+            tree: space.tree.clone(),
             prefix: request.prefix.to_vec(),
             page_limit: request.page_limit,
             // Only the core of the connection knows how much output waits there.
@@ -92,8 +98,8 @@ impl<E: NodeEnv> Inner<E> {
     }
 
     /// Lists until the credit is used up, this core has no more, or something fails.
-    async fn run_listing(&self, mut listing: Listing) {
-        let mut scan = match self.engine.scan(listing.range()).await {
+    async fn run_listing(&self, mut listing: Listing<E>) {
+        let mut scan = match listing.tree.scan(listing.range()).await {
             Ok(scan) => scan,
             Err(error) => return self.fail_listing(&listing, &Failure::of_engine(&error)),
         };
@@ -117,7 +123,11 @@ impl<E: NodeEnv> Inner<E> {
     }
 
     /// Writes one page to the listing's buffer.
-    async fn fill_page(&self, listing: &mut Listing, scan: &mut Scan<E>) -> Result<End, Failure> {
+    async fn fill_page(
+        &self,
+        listing: &mut Listing<E>,
+        scan: &mut Scan<E>,
+    ) -> Result<End, Failure> {
         listing.page.clear();
         let mut page = PageWriter::new(&mut listing.page);
         let mut seen = 0_u32;
@@ -160,14 +170,19 @@ impl<E: NodeEnv> Inner<E> {
         let partitions = self.map.partitions();
         page.finish(|into| {
             if u32::from(partition.0) < partitions {
-                Cursor { partition, last_key }.encode(&listing.prefix, partitions, into);
+                Cursor { partition, last_key }.encode(
+                    listing.keyspace,
+                    &listing.prefix,
+                    partitions,
+                    into,
+                );
             }
         });
         Ok(end)
     }
 
     /// Appends the page with more to follow; `false` when the connection is gone.
-    fn send_page(&self, listing: &Listing) -> bool {
+    fn send_page(&self, listing: &Listing<E>) -> bool {
         let mut conns = self.conns.borrow_mut();
         let Some(conn) = conns.get_mut(&listing.ticket.conn) else { return false };
         let mut head = listing.ticket.head(Status::Ok);
@@ -181,7 +196,7 @@ impl<E: NodeEnv> Inner<E> {
     }
 
     /// Answers with the last page; its header names who goes on.
-    fn send_last_page(&self, listing: &Listing, end: End) {
+    fn send_last_page(&self, listing: &Listing<E>, end: End) {
         let next = match end {
             End::Page => listing.at.0,
             End::Core => PartitionId(listing.own.end),
@@ -199,7 +214,7 @@ impl<E: NodeEnv> Inner<E> {
         });
     }
 
-    fn fail_listing(&self, listing: &Listing, failure: &Failure) {
+    fn fail_listing(&self, listing: &Listing<E>, failure: &Failure) {
         self.answer(&listing.ticket, |out| listing.ticket.fail(failure, out));
     }
 
@@ -218,7 +233,7 @@ impl<E: NodeEnv> Inner<E> {
     }
 }
 
-impl Listing {
+impl<E: NodeEnv> Listing<E> {
     /// What is left of this core's share.
     fn range(&self) -> ScanRange {
         let (partition, last_key) = &self.at;

@@ -4,6 +4,7 @@
 //! * `intake`: bytes to requests, HELLO, answers back to connections.
 //! * `dispatch`: a request to its handler, or to the core that owns its key.
 //! * `read`, `write`, `multi`, `list`: the handlers.
+//! * `spaces`: the keyspaces.
 //! * `commits`: writes that wait for their log batch.
 //! * `reply`: whom an answer goes to, and the words of errors.
 
@@ -17,6 +18,7 @@ mod multi;
 mod read;
 mod replica;
 mod reply;
+mod spaces;
 mod turns;
 mod write;
 
@@ -32,11 +34,12 @@ use coronet_lsm::{Durability, Engine, Options, Result};
 use coronet_probe::{Bug, seeded};
 use coronet_ring::{CoreId, Dot, HybridClock, Incarnation, NodeId, PartitionMap, PlacementError};
 
-use super::stats::{Counters, count};
+use super::stats::{Counters, OpLatencies, count};
 use super::{ConnId, ControlMessage, CoreMessage, CoreStats, NodeEnv};
 use commits::CommitQueue;
 use connection::Connection;
 use hints::Hinted;
+use spaces::Spaces;
 use turns::KeyLocks;
 use write::Waiter;
 
@@ -159,6 +162,8 @@ struct Inner<E: NodeEnv> {
     durable: CommitQueue<Waiter>,
     buffered: CommitQueue<Waiter>,
     locks: KeyLocks<E>,
+    /// The keyspaces this core serves.
+    spaces: RefCell<Spaces<E>>,
     /// Where hints are kept for whom.
     hinted: RefCell<Hinted>,
     /// Parts still missing of requests that several cores answer.
@@ -168,6 +173,7 @@ struct Inner<E: NodeEnv> {
     in_flight_for_others: Cell<usize>,
     draining: Cell<bool>,
     counters: Counters,
+    latencies: RefCell<OpLatencies>,
 }
 
 impl<E: NodeEnv> Clone for Shard<E> {
@@ -201,12 +207,14 @@ impl<E: NodeEnv> Shard<E> {
             durable: CommitQueue::default(),
             buffered: CommitQueue::default(),
             locks: KeyLocks::default(),
+            spaces: RefCell::new(Spaces::new(&engine)?),
             hinted: RefCell::new(hinted),
             parts: RefCell::new(self::map()),
             in_flight: Cell::new(0),
             in_flight_for_others: Cell::new(0),
             draining: Cell::new(false),
             counters: Counters::default(),
+            latencies: RefCell::default(),
             engine,
             config,
             env: env.clone(),
@@ -256,8 +264,8 @@ impl<E: NodeEnv> Shard<E> {
             CoreMessage::Request { origin, conn, arrived, frame } => {
                 inner.serve_forwarded((origin, conn), arrived, &frame);
             }
-            CoreMessage::Reply { conn, request_id, cost, frames } => {
-                inner.answered_elsewhere(conn, request_id, cost, &frames);
+            CoreMessage::Reply { conn, request_id, cost, timed, frames } => {
+                inner.answered_elsewhere((conn, request_id), cost, timed, &frames);
             }
             CoreMessage::CollectStats { ticket } => {
                 let (core, stats) = (inner.me, Box::new(self.stats()));
@@ -268,6 +276,7 @@ impl<E: NodeEnv> Shard<E> {
             }
             CoreMessage::Ask(ask) => inner.ask(ask),
             CoreMessage::ReplayHints { target } => inner.replay_hints(target),
+            CoreMessage::Define(definition) => inner.define(*definition),
             CoreMessage::HandedOff(handoff) => inner.handed_off(*handoff),
             // For the control core; the shell that runs one gives it this message.
             CoreMessage::Control(_) => {}
@@ -304,7 +313,9 @@ impl<E: NodeEnv> Shard<E> {
     pub fn stats(&self) -> CoreStats {
         let mut node = self.inner.counters.snapshot();
         node.connections = self.inner.conns.borrow().len() as u64;
-        CoreStats { node, engine: self.inner.engine.stats() }
+        let keyspaces = self.inner.engine.keyspace_stats().into_iter().collect();
+        let latencies = self.inner.latencies.borrow().clone();
+        CoreStats { node, engine: self.inner.engine.stats(), keyspaces, latencies }
     }
 
     /// Closes the engine: logs synced, tasks stopped. Requests that come later are refused.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::collections::hash_map::Entry as MapEntry;
 use std::rc::Rc;
 
-use coronet_lsm::CachedRead;
 use coronet_lsm::env::TaskClass;
+use coronet_lsm::{CachedRead, Keyspace};
 use coronet_net::codec::{KeyList, MultiWriter};
 use coronet_net::{ErrorCode, FrameWriter, ReplyFlags, ReplyHead, Status};
 use coronet_ring::causality::object::ObjectRef;
@@ -15,6 +15,7 @@ use super::Inner;
 use super::dispatch::{Call, Progress};
 use super::read::View;
 use super::reply::{Failure, Ticket};
+use super::spaces::Space;
 use crate::node::stats::count;
 use crate::node::{CoreMessage, NodeEnv};
 
@@ -26,6 +27,7 @@ const BATCH: usize = 32;
 /// A key of this core that has to be read from disk.
 struct Missing {
     index: u16,
+    /// What its context is bound to.
     hash: u64,
     key: Vec<u8>,
 }
@@ -34,6 +36,7 @@ impl<E: NodeEnv> Inner<E> {
     pub(super) fn multi_get(
         self: &Rc<Self>,
         call: &Call<'_>,
+        space: &Space<E>,
         keys: &KeyList<'_>,
         ticket: &mut Ticket,
         out: &mut Vec<u8>,
@@ -41,11 +44,11 @@ impl<E: NodeEnv> Inner<E> {
         count(&self.counters.multi_gets);
         if ticket.forwarded {
             // The core of the connection sends the frame that ends the answer.
-            return self.read_own(call, keys, ticket, out, false);
+            return self.read_own(call, space, keys, ticket, out, false);
         }
         let owners: BTreeSet<CoreId> = keys.iter().map(|key| self.map.core_of_key(key)).collect();
         if owners.iter().all(|owner| *owner == self.me) {
-            return self.read_own(call, keys, ticket, out, true);
+            return self.read_own(call, space, keys, ticket, out, true);
         }
         // Parts are told apart by the request's number alone: two at once would end each other.
         match self.parts.borrow_mut().entry((ticket.conn, ticket.request_id)) {
@@ -62,7 +65,7 @@ impl<E: NodeEnv> Inner<E> {
                 let (origin, conn, arrived) = (ticket.origin, ticket.conn, ticket.arrived);
                 let frame = call.whole.to_vec();
                 self.env.send(owner, CoreMessage::Request { origin, conn, arrived, frame });
-            } else if self.read_own(call, keys, ticket, out, false) == Progress::Answered {
+            } else if self.read_own(call, space, keys, ticket, out, false) == Progress::Answered {
                 // Other parts are still to come: this was not the last one.
                 self.last_part(ticket.conn, ticket.request_id, out);
             }
@@ -74,13 +77,14 @@ impl<E: NodeEnv> Inner<E> {
     fn read_own(
         self: &Rc<Self>,
         call: &Call<'_>,
+        space: &Space<E>,
         keys: &KeyList<'_>,
         ticket: &Ticket,
         out: &mut Vec<u8>,
         ends: bool,
     ) -> Progress {
         let mut missing = Vec::new();
-        let latest_only = call.head.consistency.lww;
+        let latest_only = space.lww || call.head.consistency.lww;
         let budget = self.wire.max_reply as usize;
         let mut indexed = (0_u16..).zip(keys.iter());
         let scratch = &mut *self.scratch.borrow_mut();
@@ -97,10 +101,10 @@ impl<E: NodeEnv> Inner<E> {
             }
             scratch.key.clear();
             Self::engine_key(partition, key, &mut scratch.key);
+            let hash = space.id.bind(hash);
             let (view, dots) = (self.view(hash, latest_only), &mut scratch.dots);
-            let read = self
-                .engine
-                .get_cached(&scratch.key, |stored| add(multi, index, view, stored, dots));
+            let read =
+                space.tree.get_cached(&scratch.key, |stored| add(multi, index, view, stored, dots));
             match read {
                 Ok(CachedRead::Done(())) => {}
                 Ok(CachedRead::NeedsIo(_)) => {
@@ -119,7 +123,7 @@ impl<E: NodeEnv> Inner<E> {
         // At the core of the connection `out` is its output. Elsewhere it is dropped with a pending
         // request, so what is in it goes with what is read later.
         let begun = if ticket.forwarded { std::mem::take(out) } else { Vec::new() };
-        self.read_missing(missing, latest_only, ticket.clone(), begun, ends);
+        self.read_missing(space.tree.clone(), missing, latest_only, ticket.clone(), begun, ends);
         Progress::Pending
     }
 
@@ -127,6 +131,7 @@ impl<E: NodeEnv> Inner<E> {
     /// of `begun`.
     fn read_missing(
         self: &Rc<Self>,
+        tree: Keyspace<E>,
         missing: Vec<Missing>,
         latest_only: bool,
         ticket: Ticket,
@@ -146,11 +151,9 @@ impl<E: NodeEnv> Inner<E> {
                 let keys: Vec<_> = batch.iter().map(|read| read.key.clone()).collect();
                 let found = match refused {
                     Some(code) => Err(code),
-                    None => shard
-                        .engine
-                        .multi_get(&keys)
-                        .await
-                        .map_err(|error| Failure::of_engine(&error).code),
+                    None => {
+                        tree.multi_get(&keys).await.map_err(|error| Failure::of_engine(&error).code)
+                    }
                 };
                 shard.write_batch(batch, &found, latest_only, &ticket, &mut frames);
             }
@@ -161,7 +164,8 @@ impl<E: NodeEnv> Inner<E> {
                 shard.answer(&ticket, |out| out.append(&mut frames));
             } else {
                 let (conn, request_id, cost) = (ticket.conn, ticket.request_id, ticket.cost);
-                shard.answered_elsewhere(conn, request_id, cost, &frames);
+                let timed = Some(ticket.timed());
+                shard.answered_elsewhere((conn, request_id), cost, timed, &frames);
             }
         });
     }

@@ -3,8 +3,8 @@
 
 use std::rc::Rc;
 
-use coronet_lsm::CachedRead;
 use coronet_lsm::env::TaskClass;
+use coronet_lsm::{CachedRead, Keyspace};
 use coronet_net::codec::{VersionRef, VersionsWriter};
 use coronet_net::{ErrorCode, FrameWriter, Status};
 use coronet_ring::causality::context::{MAX_DOTS, encode_parts};
@@ -14,13 +14,14 @@ use coronet_ring::{Dot, SiblingRef};
 use super::Inner;
 use super::dispatch::{Call, Keyed, Progress};
 use super::reply::{Failure, Ticket};
+use super::spaces::Space;
 use crate::node::NodeEnv;
 use crate::node::stats::count;
 
 /// How a stored object is shown.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View {
-    /// Hash of the key: binds the context to it.
+    /// Hash of the key and keyspace: binds the context to them.
     pub hash: u64,
     /// Keys the context's check.
     pub secret: u64,
@@ -79,25 +80,26 @@ impl<E: NodeEnv> Inner<E> {
     pub(super) fn get(
         self: &Rc<Self>,
         call: &Call<'_>,
+        space: &Space<E>,
         keyed: Keyed<'_>,
         ticket: &Ticket,
         out: &mut Vec<u8>,
     ) -> Progress {
         count(&self.counters.gets);
-        let view = self.view(keyed.hash, call.head.consistency.lww);
+        let view = self.view(keyed.hash, space.lww || call.head.consistency.lww);
         let scratch = &mut *self.scratch.borrow_mut();
         scratch.key.clear();
         Self::engine_key(keyed.partition, keyed.key, &mut scratch.key);
         let dots = &mut scratch.dots;
-        let read = self
-            .engine
+        let read = space
+            .tree
             .get_cached(&scratch.key, |stored| write_found(ticket, view, stored, dots, out));
         match read {
             Ok(CachedRead::Done(())) => Progress::Answered,
             Ok(CachedRead::NeedsIo(_)) => {
                 count(&self.counters.gets_waited);
                 let key = std::mem::take(&mut scratch.key);
-                self.get_from_disk(key, view, ticket.clone());
+                self.get_from_disk(space.tree.clone(), key, view, ticket.clone());
                 Progress::Pending
             }
             Err(error) => {
@@ -107,10 +109,10 @@ impl<E: NodeEnv> Inner<E> {
         }
     }
 
-    fn get_from_disk(self: &Rc<Self>, key: Vec<u8>, view: View, ticket: Ticket) {
+    fn get_from_disk(self: &Rc<Self>, tree: Keyspace<E>, key: Vec<u8>, view: View, ticket: Ticket) {
         let shard = Rc::clone(self);
         self.env.spawn(TaskClass::Foreground, async move {
-            let read = shard.engine.get(&key).await;
+            let read = tree.get(&key).await;
             if ticket.is_late(shard.env.now()) {
                 count(&shard.counters.deadline_exceeded);
                 return shard.answer(&ticket, |out| ticket.fail(&Failure::late(), out));

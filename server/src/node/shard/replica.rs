@@ -18,6 +18,7 @@ use coronet_ring::{Context, Merged, NodeId, PartitionId, key_hash, merge};
 
 use super::Inner;
 use super::reply::Failure;
+use super::spaces::Space;
 use super::write::Waiter;
 use crate::node::{ControlMessage, NodeEnv, ShardAsk};
 
@@ -32,10 +33,18 @@ pub(super) struct ReplicaWrite {
     ticket: u64,
 }
 
+/// Where and how an ask's object is stored.
+struct Store<'a, E: NodeEnv> {
+    ticket: u64,
+    space: &'a Space<E>,
+    durability: message::Durability,
+    hint_for: Option<NodeId>,
+}
+
 impl<E: NodeEnv> Inner<E> {
     /// Executes an ask; its answers go to the control core.
     pub(super) fn ask(self: &Rc<Self>, asked: ShardAsk) {
-        let ShardAsk { ticket, partition, key, deadline, ask } = asked;
+        let ShardAsk { ticket, keyspace, partition, key, deadline, ask } = asked;
         if deadline.is_some_and(|deadline| deadline <= self.env.now()) {
             return self.tell_control(ControlMessage::Dropped { ticket });
         }
@@ -45,34 +54,38 @@ impl<E: NodeEnv> Inner<E> {
         if self.map.core_of(partition) != self.me {
             return self.tell(ticket, Answer::Refused(Refusal::NotReplica));
         }
+        let Some(space) = self.space(keyspace) else {
+            return self.tell(ticket, Answer::Refused(Refusal::UnknownKeyspace));
+        };
         let mut engine_key = Vec::with_capacity(key.len() + 2);
         Self::engine_key(partition, &key, &mut engine_key);
         match ask {
             Ask::Name { write, durability, hint_for } => self.change(
+                &Rc::clone(&space),
                 engine_key,
                 Box::new(move |shard, key, stored| {
                     let stored = stored.map_err(|error| refusal(&Failure::of_engine(error)));
-                    let named = stored.and_then(|stored| {
-                        shard.name(ticket, key, stored, &write, durability, hint_for)
-                    });
+                    let to = Store { ticket, space: &space, durability, hint_for };
+                    let named = stored.and_then(|stored| shard.name(to, key, stored, &write));
                     named.map_err(|refusal| shard.tell(ticket, Answer::Refused(refusal))).ok()
                 }),
             ),
             Ask::Merge { object, durability, hint_for } => self.change(
+                &Rc::clone(&space),
                 engine_key,
                 Box::new(move |shard, key, stored| {
                     let stored = stored.map_err(|error| refusal(&Failure::of_engine(error)));
-                    let merged = stored.and_then(|stored| {
-                        shard.merge(ticket, key, stored, &object, durability, hint_for)
-                    });
+                    let to = Store { ticket, space: &space, durability, hint_for };
+                    let merged = stored.and_then(|stored| shard.merge(to, key, stored, &object));
                     merged.map_err(|refusal| shard.tell(ticket, Answer::Refused(refusal))).ok()
                 }),
             ),
-            Ask::Read { inline } => self.copy(ticket, engine_key, inline),
+            Ask::Read { inline } => self.copy(ticket, &space, engine_key, inline),
             Ask::List { prefix, after, limit } => {
                 let shard = Rc::clone(self);
                 self.env.spawn(TaskClass::Foreground, async move {
-                    let keys = shard.keys(partition, &prefix, after.as_deref(), limit).await;
+                    let keys =
+                        shard.keys(&space, partition, &prefix, after.as_deref(), limit).await;
                     shard.tell(ticket, keys.unwrap_or_else(Answer::Refused));
                 });
             }
@@ -83,14 +96,12 @@ impl<E: NodeEnv> Inner<E> {
     /// the other replicas need not wait for this one's disk.
     fn name(
         &self,
-        ticket: u64,
+        to: Store<'_, E>,
         key: &[u8],
         stored: Option<&[u8]>,
         write: &NewWrite,
-        durability: message::Durability,
-        hint_for: Option<NodeId>,
     ) -> Result<Vec<u8>, Refusal> {
-        let hash = key_hash(&key[2..]); // after the partition
+        let hash = to.space.id.bind(key_hash(&key[2..])); // after the partition
         let context = match write.context.as_slice() {
             [] => None,
             bytes => {
@@ -113,11 +124,11 @@ impl<E: NodeEnv> Inner<E> {
             .context
             .encode(hash, self.config.secret, &mut context)
             .map_err(|_| Refusal::TooManyVersions)?;
-        self.put(ticket, key, &object, durability, hint_for)?;
+        self.put(&to, key, &object)?;
         let versions = u16::try_from(applied.versions).unwrap_or(u16::MAX);
         let hlc = applied.hlc;
         self.tell(
-            ticket,
+            to.ticket,
             Answer::Named { object: object.clone(), context, hlc, versions, stored: false },
         );
         Ok(object)
@@ -127,12 +138,10 @@ impl<E: NodeEnv> Inner<E> {
     /// earlier write is durable is not known.
     fn merge(
         &self,
-        ticket: u64,
+        to: Store<'_, E>,
         key: &[u8],
         stored: Option<&[u8]>,
         incoming: &[u8],
-        durability: message::Durability,
-        hint_for: Option<NodeId>,
     ) -> Result<Vec<u8>, Refusal> {
         let theirs = ObjectRef::decode(incoming).map_err(|_| Refusal::Invalid)?;
         // A stamp far ahead of this clock is stored, but does not drag the clock along.
@@ -145,33 +154,27 @@ impl<E: NodeEnv> Inner<E> {
         } else if merged == Merged::Unchanged {
             object.extend_from_slice(stored.unwrap_or_default());
         }
-        self.put(ticket, key, &object, durability, hint_for)?;
+        self.put(&to, key, &object)?;
         Ok(object)
     }
 
-    fn put(
-        &self,
-        ticket: u64,
-        key: &[u8],
-        object: &[u8],
-        durability: message::Durability,
-        hint_for: Option<NodeId>,
-    ) -> Result<(), Refusal> {
-        let durability = match durability {
+    fn put(&self, to: &Store<'_, E>, key: &[u8], object: &[u8]) -> Result<(), Refusal> {
+        let durability = match to.durability {
             message::Durability::Durable => Durability::Durable,
             message::Durability::Buffered => Durability::Buffered,
         };
         let mut batch = coronet_lsm::WriteBatch::new();
-        batch.put(key, object);
-        if let Some(target) = hint_for {
-            self.note_hint(&mut batch, target, key);
+        let expiry = to.space.put(&mut batch, key, object);
+        if let Some(target) = to.hint_for {
+            self.note_hint(&mut batch, target, to.space.id, key, expiry);
         }
-        let commit = self
-            .engine
+        let commit = to
+            .space
+            .tree
             .write(&batch, durability)
             .map_err(|error| refusal(&Failure::of_engine(&error)))?;
         let deadline = self.env.now().after(self.config.limits.commit_wait);
-        let waiter = Waiter::Replica(ReplicaWrite { ticket });
+        let waiter = Waiter::Replica(ReplicaWrite { ticket: to.ticket });
         self.commits(durability).push(commit, deadline, waiter);
         Ok(())
     }
@@ -188,17 +191,17 @@ impl<E: NodeEnv> Inner<E> {
     }
 
     /// Hands out this replica's copy of a key.
-    fn copy(self: &Rc<Self>, ticket: u64, key: Vec<u8>, inline: u32) {
+    fn copy(self: &Rc<Self>, ticket: u64, space: &Space<E>, key: Vec<u8>, inline: u32) {
         let answer = move |stored: Option<&[u8]>| match stored {
             Some(object) if object.len() > inline as usize => Answer::Digest(digest(object)),
             stored => Answer::Copy(stored.map(<[u8]>::to_vec)),
         };
-        match self.engine.get_cached(&key, answer) {
+        match space.tree.get_cached(&key, answer) {
             Ok(CachedRead::Done(answer)) => self.tell(ticket, answer),
             Ok(CachedRead::NeedsIo(answer)) => {
-                let shard = Rc::clone(self);
+                let (shard, tree) = (Rc::clone(self), space.tree.clone());
                 self.env.spawn(TaskClass::Foreground, async move {
-                    match shard.engine.get(&key).await {
+                    match tree.get(&key).await {
                         Ok(stored) => shard.tell(ticket, answer(stored.as_deref())),
                         Err(error) => {
                             let refusal = refusal(&Failure::of_engine(&error));
@@ -217,6 +220,7 @@ impl<E: NodeEnv> Inner<E> {
     /// Lists a stretch of a partition's keys.
     async fn keys(
         &self,
+        space: &Space<E>,
         partition: PartitionId,
         prefix: &[u8],
         after: Option<&[u8]>,
@@ -230,7 +234,7 @@ impl<E: NodeEnv> Inner<E> {
         }
         let end = Some((partition.0 + 1).to_be_bytes().to_vec());
         let range = ScanRange { start, end };
-        let mut scan = self.engine.scan(range).await.map_err(|error| failed(&error))?;
+        let mut scan = space.tree.scan(range).await.map_err(|error| failed(&error))?;
         let (mut entries, mut bytes, mut seen) = (Vec::new(), 0, 0_u32);
         let complete = loop {
             if entries.len() >= limit as usize || bytes >= LIST_BYTES {

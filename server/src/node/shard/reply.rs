@@ -6,7 +6,7 @@ use coronet_net::codec::ErrorReply;
 use coronet_net::{ErrorCode, FrameWriter, ReplyFlags, ReplyHead, RequestHead, Status};
 use coronet_ring::{CoreId, Epoch, PartitionId};
 
-use crate::node::ConnId;
+use crate::node::{ConnId, Timed};
 
 /// The version of the placement: a single node has one and never changes it.
 pub(super) const EPOCH: Epoch = Epoch(1);
@@ -59,6 +59,11 @@ impl Ticket {
             partition: PartitionId::NONE,
             owner: CoreId::ANY,
         }
+    }
+
+    /// How its latency is counted.
+    pub(super) fn timed(&self) -> Timed {
+        Timed { op: self.op, arrived: self.arrived }
     }
 
     /// Whether the deadline has passed.

@@ -11,6 +11,7 @@ use coronet_ring::{Context, Hlc, Token};
 use super::dispatch::{Call, Keyed, Progress};
 use super::replica::ReplicaWrite;
 use super::reply::{Failure, Ticket};
+use super::spaces::Space;
 use super::turns::Turn;
 use super::{BlindWrites, Inner, Scratch};
 use crate::node::NodeEnv;
@@ -71,11 +72,12 @@ impl<E: NodeEnv> Inner<E> {
     pub(super) fn write(
         self: &Rc<Self>,
         call: &Call<'_>,
+        space: &Space<E>,
         keyed: Keyed<'_>,
         ticket: &Ticket,
         out: &mut Vec<u8>,
     ) -> Progress {
-        let wish = match self.wish(call.head, call.token, &call.request, keyed.hash) {
+        let wish = match self.wish(call.head, call.token, &call.request, keyed.hash, space.lww) {
             Ok(wish) => wish,
             Err(failure) => {
                 ticket.fail(&failure, out);
@@ -85,9 +87,9 @@ impl<E: NodeEnv> Inner<E> {
         let scratch = &mut *self.scratch.borrow_mut();
         scratch.key.clear();
         Self::engine_key(keyed.partition, keyed.key, &mut scratch.key);
-        if self.locks.is_locked(&scratch.key) {
+        if self.locks.is_locked(space.id, &scratch.key) {
             let turn = Self::queued(ticket.clone(), call.whole.to_vec());
-            if self.locks.join(&scratch.key, turn).is_ok() {
+            if self.locks.join(space.id, &scratch.key, turn).is_ok() {
                 return Progress::Pending;
             }
         }
@@ -95,19 +97,19 @@ impl<E: NodeEnv> Inner<E> {
         object.clear();
         let change = wish.change();
         let now = self.tick_clock();
-        let read = self.engine.get_latest_cached(key, |stored| {
+        let read = space.tree.get_latest_cached(key, |stored| {
             update::apply(stored, &change, self.issued, now, object)
         });
         let applied = match read {
             Ok(CachedRead::Done(applied)) => applied.map_err(Failure::from),
             Ok(CachedRead::NeedsIo(_)) => {
                 let turn = Self::queued(ticket.clone(), call.whole.to_vec());
-                self.lock_and_read(key.clone(), turn);
+                self.lock_and_read(space, key.clone(), turn);
                 return Progress::Pending;
             }
             Err(error) => Err(Failure::of_engine(&error)),
         };
-        match applied.and_then(|applied| self.store(scratch, &wish, applied, ticket)) {
+        match applied.and_then(|applied| self.store(scratch, space, &wish, applied, ticket)) {
             Ok(()) => Progress::Pending,
             Err(failure) => {
                 ticket.fail(&failure, out);
@@ -124,6 +126,7 @@ impl<E: NodeEnv> Inner<E> {
         token: Option<&'a Token>,
         request: &Request<'a>,
         hash: u64,
+        lww: bool,
     ) -> Result<Wish<'a>, Failure> {
         let (context, value) = match request {
             Request::Put(put) => {
@@ -145,7 +148,7 @@ impl<E: NodeEnv> Inner<E> {
             Some(decoded)
         };
         let blind = context.is_none() && self.config.blind_writes == BlindWrites::Replace;
-        let replace = head.consistency.lww || blind;
+        let replace = lww || head.consistency.lww || blind;
         Ok(Wish { value, context, token, replace, durability: self.durability_of(head), hash })
     }
 
@@ -153,6 +156,7 @@ impl<E: NodeEnv> Inner<E> {
     fn store(
         &self,
         scratch: &mut Scratch,
+        space: &Space<E>,
         wish: &Wish<'_>,
         applied: Applied,
         ticket: &Ticket,
@@ -164,11 +168,9 @@ impl<E: NodeEnv> Inner<E> {
             .map_err(|error| Failure::new(ErrorCode::InvalidArgument, error.to_string()))?;
         let Scratch { key, object, batch, .. } = scratch;
         batch.clear();
-        batch.put(key, object);
-        let commit = self
-            .engine
-            .write(batch, wish.durability)
-            .map_err(|error| Failure::of_engine(&error))?;
+        space.put(batch, key, object);
+        let commit =
+            space.tree.write(batch, wish.durability).map_err(|error| Failure::of_engine(&error))?;
         if applied.repeated {
             count(&self.counters.retries_recognised);
         }
@@ -215,15 +217,16 @@ impl<E: NodeEnv> Inner<E> {
             return Err(unreadable());
         };
         let request = Request::decode(&frame, &self.wire).map_err(|_| unreadable())?;
-        let hash = coronet_ring::key_hash(&key[2..]); // after the partition
-        let wish = self.wish(&frame.head, frame.token, &request, hash)?;
+        let space = self.space_or_failure(frame.head.keyspace)?;
+        let hash = space.id.bind(coronet_ring::key_hash(&key[2..])); // after the partition
+        let wish = self.wish(&frame.head, frame.token, &request, hash, space.lww)?;
         let scratch = &mut *self.scratch.borrow_mut();
         scratch.object.clear();
         let now = self.tick_clock();
         let applied = update::apply(stored, &wish.change(), self.issued, now, &mut scratch.object)?;
         scratch.key.clear();
         scratch.key.extend_from_slice(key);
-        self.store(scratch, &wish, applied, ticket)?;
+        self.store(scratch, &space, &wish, applied, ticket)?;
         Ok(scratch.object.clone())
     }
 

@@ -232,6 +232,20 @@ impl Disk {
         Ok(())
     }
 
+    /// Removes every file but these, durably: a fresh disk that was given a few files of the old
+    /// one. The node must not be running.
+    pub fn keep_only(&self, kept: &[&Path]) {
+        let state = &mut *self.state.borrow_mut();
+        for (path, _) in state.names.files() {
+            let folder = path.parent().and_then(|parent| state.names.folder(parent).ok());
+            if !kept.contains(&path.as_path()) && state.names.remove_file(&path).is_ok() {
+                let upto = state.names.ops();
+                folder.into_iter().for_each(|folder| state.names.sync(folder, upto));
+            }
+        }
+        state.collect();
+    }
+
     /// A copy of everything on the disk.
     pub fn image(&self) -> DiskImage {
         let state = self.state.borrow();

@@ -11,6 +11,7 @@ use coronet_ring::{Conflicts, NodeId, ObjectRef, PartitionMap, Table, visible};
 use coronet_sim::SimEnv;
 
 use super::clients::PREFIX;
+use super::history::Style;
 use super::reading::{self, PATIENCE, connect, within};
 use super::world::{PARTITIONS, World};
 use super::{holders, promise};
@@ -86,6 +87,11 @@ pub fn check(world: &mut World) {
             let values = copies.first().map(|copy| shown(copy.as_deref())).unwrap_or_default();
             let ids = history.identify(key, &values);
             history.check_final(key, &ids);
+            match history.style(key) {
+                Style::Cart => history.check_cart(key, &values),
+                Style::Register => history.check_register(key),
+                Style::Versions | Style::Replace => {}
+            }
             if !ids.is_empty() {
                 live.insert(key.clone());
             }

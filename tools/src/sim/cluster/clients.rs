@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use coronet_lsm::env::{Env, TaskClass};
+use coronet_lsm::env::{Env, Nanos, TaskClass};
 use coronet_net::codec::{Delete, Put, Request, Written};
 use coronet_net::frame::TOKEN_BYTES;
 use coronet_net::{
@@ -14,9 +14,15 @@ use coronet_net::{
 };
 use coronet_sim::{Rng, SimEnv};
 
-use super::history::{Acknowledgement, History, Outcome, Shown, Style, WriteId};
+use super::cart;
+use super::history::{
+    Acknowledgement, History, Outcome, Shown, Style, WriteId, name, number_of, value_of,
+};
+use super::mix::{Habit, Mix, Step};
 use super::promise;
 use super::reading::{self, Found, PATIENCE, connect, is_sloppy, within};
+use crate::sim::checkers::session::Session;
+use crate::sim::record::{EventKind, Lane, Recorder};
 use crate::sim::{Client, Network};
 
 /// The common beginning of all keys.
@@ -34,6 +40,12 @@ struct Held {
     seen: BTreeSet<WriteId>,
 }
 
+/// One client.
+struct Author {
+    number: usize,
+    session: Session,
+}
+
 /// All clients of a world.
 pub struct Clients {
     env: SimEnv,
@@ -43,7 +55,8 @@ pub struct Clients {
     keys: Vec<Vec<u8>>,
     stop: Cell<bool>,
     running: Cell<usize>,
-    pause: u64,
+    mix: Mix,
+    recorder: Rc<Recorder>,
 }
 
 impl Clients {
@@ -53,9 +66,10 @@ impl Clients {
         mut rng: Rng,
         directory: &Directory,
         history: &Rc<RefCell<History>>,
+        recorder: &Rc<Recorder>,
     ) -> Rc<Self> {
         let keys = history.borrow().keys();
-        let pause = [20_000, 60_000, 300_000][rng.index(3)];
+        let mix = Mix::draw(&mut rng);
         Rc::new(Clients {
             env,
             rng: RefCell::new(rng),
@@ -64,17 +78,18 @@ impl Clients {
             keys,
             stop: Cell::new(false),
             running: Cell::new(0),
-            pause,
+            mix,
+            recorder: Rc::clone(recorder),
         })
     }
 
     /// Starts some.
     pub fn start(self: &Rc<Self>, count: u64) {
-        for _ in 0..count {
+        for number in 0..usize::try_from(count).unwrap_or(0) {
             let this = Rc::clone(self);
             self.running.set(self.running.get() + 1);
             self.env.spawn(TaskClass::Foreground, async move {
-                this.work().await;
+                this.work(number).await;
                 this.running.set(this.running.get() - 1);
             });
         }
@@ -88,6 +103,11 @@ impl Clients {
     /// Whether all have ended.
     pub fn ended(&self) -> bool {
         self.running.get() == 0
+    }
+
+    fn record(&self, author: &Author, since: Nanos, text: impl FnOnce() -> String) {
+        let lane = Lane::Client(author.number);
+        self.recorder.span(EventKind::Operation, lane, since, text);
     }
 
     fn below(&self, bound: u64) -> u64 {
@@ -112,29 +132,40 @@ impl Clients {
         connect(&self.env, &network).await
     }
 
-    async fn work(&self) {
+    /// Works until told to stop. The first one writes what one client only writes.
+    async fn work(&self, number: usize) {
+        let mut author = Author { number, session: Session::default() };
         let mut contexts: BTreeMap<Vec<u8>, Vec<Held>> = BTreeMap::new();
         let mut client: Option<Rc<Client>> = None;
         while !self.stop.get() {
-            self.sleep(self.pause).await;
+            self.sleep(self.mix.pause).await;
             if self.below(8) == 0 || client.as_ref().is_none_or(|client| !client.is_open()) {
                 client = self.any_node().await;
             }
             let Some(open) = &client else { continue };
-            let key = self.keys[self.index(self.keys.len())].clone();
+            let (step, key) = {
+                let rng = &mut self.rng.borrow_mut();
+                (self.mix.step(rng), self.keys[self.mix.key(rng, self.keys.len())].clone())
+            };
+            let style = self.history.borrow().style(&key);
+            let replaces = self.history.borrow().is_last_write_wins(&key);
             let held = contexts.entry(key.clone()).or_default();
-            match self.below(20) {
-                0 => self.list(open).await,
-                1 => self.look(&key).await,
-                2..=8 => {
-                    if let Some(seen) = self.read(open, &key).await {
-                        held.push(seen);
-                    }
+            match (step, style) {
+                (Step::List, _) => self.list(open).await,
+                (Step::Look, _) => self.look(&key).await,
+                (Step::Write, Style::Cart) => {
+                    self.add_item(&mut client, &mut author, &key).await;
+                }
+                (Step::Write, Style::Register) if number == 0 && !replaces => {
+                    self.replace(&mut client, &mut author, &key).await;
+                }
+                (Step::Write, _) if style != Style::Register || replaces => {
+                    let old = held.clone();
+                    held.extend(self.write(&mut client, &mut author, &key, old).await);
                 }
                 _ => {
-                    if let Some(seen) = self.write(&mut client, &key, held).await {
-                        held.push(seen);
-                    }
+                    let read = self.read(open, &mut author, &key).await;
+                    held.extend(read.map(|(seen, _)| seen));
                 }
             }
             if held.len() > 4 {
@@ -151,17 +182,36 @@ impl Clients {
         [QuorumMode::Default, QuorumMode::Sloppy, QuorumMode::Strict][self.index(3)]
     }
 
-    async fn read(&self, client: &Client, key: &[u8]) -> Option<Held> {
+    async fn read(
+        &self,
+        client: &Client,
+        author: &mut Author,
+        key: &[u8],
+    ) -> Option<(Held, Vec<Vec<u8>>)> {
         let since = self.env.now();
-        let (r, mode) = (self.quorum(), self.mode());
-        let found = reading::get(&self.env, client, key, r, mode).await?;
-        let Found { values, context, answers, sloppy } = found;
+        let (r, mode) = match self.history.borrow().style(key) {
+            Style::Register => (Quorum::MAJORITY, QuorumMode::Strict),
+            _ => (self.quorum(), self.mode()),
+        };
+        let found = reading::get(&self.env, client, key, r, mode).await;
+        self.record(author, since, || match &found {
+            Some(found) => {
+                let ids: Vec<_> = found.values.iter().map(|value| number_of(value)).collect();
+                let count = found.answers;
+                format!("read {} with R={r:?}: {ids:?} from {count}", name(key))
+            }
+            None => format!("read {} with R={r:?}: no answer", name(key)),
+        });
+        let Found { values, context, answers, sloppy } = found?;
         let mut history = self.history.borrow_mut();
         promise::check_read(&mut history, key, (r, mode), (answers, sloppy));
         let ids = history.identify(key, &values);
-        history.check(key, &Shown { since, answers, sloppy, ids: ids.clone() });
+        let shown = Shown { since, answers, sloppy, until: self.env.now(), ids };
+        history.check(key, &shown);
+        history.check_session(&mut author.session, key, &shown);
+        let ids = shown.ids;
         let seen = ids.iter().flat_map(|id| history.covered_by(*id)).collect();
-        Some(Held { bytes: context, seen })
+        Some((Held { bytes: context, seen }, values))
     }
 
     /// Looks at one replica's copy.
@@ -191,42 +241,83 @@ impl Clients {
         }
     }
 
+    /// Puts one more item into a cart.
+    async fn add_item(&self, client: &mut Option<Rc<Client>>, author: &mut Author, key: &[u8]) {
+        let Some(open) = client else { return };
+        let Some((held, values)) = self.read(open, author, key).await else { return };
+        let items = values.iter().flat_map(|value| cart::items(value)).collect();
+        if self.history.borrow().count(key) < MOST_WRITES {
+            self.send(client, author, key, &held, Some(|id| cart::encode(id, &items))).await;
+        }
+    }
+
+    /// Replaces what a register holds.
+    async fn replace(&self, client: &mut Option<Rc<Client>>, author: &mut Author, key: &[u8]) {
+        let Some(open) = client else { return };
+        let Some((held, _)) = self.read(open, author, key).await else { return };
+        if self.history.borrow().count(key) < MOST_WRITES {
+            let (id, _) = self.send(client, author, key, &held, Some(|id| value_of(id, 9))).await;
+            self.history.borrow().own_write(&mut author.session, key, id);
+        }
+    }
+
     /// Writes a key; returns what its author has seen then.
     async fn write(
         &self,
         client: &mut Option<Rc<Client>>,
+        author: &mut Author,
         key: &[u8],
-        contexts: &[Held],
+        contexts: Vec<Held>,
     ) -> Option<Held> {
         let style = self.history.borrow().style(key);
         if self.history.borrow().count(key) >= MOST_WRITES {
             return None;
         }
-        // Mostly the latest context, sometimes an old one, sometimes none.
-        let held = match self.below(6) {
-            0 => Held::default(),
-            1 if !contexts.is_empty() => contexts[self.index(contexts.len())].clone(),
-            _ => contexts.last().cloned().unwrap_or_default(),
+        let habit = self.mix.habit(&mut self.rng.borrow_mut());
+        let held = match habit {
+            _ if self.history.borrow().is_last_write_wins(key) => Held::default(),
+            Habit::Blind => Held::default(),
+            Habit::Old if !contexts.is_empty() => contexts[self.index(contexts.len())].clone(),
+            Habit::Old | Habit::Latest => contexts.last().cloned().unwrap_or_default(),
         };
-        let held = if style == Style::Replace { Held::default() } else { held };
         let may_delete = style == Style::Replace || !held.bytes.is_empty();
-        let len = (!may_delete || self.below(5) > 0).then(|| match self.below(12) {
+        let deletes = may_delete && self.mix.deletes(&mut self.rng.borrow_mut());
+        let len = match self.below(12) {
             0 => self.index(6_000),
             _ => self.index(60),
-        });
-        let token = self.below(2) == 0;
-        let begun = self.history.borrow_mut().begin(key, len, token, held.seen.clone());
+        };
+        let content = (!deletes).then_some(|id| value_of(id, len));
+        let (id, context) = self.send(client, author, key, &held, content).await;
+        self.history.borrow().own_write(&mut author.session, key, id);
+        let bytes = context.filter(|_| style == Style::Versions)?;
+        Some(Held { bytes, seen: self.history.borrow().covered_by(id) })
+    }
+
+    /// Sends a write or deletion; returns its number and the context it was answered with.
+    async fn send(
+        &self,
+        client: &mut Option<Rc<Client>>,
+        author: &Author,
+        key: &[u8],
+        held: &Held,
+        content: Option<impl FnOnce(WriteId) -> Vec<u8>>,
+    ) -> (WriteId, Option<Vec<u8>>) {
+        // A late retry may be a new write: none of a register.
+        let is_register = self.history.borrow().style(key) == Style::Register;
+        let token = !is_register && self.mix.has_token(&mut self.rng.borrow_mut());
+        let (seen, now) = (held.seen.clone(), self.env.now());
+        let begun = self.history.borrow_mut().begin(key, content, token, seen, now);
         let (id, value) = begun;
         let request = match &value {
             Some(value) => Request::Put(Put { key, context: &held.bytes, value }),
             None => Request::Delete(Delete { key, context: &held.bytes }),
         };
-        let durable = self.below(3) > 0;
+        let durable = is_register || self.below(3) > 0;
         let consistency = Consistency {
             durability: if durable { Durability::Durable } else { Durability::Buffered },
-            mode: self.mode(),
-            lww: style == Style::Replace,
-            racks: 0,
+            mode: if is_register { QuorumMode::Strict } else { self.mode() },
+            lww: self.history.borrow().is_last_write_wins(key),
+            ..Consistency::default()
         };
         let op = if value.is_some() { Op::Put } else { Op::Delete };
         // Mostly less patience than the node would have.
@@ -234,22 +325,25 @@ impl Clients {
             0 => 0,
             _ => u32::try_from(20_000 + self.below(2_000_000)).unwrap_or(0),
         };
-        let head =
-            RequestHead { w: self.quorum(), consistency, deadline_us, ..RequestHead::new(op, 0) };
+        let w = if is_register { Quorum::MAJORITY } else { self.quorum() };
+        let head = RequestHead { w, consistency, deadline_us, ..RequestHead::new(op, 0) };
         let written = self.deliver(client, &request, head, token.then_some(id)).await;
         let (outcome, context) = written;
         let outcome = match outcome {
             Outcome::Acknowledged(ack) => Outcome::Acknowledged(Acknowledgement { durable, ..ack }),
             outcome => outcome,
         };
+        self.record(author, now, || {
+            let verb = if value.is_some() { "write" } else { "delete" };
+            format!("{verb} {id} of {} with W={w:?}: {outcome:?}", name(key))
+        });
         let mut history = self.history.borrow_mut();
         if let Outcome::Acknowledged(ack) = outcome {
             let got = (ack.acks, ack.sloppy);
-            promise::check_write(&mut history, key, (head.w, consistency.mode), got);
+            promise::check_write(&mut history, key, (w, consistency.mode), got);
         }
         history.end(id, outcome);
-        let bytes = context.filter(|_| style == Style::Versions)?;
-        Some(Held { bytes, seen: history.covered_by(id) })
+        (id, context)
     }
 
     /// Sends a write until its outcome is known, or gives up. Only writes with a token (`number`)

@@ -6,40 +6,62 @@
 //! (gossip, hints), check (see [`check`]). A failure is a line in [`Report::violations`].
 //!
 //! * [`world`]: hosts, their lives, what they are configured as.
-//! * [`nemesis`]: what goes wrong.
-//! * [`clients`]: operations over real frames.
+//! * [`fault`], [`nemesis`]: what goes wrong, when and where.
+//! * [`clients`]: operations over real frames; [`cart`]: those that must keep every item.
 //! * [`history`]: what clients were told, and what an answer may therefore show.
 //! * [`check`]: what must hold in the end.
 //! * [`seeded`]: mistakes made on purpose, which the checkers must find.
+//! * [`mod@minimize`]: a failing run made smaller.
 
+pub mod cart;
 pub mod check;
 pub mod clients;
+pub mod fault;
 pub mod history;
 mod holders;
+pub mod minimize;
+mod mix;
 pub mod nemesis;
 mod promise;
 pub mod reading;
 pub mod seeded;
+mod wires;
 pub mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use coronet_probe::{Bug, Mark};
+use fault::Fault;
 use world::World;
 
+use super::checkers::staleness::Staleness;
+use super::record::Event;
+
 /// What a run is asked to be; everything else is drawn from the seed.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Nodes, 1 to 7; drawn when absent.
     pub nodes: Option<usize>,
+    /// Kinds of faults; drawn when absent.
+    pub faults: Option<Vec<Fault>>,
+    /// Of the faults planned only those with these numbers; all when absent.
+    pub strikes: Option<BTreeSet<u64>>,
+    /// Clients; drawn when absent.
+    pub clients: Option<u64>,
+    /// Keys at most.
+    pub keys: Option<u64>,
+    /// Length of the chaos in seconds; drawn when absent.
+    pub seconds: Option<u64>,
+    /// Whether to keep what happens, for people.
+    pub record: bool,
     /// A mistake that the nodes shall make; none in builds without debug assertions.
     pub bug: Option<Bug>,
 }
 
 /// What came of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// The seed.
     pub seed: u64,
@@ -57,6 +79,18 @@ pub struct Report {
     pub faults: u64,
     /// How often the marked branches were taken.
     pub marks: BTreeMap<Mark, u64>,
+    /// The numbers of those planned.
+    pub strikes: Vec<u64>,
+    /// Clients there were.
+    pub clients: u64,
+    /// Keys there were.
+    pub keys: u64,
+    /// Seconds of chaos.
+    pub seconds: u64,
+    /// How stale reads were where nothing is promised; measured when nothing went wrong.
+    pub staleness: Staleness,
+    /// What happened, when it was to be kept.
+    pub events: Vec<Event>,
     /// What must not have happened, one line each.
     pub violations: Vec<String>,
 }

@@ -13,13 +13,15 @@ use coronet_probe::{Bug, Watch};
 use coronet_ring::coordinate::quorum::Mode;
 use coronet_server::config::ClusterSettings;
 use coronet_server::data_dir::Wanted;
-use coronet_sim::{Latency, Rng, Sim, SimEnv};
+use coronet_sim::{Faults as DiskFaults, Latency, Rng, Sim, SimEnv};
 
 use super::clients::{Clients, Directory};
 use super::history::{History, Style};
-use super::nemesis::Nemesis;
+use super::nemesis::{Nemesis, Recovery};
 use super::{Options, Report, check};
+use crate::sim::checkers::staleness::LATE_FACTOR;
 use crate::sim::internet::{Internet, Weather};
+use crate::sim::record::{EventKind, Lane, Recorder};
 use crate::sim::{Membership, SimNode};
 
 /// Partitions of a simulated cluster.
@@ -29,6 +31,8 @@ const DIR: &str = "/var/node";
 const FOUNDING: Duration = Duration::from_secs(3);
 /// How long the world is left alone before it is checked.
 const QUIET: Duration = Duration::from_secs(20);
+/// Until a process that did not start, because its disk failed, is started again.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// A node's slot: its process writes itself here once it has started.
 type Slot = Rc<RefCell<Option<Result<SimNode, String>>>>;
@@ -42,8 +46,17 @@ pub struct Host {
     pub running: bool,
     /// Whether it stands still.
     pub paused: bool,
+    /// Whether its disk failed or was full in the life of this process.
+    pub troubled: bool,
     wanted: Wanted,
     membership: Membership,
+}
+
+impl Host {
+    /// Its next process has so many data cores.
+    pub fn set_cores(&mut self, cores: u16) {
+        self.wanted.cores = cores;
+    }
 }
 
 /// Everything there is in a run.
@@ -64,8 +77,12 @@ pub struct World {
     pub fair: Weather,
     /// Lines nodes logged, of lives that ended too.
     pub log: VecDeque<String>,
+    /// What happened, for people.
+    pub recorder: Rc<Recorder>,
     nemesis: Nemesis,
     watch: Watch,
+    /// The numbers of the faults planned.
+    strikes: Vec<u64>,
     bug: Option<Bug>,
     chaos: Duration,
     clients: u64,
@@ -86,12 +103,15 @@ impl World {
         let replicas = [1, 2, 3, 3, 3, 3, 5][rng.index(7)];
         let fair = Weather {
             delay: [50, 300, 2_000][rng.index(3)],
-            late: 5_000,
-            late_factor: 20,
+            late: [5_000, 5_000, 150_000][rng.index(3)],
+            late_factor: LATE_FACTOR,
             reset: 0,
+            corrupt: 0,
         };
         let addresses: Vec<SocketAddr> = (0..nodes).map(address).collect();
-        let internet = Internet::new(sim.node_env("wires"), rng.fork(), &addresses, fair);
+        let recorder = Recorder::new(sim.node_env("recorder"), options.record);
+        let wires = sim.node_env("wires");
+        let internet = Internet::new(wires, rng.fork(), &addresses, fair, &recorder);
         let mode = if rng.below(2) == 0 { Mode::Sloppy } else { Mode::Strict };
         let engine = EngineOptions {
             memtable_bytes: 16 << (10 + rng.below(4)),
@@ -105,6 +125,7 @@ impl World {
             slot: Slot::default(),
             running: false,
             paused: false,
+            troubled: false,
             wanted: Wanted {
                 cores,
                 partitions: PARTITIONS,
@@ -125,12 +146,18 @@ impl World {
             },
         };
         let hosts: Vec<Host> = (0..nodes).map(host).collect();
-        let history = Rc::new(RefCell::new(History::default()));
-        let nemesis = Nemesis::draw(&mut rng, nodes);
+        let drawn = Duration::from_secs(rng.range(5, 40));
+        let chaos = options.seconds.map_or(drawn, Duration::from_secs);
+        let clients = rng.range(2, 6);
+        let nemesis = Nemesis::draw(&mut rng.fork(), nodes, chaos, options);
+        let mut history = History::default();
+        history.recorder = Some(Rc::clone(&recorder));
+        history.calm = nemesis.numbers().is_empty().then_some((fair.delay, fair.late));
+        let history = Rc::new(RefCell::new(history));
         let mut world = World {
             directory: Rc::new(RefCell::new((0..nodes).map(|_| None).collect())),
-            chaos: Duration::from_secs(rng.range(5, 40)),
-            clients: rng.range(2, 6),
+            chaos,
+            clients: options.clients.unwrap_or(clients),
             bug: options.bug,
             watch,
             log: VecDeque::new(),
@@ -140,18 +167,26 @@ impl World {
             internet,
             history,
             fair,
+            recorder,
+            strikes: nemesis.numbers(),
             nemesis,
         };
-        world.add_keys();
+        world.add_keys(options.keys);
         world
     }
 
-    fn add_keys(&mut self) {
+    fn add_keys(&mut self, most: Option<u64>) {
         let mut history = self.history.borrow_mut();
         history.replicas = self.hosts[0].membership.settings.n();
         history.strict = self.hosts[0].membership.settings.mode == Mode::Strict;
-        for number in 0..self.rng.range(2, 12) {
-            let style = if self.rng.below(4) == 0 { Style::Replace } else { Style::Versions };
+        let drawn = self.rng.range(2, 12);
+        for number in 0..drawn.min(most.unwrap_or(drawn)) {
+            let style = match self.rng.below(8) {
+                0 | 1 => Style::Replace,
+                2 => Style::Cart,
+                3 => Style::Register,
+                _ => Style::Versions,
+            };
             history.add_key(format!("sim/{number:02}").as_bytes(), style);
         }
     }
@@ -171,16 +206,18 @@ impl World {
         }
         self.pass(FOUNDING);
         let client_env = self.sim.node_env("clients");
-        let clients = Clients::new(client_env, self.rng.fork(), &self.directory, &self.history);
+        let (directory, history) = (&self.directory, &self.history);
+        let rng = self.rng.fork();
+        let clients = Clients::new(client_env, rng, directory, history, &self.recorder);
         clients.start(self.clients);
-        let end = self.sim.elapsed() + self.chaos;
-        while self.sim.elapsed() < end {
-            let pause = self.nemesis.pause(&mut self.rng);
-            self.pass(pause);
+        let begun = self.sim.elapsed();
+        while let Some(strike) = self.nemesis.next_strike() {
+            self.pass((begun + strike.at).saturating_sub(self.sim.elapsed()));
             let mut nemesis = self.nemesis.clone();
-            nemesis.strike(self);
+            nemesis.strike(self, &strike);
             self.nemesis = nemesis;
         }
+        self.pass((begun + self.chaos).saturating_sub(self.sim.elapsed()));
         self.heal();
         clients.stop();
         self.pass(QUIET);
@@ -210,13 +247,18 @@ impl World {
 
     /// Nodes that have started can be found by clients.
     fn note_starts(&mut self) {
+        let mut again = Vec::new();
         for (at, host) in self.hosts.iter().enumerate() {
             let mut directory = self.directory.borrow_mut();
             if directory[at].is_some() {
                 continue;
             }
             match &*host.slot.borrow() {
-                Some(Ok(node)) => directory[at] = Some(Rc::clone(node.network())),
+                Some(Ok(node)) => {
+                    directory[at] = Some(Rc::clone(node.network()));
+                    self.recorder.note(EventKind::Fault, Lane::Host(at), || "serves".to_owned());
+                }
+                Some(Err(_)) if host.running && host.troubled => again.push(at),
                 Some(Err(error)) if host.running => {
                     let what = format!("node {} does not start: {error}", at + 1);
                     let mut history = self.history.borrow_mut();
@@ -226,6 +268,10 @@ impl World {
                 }
                 _ => {}
             }
+        }
+        for at in again {
+            self.end(at, false);
+            self.nemesis.add(self.sim.elapsed() + RETRY, Recovery::Start(at));
         }
     }
 
@@ -253,6 +299,8 @@ impl World {
         }
         self.resume(at);
         self.history.borrow_mut().died = true;
+        let what = if power { "loses its power" } else { "is killed" };
+        self.recorder.note(EventKind::Fault, Lane::Host(at), || what.to_owned());
         self.internet.down(at, !power);
         let network = self.directory.borrow_mut()[at].take();
         let host = &mut self.hosts[at];
@@ -284,13 +332,32 @@ impl World {
         }
     }
 
+    /// A disk works again. The process that saw it fail is started anew, as an operator would.
+    pub fn mend_disk(&mut self, at: usize) {
+        let disk = self.hosts[at].env.disk();
+        disk.set_latency(Latency::default());
+        disk.set_faults(DiskFaults::none());
+        if std::mem::take(&mut self.hosts[at].troubled) && self.hosts[at].running {
+            self.end(at, false);
+            self.start(at);
+        }
+    }
+
+    /// The disk of a host without power is replaced: who the node is and whom it knew is copied
+    /// to the new one, its data is gone.
+    pub fn empty_disk(&mut self, at: usize) {
+        let kept = ["node", "cluster"].map(|name| Path::new(DIR).join(name));
+        self.hosts[at].env.disk().keep_only(&[&kept[0], &kept[1]]);
+        self.history.borrow_mut().emptied.push(self.hosts[at].env.now());
+    }
+
     /// Ends all faults.
     fn heal(&mut self) {
         self.nemesis.rest();
         self.internet.heal(self.fair);
         for at in 0..self.hosts.len() {
             self.resume(at);
-            self.hosts[at].env.disk().set_latency(Latency::default());
+            self.mend_disk(at);
             self.start(at);
         }
     }
@@ -317,6 +384,12 @@ impl World {
             reads: history.reads,
             faults: self.nemesis.struck(),
             marks: self.watch.marks(),
+            strikes: self.strikes.clone(),
+            events: self.recorder.events(),
+            staleness: history.staleness.clone(),
+            clients: self.clients,
+            keys: history.keys().len() as u64,
+            seconds: self.chaos.as_secs(),
             violations: history.violations.clone(),
         }
     }

@@ -4,11 +4,21 @@
 //! writes its author had seen, and those that these cover: `seen` is closed under that. A write
 //! may vanish only if a later one covers it, and must vanish if one that is visible does.
 
+mod judge;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use coronet_lsm::env::Nanos;
-use coronet_ring::{Dot, ObjectRef};
+use coronet_ring::Dot;
 use coronet_sim::Rng;
+
+use crate::sim::checkers::Op;
+use crate::sim::checkers::session::{Known, Session};
+use crate::sim::checkers::staleness::Staleness;
+use crate::sim::record::{EventKind, Lane, Recorder};
 
 /// A write's number.
 pub type WriteId = u64;
@@ -20,6 +30,11 @@ pub enum Style {
     Versions,
     /// Every write replaces what its replica has (last write wins).
     Replace,
+    /// Every write reads, merges what it finds and adds one item: no item may get lost.
+    Cart,
+    /// Strict majorities and durable writes, which replace what they find. One client writes,
+    /// unless there is one replica only.
+    Register,
 }
 
 /// What became of a write as far as its author knows.
@@ -60,7 +75,9 @@ pub struct Write {
     pub seen: BTreeSet<WriteId>,
     /// What became of it.
     pub outcome: Outcome,
-    len: usize,
+    /// When it was sent first.
+    pub begun: Nanos,
+    value: Vec<u8>,
 }
 
 /// What a read showed.
@@ -72,6 +89,8 @@ pub struct Shown {
     pub answers: u8,
     /// Whether stand-ins were among them.
     pub sloppy: bool,
+    /// When the answer came.
+    pub until: Nanos,
     /// The writes.
     pub ids: BTreeSet<WriteId>,
 }
@@ -90,12 +109,23 @@ pub struct History {
     styles: BTreeMap<Vec<u8>, Style>,
     /// What every dot of a key named.
     dots: BTreeMap<(Vec<u8>, Dot), Named>,
+    /// What reads of registers found.
+    register_reads: BTreeMap<Vec<u8>, Vec<Op>>,
+    /// Typical one-way delay between nodes, microseconds, and how many of a million messages are
+    /// late, when nothing goes wrong in this run: then it is measured how stale reads are.
+    pub calm: Option<(u64, u32)>,
+    /// How stale they were.
+    pub staleness: Staleness,
     /// Replicas of a key.
     pub replicas: u8,
     /// Whether stand-ins do not count unless a request says so.
     pub strict: bool,
     /// Whether some process died: what was acknowledged as buffered may be lost.
     pub died: bool,
+    /// When a node lost its disk: each time a copy of everything.
+    pub emptied: Vec<Nanos>,
+    /// Where failures are shown, too.
+    pub recorder: Option<Rc<Recorder>>,
     /// What must not have happened.
     pub violations: Vec<String>,
     /// Writes acknowledged.
@@ -113,7 +143,14 @@ pub fn value_of(id: WriteId, len: usize) -> Vec<u8> {
     value
 }
 
-fn name(key: &[u8]) -> String {
+/// The number that a value begins with.
+pub fn number_of(value: &[u8]) -> WriteId {
+    let digits: Vec<u8> = value.iter().copied().take_while(u8::is_ascii_digit).take(20).collect();
+    String::from_utf8_lossy(&digits).parse().unwrap_or(0)
+}
+
+/// A key, for messages.
+pub fn name(key: &[u8]) -> String {
     String::from_utf8_lossy(key).into_owned()
 }
 
@@ -138,22 +175,26 @@ impl History {
         self.of_key.get(key).map_or(0, Vec::len)
     }
 
-    /// A write is sent; returns its number and value.
+    /// A write is sent; returns its number and value. `content` makes the value of the number;
+    /// without it the write deletes.
     pub fn begin(
         &mut self,
         key: &[u8],
-        len: Option<usize>,
+        content: Option<impl FnOnce(WriteId) -> Vec<u8>>,
         token: bool,
         seen: BTreeSet<WriteId>,
+        begun: Nanos,
     ) -> (WriteId, Option<Vec<u8>>) {
         let id = self.writes.len() as u64 + 1;
+        let value = content.map(|content| content(id));
         let outcome = Outcome::Unknown;
         seen.iter().for_each(|old| self.covers.entry(*old).or_default().push(id));
         self.of_key.entry(key.to_vec()).or_default().push(id);
-        let (key, delete) = (key.to_vec(), len.is_none());
-        let write = Write { key, delete, token, seen, outcome, len: len.unwrap_or(0) };
+        let (key, delete) = (key.to_vec(), value.is_none());
+        let stored = value.clone().unwrap_or_default();
+        let write = Write { key, delete, token, seen, outcome, begun, value: stored };
         self.writes.insert(id, write);
-        (id, len.map(|len| value_of(id, len)))
+        (id, value)
     }
 
     /// What became of a write.
@@ -175,7 +216,11 @@ impl History {
 
     /// Something that must not happen did.
     pub fn violation(&mut self, key: &[u8], what: &str) {
-        self.violations.push(format!("{}: {what}", name(key)));
+        let line = format!("{}: {what}", name(key));
+        if let Some(recorder) = &self.recorder {
+            recorder.note(EventKind::Failure, Lane::Client(0), || line.clone());
+        }
+        self.violations.push(line);
     }
 
     /// The writes that values are of. Values nobody wrote, and those of writes that were answered
@@ -183,12 +228,10 @@ impl History {
     pub fn identify(&mut self, key: &[u8], values: &[Vec<u8>]) -> BTreeSet<WriteId> {
         let mut ids = BTreeSet::new();
         for value in values {
-            let digits: Vec<u8> =
-                value.iter().copied().take_while(u8::is_ascii_digit).take(20).collect();
-            let id = String::from_utf8_lossy(&digits).parse().unwrap_or(0);
+            let id = number_of(value);
             let problem = match self.writes.get(&id) {
                 Some(write) if write.key != key => Some("belongs to another key"),
-                Some(write) if write.delete || value_of(id, write.len) != *value => {
+                Some(write) if write.delete || write.value != *value => {
                     Some("is not what was written")
                 }
                 Some(write) if write.outcome == Outcome::NotApplied => {
@@ -207,37 +250,22 @@ impl History {
         ids
     }
 
-    /// Checks what a read showed.
-    pub fn check(&mut self, key: &[u8], shown: &Shown) {
-        self.reads += 1;
-        if self.style(key) == Style::Replace {
-            return;
-        }
-        let mut found = self.false_siblings(key, &shown.ids);
-        let replicas = self.replicas;
-        found.extend(self.stale(key, &shown.ids, |ack| {
-            let overlap = ack.acks.saturating_add(shown.answers) > replicas;
-            overlap && ack.at < shown.since && !ack.sloppy && !shown.sloppy && ack.durable
-        }));
-        for what in found {
-            let answers = shown.answers;
-            self.violation(key, &format!("{what} (read of {answers}: {:?})", shown.ids));
+    /// Whether the writers of a key replace whatever its replica has.
+    pub fn is_last_write_wins(&self, key: &[u8]) -> bool {
+        match self.style(key) {
+            Style::Replace => true,
+            Style::Register => self.replicas == 1,
+            Style::Versions | Style::Cart => false,
         }
     }
 
-    /// Checks what a key is in the end, on every replica.
-    pub fn check_final(&mut self, key: &[u8], ids: &BTreeSet<WriteId>) {
-        let died = self.died;
-        let found = match self.style(key) {
-            Style::Versions => {
-                let mut found = self.false_siblings(key, ids);
-                found.extend(self.stale(key, ids, |ack| ack.durable || !died));
-                found
-            }
-            Style::Replace => self.all_gone(key, ids),
-        };
-        for what in found {
-            self.violation(key, &format!("in the end: {what} (shown: {ids:?})"));
+    /// A client learns of its own write.
+    pub fn own_write(&self, session: &mut Session, key: &[u8], id: WriteId) {
+        let write = self.writes.get(&id).filter(|write| !write.delete);
+        if let Some(Outcome::Acknowledged(ack)) = write.map(|write| write.outcome)
+            && !ack.sloppy
+        {
+            session.learn(key, Known { id, copies: ack.acks });
         }
     }
 
@@ -252,87 +280,21 @@ impl History {
         ids.iter().filter_map(|id| self.writes.get_key_value(id))
     }
 
-    /// Versions side by side of which one covers the other.
-    fn false_siblings(&self, key: &[u8], ids: &BTreeSet<WriteId>) -> Vec<String> {
-        let mut found = Vec::new();
-        for id in ids {
-            let Some(write) = self.writes.get(id).filter(|write| write.key == key) else {
-                continue;
-            };
-            for old in ids.iter().filter(|old| write.seen.contains(old)) {
-                if self.writes.get(old).is_some_and(|old| !old.token) {
-                    found.push(format!("false sibling: {id} covers {old} and stands beside it"));
-                }
-            }
-        }
-        found
-    }
-
-    /// Acknowledged writes (those that `counts` picks) that are missing, and versions that such a
-    /// write covers.
-    fn stale(
-        &self,
-        key: &[u8],
-        ids: &BTreeSet<WriteId>,
-        counts: impl Fn(&Acknowledgement) -> bool,
-    ) -> Vec<String> {
-        let mut found = Vec::new();
-        let stored = |write: &Write| match write.outcome {
-            Outcome::Acknowledged(ack) => counts(&ack),
-            Outcome::Unknown | Outcome::NotApplied => false,
-        };
-        for (id, write) in self.writes_of(key) {
-            let present = write.delete || ids.contains(id);
-            let may_be_applied = |later: &Write| later.outcome != Outcome::NotApplied;
-            if !present && stored(write) && !self.covering(*id).any(|(_, w)| may_be_applied(w)) {
-                found.push(format!("lost: acknowledged write {id} is gone, nothing covers it"));
-            }
-        }
-        let certain = |id: &&WriteId| self.writes.get(id).is_some_and(|write| !write.token);
-        for old in ids.iter().filter(certain) {
-            for (id, write) in self.covering(*old).filter(|(_, write)| stored(write)) {
-                let verb = if write.delete { "deleted" } else { "replaced" };
-                found.push(format!("back again: {old} was {verb} by acknowledged {id}"));
-            }
-        }
-        found
-    }
-
     /// The writes that cover a write.
     pub fn covering(&self, id: WriteId) -> impl Iterator<Item = (&WriteId, &Write)> {
         let covers = self.covers.get(&id).map(Vec::as_slice).unwrap_or_default();
         covers.iter().filter_map(|id| self.writes.get_key_value(id))
     }
 
-    /// Where the last write wins, one must have won.
-    fn all_gone(&self, key: &[u8], ids: &BTreeSet<WriteId>) -> Vec<String> {
-        let of_key = || self.writes_of(key).map(|(_, write)| write);
-        let deleted = of_key().any(|w| w.delete && w.outcome != Outcome::NotApplied);
-        let died = self.died;
-        let stored = of_key().any(|write| match write.outcome {
-            Outcome::Acknowledged(ack) => ack.durable || !died,
-            _ => false,
-        });
-        let lost = ids.is_empty() && stored && !deleted;
-        lost.then(|| "lost: no value is left of an acknowledged one".to_owned())
-            .into_iter()
-            .collect()
+    /// Copies of an acknowledged write that are certainly there: every disk lost since may have
+    /// had one.
+    fn copies_left(&self, write: &Write, ack: &Acknowledgement) -> u8 {
+        let lost = self.emptied.iter().filter(|at| **at >= write.begun).count();
+        ack.acks.saturating_sub(u8::try_from(lost).unwrap_or(u8::MAX))
     }
 
-    /// Checks a replica's copy against every copy seen before: a dot names one write for ever.
-    pub fn check_dots(&mut self, key: &[u8], copy: &[u8]) {
-        let Ok(object) = ObjectRef::decode(copy) else {
-            return self.violation(key, "a replica's copy is no object");
-        };
-        for sibling in object.siblings() {
-            let named = (coronet_ring::key_hash(sibling.value), sibling.hlc.0, sibling.tombstone);
-            let dot = (key.to_vec(), sibling.dot);
-            let before = *self.dots.entry(dot).or_insert(named);
-            if before != named {
-                let what = format!("dot {:?} names two writes", sibling.dot);
-                self.violation(key, &what);
-            }
-        }
+    fn deletes(&self, id: WriteId) -> bool {
+        self.writes.get(&id).is_some_and(|write| write.delete)
     }
 
     /// A write, for messages.

@@ -1,0 +1,234 @@
+//! What a history says about an answer, and about what is left in the end.
+
+use std::collections::BTreeSet;
+
+use coronet_ring::ObjectRef;
+use coronet_ring::causality::update::MAX_VERSIONS;
+
+use super::super::cart;
+use super::{Acknowledgement, History, Outcome, Shown, Style, Write, WriteId};
+use crate::sim::checkers::session::{Known, Session};
+use crate::sim::checkers::staleness::{Setting, Staleness};
+use crate::sim::checkers::{Kind, Op, linear, regular};
+
+/// States the search for an order may look at.
+const MOST_STATES: usize = 200_000;
+
+impl History {
+    /// Checks what a read showed.
+    pub fn check(&mut self, key: &[u8], shown: &Shown) {
+        self.reads += 1;
+        match self.style(key) {
+            Style::Replace => return,
+            Style::Register => self.read_register(key, shown),
+            Style::Versions | Style::Cart => {}
+        }
+        if self.is_last_write_wins(key) {
+            return;
+        }
+        self.measure(key, shown);
+        let mut found = self.false_siblings(key, &shown.ids);
+        let replicas = self.replicas;
+        found.extend(self.stale(key, &shown.ids, |ack, left| {
+            let overlap = left.saturating_add(shown.answers) > replicas;
+            overlap && ack.at < shown.since && !ack.sloppy && !shown.sloppy && ack.durable
+        }));
+        for what in found {
+            let answers = shown.answers;
+            self.violation(key, &format!("{what} (read of {answers}: {:?})", shown.ids));
+        }
+    }
+
+    fn read_register(&mut self, key: &[u8], shown: &Shown) {
+        let reads = self.register_reads.entry(key.to_vec()).or_default();
+        let read =
+            |value| Op { call: shown.since.0, ret: Some(shown.until.0), kind: Kind::Read(value) };
+        if shown.ids.is_empty() {
+            reads.push(read(0));
+        }
+        reads.extend(shown.ids.iter().map(|id| read(*id)));
+    }
+
+    /// Checks a register over its whole history.
+    pub fn check_register(&mut self, key: &[u8]) {
+        if !self.emptied.is_empty() {
+            return; // fewer copies than W: nothing is promised
+        }
+        let mut ops = self.register_reads.get(key).cloned().unwrap_or_default();
+        for (id, write) in self.writes_of(key) {
+            let ret = match write.outcome {
+                Outcome::Acknowledged(ack) => Some(ack.at.0),
+                Outcome::Unknown => None,
+                Outcome::NotApplied => continue,
+            };
+            ops.push(Op { call: write.begun.0, ret, kind: Kind::Write(*id) });
+        }
+        for (at, value) in regular::check(&ops) {
+            let what = format!("irregular: the read {:?} finds {value}", ops[at]);
+            self.violation(key, &what);
+        }
+        // A process that dies may take along what a read has already seen.
+        let atomic = self.replicas == 1 && !self.died;
+        if atomic && let linear::Verdict::Violation(stuck) = linear::check(&ops, MOST_STATES) {
+            let stuck: Vec<_> = stuck.iter().take(4).map(|at| ops[*at]).collect();
+            self.violation(key, &format!("not linearizable: no place for {stuck:?}"));
+        }
+    }
+
+    /// Checks a read against what its client knows, and lets it learn from the read.
+    pub fn check_session(&mut self, session: &mut Session, key: &[u8], shown: &Shown) {
+        if self.died || !self.emptied.is_empty() || self.is_last_write_wins(key) {
+            return session.forget();
+        }
+        if shown.sloppy {
+            return;
+        }
+        let is_covered =
+            |id| self.covering(id).any(|(_, later)| later.outcome != Outcome::NotApplied);
+        let read = (shown.answers, self.replicas);
+        let missed = session.missed(key, read, is_covered, |id| shown.ids.contains(&id));
+        for id in missed {
+            self.violation(key, &format!("session: its client knew {id} (read: {shown:?})"));
+        }
+        shown.ids.iter().for_each(|id| session.learn(key, Known { id: *id, copies: 1 }));
+    }
+
+    /// Checks that a cart has every item in the end.
+    pub fn check_cart(&mut self, key: &[u8], versions: &[Vec<u8>]) {
+        let died = self.died;
+        let stored = |write: &Write| match write.outcome {
+            Outcome::Acknowledged(ack) => {
+                self.copies_left(write, &ack) > 0 && (ack.durable || !died)
+            }
+            _ => false,
+        };
+        let sure: Vec<WriteId> =
+            self.writes_of(key).filter(|(_, write)| stored(write)).map(|(id, _)| *id).collect();
+        let missing = cart::missing(&sure, versions);
+        if !missing.is_empty() {
+            self.violation(key, &format!("items are missing from the cart: {missing:?}"));
+        }
+    }
+
+    /// Counts whether a read found the last write before it, where it need not.
+    fn measure(&mut self, key: &[u8], shown: &Shown) {
+        let Some((delay, late)) = self.calm.filter(|_| !shown.sloppy) else { return };
+        let acknowledged = |(id, write): (&WriteId, &Write)| match write.outcome {
+            Outcome::Acknowledged(ack) if ack.at < shown.since => Some((ack.at, ack, *id)),
+            _ => None,
+        };
+        let last = self.writes_of(key).filter_map(acknowledged).max_by_key(|(at, ..)| *at);
+        let Some((at, ack, id)) = last.filter(|(_, ack, id)| !ack.sloppy && !self.deletes(*id))
+        else {
+            return;
+        };
+        let class = Staleness::class(shown.since.0.saturating_sub(at.0) / 1_000);
+        let (n, r, w) = (self.replicas, shown.answers, ack.acks);
+        if let Some(class) = class.filter(|_| r + w <= n) {
+            let is_covered = self.covering(id).any(|(_, w)| w.outcome != Outcome::NotApplied);
+            let is_stale = !shown.ids.contains(&id) && !is_covered;
+            self.staleness.add(Setting { n, r, w, delay, late, class }, is_stale);
+        }
+    }
+
+    /// Checks what a key is in the end, on every replica.
+    pub fn check_final(&mut self, key: &[u8], ids: &BTreeSet<WriteId>) {
+        let died = self.died;
+        let found = match self.is_last_write_wins(key) {
+            false => {
+                let mut found = self.false_siblings(key, ids);
+                found.extend(self.stale(key, ids, |ack, left| left > 0 && (ack.durable || !died)));
+                found
+            }
+            true => self.all_gone(key, ids),
+        };
+        for what in found {
+            self.violation(key, &format!("in the end: {what} (shown: {ids:?})"));
+        }
+    }
+
+    /// Versions side by side of which one covers the other.
+    fn false_siblings(&self, key: &[u8], ids: &BTreeSet<WriteId>) -> Vec<String> {
+        let mut found = Vec::new();
+        for id in ids {
+            let Some(write) = self.writes.get(id).filter(|write| write.key == key) else {
+                continue;
+            };
+            for old in ids.iter().filter(|old| write.seen.contains(old)) {
+                if self.writes.get(old).is_some_and(|old| !old.token) {
+                    found.push(format!("false sibling: {id} covers {old} and stands beside it"));
+                }
+            }
+        }
+        found
+    }
+
+    /// Acknowledged writes (those that `counts` picks) that are missing, and versions that such a
+    /// write covers. `counts` gets the copies that lost disks left of a write, too.
+    fn stale(
+        &self,
+        key: &[u8],
+        ids: &BTreeSet<WriteId>,
+        counts: impl Fn(&Acknowledgement, u8) -> bool,
+    ) -> Vec<String> {
+        let mut found = Vec::new();
+        let stored = |write: &Write| match write.outcome {
+            Outcome::Acknowledged(ack) => counts(&ack, self.copies_left(write, &ack)),
+            Outcome::Unknown | Outcome::NotApplied => false,
+        };
+        for (id, write) in self.writes_of(key) {
+            let present = write.delete || ids.contains(id);
+            let may_be_applied = |later: &Write| later.outcome != Outcome::NotApplied;
+            if !present && stored(write) && !self.covering(*id).any(|(_, w)| may_be_applied(w)) {
+                found.push(format!("lost: acknowledged write {id} is gone, nothing covers it"));
+            }
+        }
+        let certain = |id: &&WriteId| self.writes.get(id).is_some_and(|write| !write.token);
+        for old in ids.iter().filter(certain) {
+            for (id, write) in self.covering(*old).filter(|(_, write)| stored(write)) {
+                let verb = if write.delete { "deleted" } else { "replaced" };
+                found.push(format!("back again: {old} was {verb} by acknowledged {id}"));
+            }
+        }
+        found
+    }
+
+    /// Where the last write wins, one must have won.
+    fn all_gone(&self, key: &[u8], ids: &BTreeSet<WriteId>) -> Vec<String> {
+        let of_key = || self.writes_of(key).map(|(_, write)| write);
+        let deleted = of_key().any(|w| w.delete && w.outcome != Outcome::NotApplied);
+        let died = self.died;
+        let stored = of_key().any(|write| match write.outcome {
+            Outcome::Acknowledged(ack) => {
+                self.copies_left(write, &ack) > 0 && (ack.durable || !died)
+            }
+            _ => false,
+        });
+        let lost = ids.is_empty() && stored && !deleted;
+        lost.then(|| "lost: no value is left of an acknowledged one".to_owned())
+            .into_iter()
+            .collect()
+    }
+
+    /// Checks a replica's copy against every copy seen before: a dot names one write for ever.
+    pub fn check_dots(&mut self, key: &[u8], copy: &[u8]) {
+        let Ok(object) = ObjectRef::decode(copy) else {
+            return self.violation(key, "a replica's copy is no object");
+        };
+        // Every replica stops taking more on its own; merged they may be as many times more.
+        let most = MAX_VERSIONS * usize::from(self.replicas.max(1));
+        let count = object.siblings().count();
+        if count > most {
+            self.violation(key, &format!("sibling explosion: {count} versions"));
+        }
+        for sibling in object.siblings() {
+            let named = (coronet_ring::key_hash(sibling.value), sibling.hlc.0, sibling.tombstone);
+            let dot = (key.to_vec(), sibling.dot);
+            let before = *self.dots.entry(dot).or_insert(named);
+            if before != named {
+                let what = format!("dot {:?} names two writes", sibling.dot);
+                self.violation(key, &what);
+            }
+        }
+    }
+}
