@@ -13,6 +13,7 @@ use crate::table::{Table, TableRef, TableWriter};
 use crate::version::set::Change;
 use crate::version::{Flushed, LiveTable, Place, table_path};
 use crate::{Error, Memtable, Millis, Pos, Result, Seq, TableId, TableUid};
+use coronet_probe::{Bug, Mark, mark, seeded};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -69,6 +70,9 @@ impl<E: Env> Shared<E> {
 
     async fn flush_one(&self, frozen: &Frozen) -> Result<()> {
         self.log.committed(frozen.last).await?;
+        if seeded(Bug::LogCutEarly) {
+            self.core.release_log(self.core.log_floor(FloorChange::Flushed(self.keyspace))?);
+        }
         self.log.want_sync(frozen.last);
         let id = self.versions.allocate();
         let written = match self.write_table(id, &frozen.table).await {
@@ -98,7 +102,9 @@ impl<E: Env> Shared<E> {
     async fn install_flushed(&self, last: Seq, live: Rc<LiveTable<E>>) -> Result<()> {
         let floor = self.core.log_floor(FloorChange::Flushed(self.keyspace))?;
         // Every flush is a run of its own; table numbers rise with time.
-        let place = Place { level: 0, run: live.id.0 };
+        let reversed = seeded(Bug::OldestTableFirst);
+        let run = if reversed { u64::MAX - live.id.0 } else { live.id.0 };
+        let place = Place { level: 0, run };
         let change = Change {
             added: vec![(place, live)],
             flushed: Some((last, floor)),
@@ -108,6 +114,7 @@ impl<E: Env> Shared<E> {
         self.versions.apply(change, self.log.last(), retry).await?;
         self.memory.borrow_mut().drop_flushed();
         self.core.release_log(floor);
+        mark(Mark::Flush);
         self.after_insert();
         self.tree_changed();
         self.compaction_wanted.notify();
@@ -153,7 +160,9 @@ fn push_slice<E: Env>(
     let mut bytes = 0;
     while let Some(pos) = at {
         let entry = source.entry(pos);
-        let shadowed = before.is_some_and(|before| source.entry(before).key == entry.key);
+        // The versions of a key come newest first.
+        let beside = if seeded(Bug::FlushKeepsOldest) { source.next(pos) } else { before };
+        let shadowed = beside.is_some_and(|beside| source.entry(beside).key == entry.key);
         let full = !shadowed && writer.push(entry.expired_as_delete(now))?;
         if !shadowed {
             writer.came_from_memory(entry.key.len() + entry.value.len());

@@ -14,6 +14,7 @@ use crate::table::{Table, TableRef, TableWriter};
 use crate::version::set::Change;
 use crate::version::{Flushed, LiveTable, Older, Place, table_path};
 use crate::{EntryKind, EntryRef, Error, Millis, Result, TableId, TableUid};
+use coronet_probe::{Mark, mark};
 use std::rc::Rc;
 
 /// Bytes merged between two chances for other work.
@@ -98,6 +99,7 @@ impl<E: Env> Shared<E> {
             stats.level_written_bytes[target.level] += written;
             stats.compaction_dropped += reached.dropped;
         });
+        mark(if reached.upto.is_none() { Mark::Merged } else { Mark::MergeStep });
         Ok(reached.upto.is_none())
     }
 
@@ -256,7 +258,11 @@ fn keeps<E: Env>(shared: &Shared<E>, older: &mut Older<E>, entry: &EntryRef<'_>)
     if older.may_hold(entry) {
         return true;
     }
-    entry.kind != EntryKind::Delete && !shared.filter_drops(entry)
+    if entry.kind == EntryKind::Delete {
+        mark(Mark::DeletionDropped);
+        return false;
+    }
+    !shared.filter_drops(entry)
 }
 
 /// The inputs as merge sources: one per run.

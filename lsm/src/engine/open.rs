@@ -19,6 +19,7 @@ use crate::version::set::{Tables, open_tables};
 use crate::version::{Ledger, VersionSet, table_id};
 use crate::write::Record;
 use crate::{CompactionPolicy, Error, KeyspaceId, Options, Result, Seq, TableId};
+use coronet_probe::{Mark, mark};
 use futures_util::lock::Mutex;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -85,6 +86,7 @@ async fn recover<E: Env>(
     let replayed = replay(env, dir, &options, floor, flushed, &stats, apply).await?;
     let last = first_free(&loaded, &opened.tables, replayed.last);
     let orphans = find_orphans(env, dir, &loaded).await?;
+    orphans.iter().for_each(|_| mark(Mark::OrphanTable));
     let next_table = next_table(&loaded, &orphans);
     let mut state = loaded.state.clone();
     state.progress = Progress { next_table, last_seq: last, log_floor: floor };

@@ -16,6 +16,7 @@ use super::syncer::{Target, Written};
 use crate::env::{AlignedBuf, Env, File, PAGE};
 use crate::signal::log_failed;
 use crate::{Error, Result, Seq};
+use coronet_probe::{Bug, Mark, mark, seeded};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -108,6 +109,7 @@ impl<E: Env> Writer<E> {
             Ok(target) => {
                 let Group { durable, opened, completion, .. } = group;
                 let last = target.last;
+                let durable = durable && !seeded(Bug::AckBeforeSync);
                 self.inner.wrote(Written { last, durable, opened, completion }, target);
                 Ok(())
             }
@@ -182,6 +184,7 @@ impl<E: Env> Writer<E> {
             SegmentHeader { uid: inner.env.random(), generation, before: self.before }
         };
         inner.segments.notify();
+        mark(Mark::LogSegment);
         Active::start(spare, header).await
     }
 

@@ -4,6 +4,7 @@ use super::tournament::Tournament;
 use super::{Direction, Seek, Source};
 use crate::env::Env;
 use crate::{EntryRef, Result};
+use coronet_probe::{Bug, seeded};
 use std::cmp::Ordering;
 
 /// Every version of all sources in order: keys ascending, versions of a key newest first. Equal
@@ -93,6 +94,7 @@ fn before<E: Env>(sources: &[Source<E>], direction: Direction, a: usize, b: usiz
         (None, None) => return a < b,
     };
     let order = match left.key.cmp(right.key) {
+        Ordering::Equal if seeded(Bug::MergeKeepsOlder) => (left.seq, a).cmp(&(right.seq, b)),
         // No two are equal: forwards the newer version first, then the first source.
         Ordering::Equal => (right.seq, a).cmp(&(left.seq, b)),
         order => order,

@@ -5,6 +5,7 @@
 
 use super::block::{Damage, u32_at};
 use crate::prefetch::prefetch;
+use coronet_probe::{Bug, seeded};
 
 /// Most bits that are set per key; more would need more hash than a line's probes use.
 const MAX_PROBES: u32 = 16;
@@ -59,6 +60,9 @@ impl Filter {
 
     /// Whether the hash may have been added.
     pub fn may_contain(&self, hash: u64) -> bool {
+        if hash.is_multiple_of(4) && seeded(Bug::FilterDenies) {
+            return false;
+        }
         let Some(Line(line)) = self.lines.get(self.line_of(hash)) else { return true };
         bits(hash, self.probes).all(|bit| line[bit >> 6] >> (bit & 63) & 1 == 1)
     }

@@ -8,6 +8,8 @@
 
 use std::cmp::Ordering;
 
+use coronet_probe::{Bug, Mark, mark, seeded};
+
 use super::context::Context;
 use super::object::{self, Object, ObjectError, ObjectRef, Sibling, SiblingRef};
 
@@ -43,7 +45,11 @@ pub fn merge(
         into.truncate(start);
         return Ok(Merged::Unchanged);
     }
-    Ok(if into[start..] == *incoming { Merged::Replaced } else { Merged::Joined })
+    if into[start..] == *incoming {
+        return Ok(Merged::Replaced);
+    }
+    mark(Mark::Joined);
+    Ok(Merged::Joined)
 }
 
 /// Joins any number of copies of one key; `None` when there is none.
@@ -85,12 +91,16 @@ fn join(a: &ObjectRef<'_>, b: &ObjectRef<'_>, into: &mut Vec<u8>) -> Result<(), 
         };
         match order {
             Ordering::Less if !seen_b.contains(ours[i].dot) => siblings.push(ours[i]),
+            Ordering::Less if seeded(Bug::MergeKeepsReplaced) => siblings.push(ours[i]),
             Ordering::Greater if !seen_a.contains(theirs[j].dot) => siblings.push(theirs[j]),
             Ordering::Equal => siblings.push(same_write(ours[i], theirs[j])),
             Ordering::Less | Ordering::Greater => {}
         }
         i += usize::from(order != Ordering::Greater);
         j += usize::from(order != Ordering::Less);
+    }
+    if siblings.len() > 1 && seeded(Bug::MergeDropsSibling) {
+        siblings.pop();
     }
     let mut seen = seen_a;
     seen.merge(&seen_b);

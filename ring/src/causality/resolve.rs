@@ -6,6 +6,8 @@
 
 use std::cmp::Reverse;
 
+use coronet_probe::{Bug, seeded};
+
 use super::object::{self, ObjectError, ObjectRef, SiblingRef};
 
 /// How a keyspace treats concurrent versions.
@@ -35,7 +37,10 @@ pub fn visible<'a>(object: &ObjectRef<'a>, conflicts: Conflicts) -> Vec<SiblingR
             values.sort_by_key(|sibling| (sibling.token, Reverse(sibling.dot)));
             // Of equal tokens the last, which has the smallest dot, stays.
             values.reverse();
-            values.dedup_by(|later, kept| later.token.is_some() && later.token == kept.token);
+            values.dedup_by(|later, kept| {
+                let retried = later.token.is_some() && later.token == kept.token;
+                retried && !seeded(Bug::RetryShownTwice)
+            });
             values.sort_by_key(|sibling| sibling.dot);
             values
         }

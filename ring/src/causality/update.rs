@@ -10,6 +10,8 @@
 //! vector, which says that all earlier ones of this actor were seen. A replica that lost data, or
 //! gave it away (a stand-in that handed its data off), must write under a new incarnation.
 
+use coronet_probe::{Bug, Mark, mark, seeded};
+
 use super::context::Context;
 use super::dot::Dot;
 use super::hlc::Hlc;
@@ -82,6 +84,7 @@ pub fn apply(
     if let Some(token) = change.token
         && let Some(same) = before().find(|sibling| sibling.token == Some(token))
     {
+        mark(Mark::TokenRepeated);
         into.extend_from_slice(stored_bytes.unwrap_or_default());
         let versions = before().count();
         let alone = versions == 1;
@@ -93,7 +96,7 @@ pub fn apply(
         return Ok(Applied { context, hlc: same.hlc, repeated: true, dot: same.dot, versions });
     }
     let mut seen = stored.map(|object| object.seen()).unwrap_or_default();
-    if let Some(context) = change.context {
+    if let Some(context) = change.context.filter(|_| !seeded(Bug::ContextForgotten)) {
         // The client may have seen writes that have not come here yet: they are superseded too.
         seen.merge(context);
     }
@@ -105,6 +108,7 @@ pub fn apply(
     let mut versions: Vec<SiblingRef<'_>> =
         before().filter(|old| !old.tombstone && !superseded(change, old, before())).collect();
     if versions.len() >= MAX_VERSIONS {
+        mark(Mark::TooManyVersions);
         return Err(ChangeError::TooManyVersions);
     }
     let alone = versions.is_empty();
@@ -117,9 +121,20 @@ pub fn apply(
         value: change.value.unwrap_or_default(),
     });
     versions.sort_unstable_by_key(|version| version.dot);
+    if seeded(Bug::VectorPruned) {
+        seen = pruned(&seen, &versions);
+    }
     object::encode(&seen, &versions, into)?;
     let context = if alone { seen } else { seen_with(change, [dot]) }.bounded(dot);
     Ok(Applied { context, hlc, repeated: false, dot, versions: versions.len() })
+}
+
+/// What was seen, without the first actor that has no version left: a seeded bug.
+fn pruned(seen: &Context, versions: &[SiblingRef<'_>]) -> Context {
+    let named = |entry: &Dot| versions.iter().any(|version| version.dot.actor == entry.actor);
+    let entries = seen.vector().entries();
+    let victim = entries.iter().find(|entry| !named(entry)).copied();
+    Context::new(entries.iter().copied().filter(|entry| Some(*entry) != victim).collect())
 }
 
 /// Whether the write makes an old version obsolete: its context has seen it, or has seen one of
@@ -130,7 +145,8 @@ fn superseded<'a>(
     mut beside: impl Iterator<Item = SiblingRef<'a>>,
 ) -> bool {
     // A blind deletion removes what is here to be seen.
-    let everything = change.replace || (change.value.is_none() && change.context.is_none());
+    let blind = change.context.is_none() || seeded(Bug::DeleteIgnoresContext);
+    let everything = change.replace || (change.value.is_none() && blind);
     everything
         || change.context.is_some_and(|context| {
             context.contains(old.dot)

@@ -8,6 +8,8 @@
 //! A stand-in that has nothing says little about a key: its "nothing" counts only when no replica
 //! is left that could answer.
 
+use coronet_probe::{Bug, Mark, mark, seeded};
+
 use super::budget::Budgets;
 use super::message::{Answer, Ask, Durability, digest};
 use super::quorum::{Failure, Mode, Need, Outcome, Peer, Proof, Replicas};
@@ -187,6 +189,7 @@ impl Get {
             self.hedged = waiting && budgets.hedge.take(now);
             self.request.hedge_at = self.request.deadline;
             if self.hedged {
+                mark(Mark::Hedge);
                 // The whole copy: whoever is slow may be the one that was asked for it.
                 self.asked_whole = false;
                 self.ask_next(effects);
@@ -209,6 +212,7 @@ impl Get {
     fn ask_stand_in(&mut self, effects: &mut Vec<Effect>) {
         let waiting = |place: &Place| place.state == State::Waiting && place.stands_in;
         if let Some(at) = self.places.iter().position(waiting) {
+            mark(Mark::StandInReads);
             self.ask(at, effects);
         }
     }
@@ -240,7 +244,9 @@ impl Get {
                 .iter()
                 .any(|home| matches!(home.state, State::Asked | State::Waiting | State::Digest(_))),
             State::Copy(_) => true,
-            State::Digest(digest) => self.matching(*digest).is_some(),
+            State::Digest(digest) => {
+                self.matching(*digest).is_some() || seeded(Bug::DigestAlwaysMatches)
+            }
             State::Waiting | State::Asked | State::Failed => false,
         }
     }
@@ -298,7 +304,9 @@ impl Get {
             && self.places.iter().any(|place| place.state == State::Asked);
         for at in 0..self.places.len() {
             let State::Digest(digest) = self.places[at].state else { continue };
-            if !copy_awaited && self.matching(digest).is_none() {
+            let differs = !copy_awaited && self.matching(digest).is_none();
+            if differs && !seeded(Bug::DigestAlwaysMatches) {
+                mark(Mark::DigestDiffers);
                 self.places[at].state = State::Asked;
                 let ask = Ask::Read { inline: u32::MAX };
                 effects.push(Effect::Send { to: self.places[at].peer.node, ask });
@@ -312,6 +320,9 @@ impl Get {
         let mut all: Option<Vec<u8>> = None;
         for place in &self.places {
             if let State::Copy(Some(copy)) = &place.state {
+                if all.is_some() && seeded(Bug::ReadsFirstCopy) {
+                    break;
+                }
                 let both = all.as_deref().into_iter().chain([copy.as_slice()]);
                 if let Ok(Some(merged)) = merge_all(both) {
                     all = Some(merged);
@@ -331,6 +342,7 @@ impl Get {
 
     /// Monotonic reads: so many homes must hold the merged copy that any R of them include one.
     fn write_back(&mut self, effects: &mut Vec<Effect>) {
+        mark(Mark::WriteBack);
         let merged = self.merged();
         if let Some(object) = &merged {
             for at in 0..self.homes {
@@ -388,7 +400,8 @@ impl Get {
             for place in &self.places[..self.homes] {
                 let known = matches!(place.state, State::Copy(_) | State::Digest(_));
                 let stale = known && !self.holds(place, &merged) && place.written == Written::No;
-                if stale && budgets.repair.take(now) {
+                if stale && !seeded(Bug::RepairForgotten) && budgets.repair.take(now) {
+                    mark(Mark::ReadRepair);
                     let (to, object) = (place.peer.node, merged.clone());
                     effects.push(Effect::Repair { to, object });
                 }

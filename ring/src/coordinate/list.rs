@@ -10,6 +10,8 @@
 
 use std::collections::BTreeMap;
 
+use coronet_probe::{Bug, Mark, mark, seeded};
+
 use super::message::{Answer, Ask, ListedKey};
 use super::quorum::{Failure, Need, Outcome, Peer, Proof, Replicas};
 use super::{Effect, Micros};
@@ -159,8 +161,11 @@ impl List {
             return;
         }
         self.places[at].1 = State::Failed;
-        if was_asked && !self.ask_next(effects) {
-            self.unavailable(effects);
+        if was_asked {
+            match self.ask_next(effects) {
+                true => mark(Mark::ListElsewhere),
+                false => self.unavailable(effects),
+            }
         }
     }
 
@@ -232,13 +237,17 @@ impl List {
             }
         }
         for (key, outlines) in copies {
-            if bound.as_ref().is_some_and(|bound| key > *bound) {
+            let skips = seeded(Bug::ListSkipsKey);
+            if bound.as_ref().is_some_and(|bound| key > *bound || (skips && key == *bound)) {
                 break;
             }
             self.keys.extend(self.live(key, &outlines));
         }
         self.at = match bound {
-            Some(bound) => Position { after: Some(bound), ..self.at },
+            Some(bound) => {
+                mark(Mark::ListStretch);
+                Position { after: Some(bound), ..self.at }
+            }
             None => Position { partition: self.at.partition + 1, after: None },
         };
         let full = self.keys.len() as u64 >= u64::from(self.request.limit.max(1));
@@ -256,7 +265,7 @@ impl List {
             return Some(LiveKey { key, versions: 0, bytes: 0, hlc: Hlc::default() });
         };
         let shown = visible(&object, self.request.conflicts);
-        if shown.is_empty() {
+        if shown.is_empty() && !seeded(Bug::ListShowsDeleted) {
             return None;
         }
         let versions = u16::try_from(shown.len()).unwrap_or(u16::MAX);

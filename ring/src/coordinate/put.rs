@@ -8,6 +8,8 @@
 //! A naming request that got lost may have been applied. It is tried on another replica only if
 //! the write has a token, because two names of one token are one write to every reader.
 
+use coronet_probe::{Bug, Mark, mark, seeded};
+
 use super::message::{Answer, Ask, Durability, NewWrite};
 use super::quorum::{Failure, Mode, Need, Outcome, Peer, Proof, Replicas};
 use super::{Effect, Micros};
@@ -191,6 +193,7 @@ impl Put {
         if self.named.is_none() && self.request.write.token.is_some() && now >= self.name_by {
             // It may still answer: its place stays asked.
             self.maybe_named = true;
+            mark(Mark::NamedElsewhere);
             self.ask_for_name(now, effects);
         }
     }
@@ -225,6 +228,7 @@ impl Put {
             // A namer that was given up on, late, or the same answer again. It stored the write
             // under another name: let it merge the name the others have.
             if at != self.namer && self.places[at].state == State::Asked {
+                mark(Mark::NamedTwice);
                 self.merge_at(at, effects);
             }
             if at == self.namer && stored {
@@ -234,6 +238,7 @@ impl Put {
         }
         self.named = Some(named);
         self.namer = at;
+        let stored = stored || seeded(Bug::NamerCountsEarly);
         self.places[at].state = if stored { State::Stored } else { State::Asked };
         for at in 0..self.places.len() {
             match self.places[at].state {
@@ -284,7 +289,9 @@ impl Put {
     fn substitute(&mut self, at: usize) {
         let place = &mut self.places[at];
         place.state = State::Failed;
-        if self.request.mode == Mode::Sloppy && !self.stand_ins.is_empty() {
+        let sloppy = self.request.mode == Mode::Sloppy || seeded(Bug::StrictCountsStandIns);
+        if sloppy && !self.stand_ins.is_empty() {
+            mark(Mark::StandInWrites);
             place.holder = self.stand_ins.remove(0);
             place.state = State::Waiting;
         }
@@ -336,7 +343,8 @@ impl Put {
     }
 
     fn enough(&self, proof: &Proof) -> bool {
-        usize::from(proof.acknowledgements) >= self.need && proof.racks >= self.request.racks
+        let need = self.need - usize::from(seeded(Bug::AckOneShort));
+        usize::from(proof.acknowledgements) >= need && proof.racks >= self.request.racks
     }
 
     /// Whether a replica was asked to name the write and may still do so.
@@ -345,6 +353,7 @@ impl Put {
     }
 
     fn unavailable(&mut self, effects: &mut Vec<Effect>) {
+        mark(Mark::TooFewReplicas);
         let able = Proof::count(self.counted(|state| state != State::Failed));
         let need = u8::try_from(self.need).unwrap_or(u8::MAX);
         self.fail(Failure::Unavailable { alive: able.acknowledgements, need }, effects);
@@ -353,6 +362,10 @@ impl Put {
     fn in_doubt(&self) -> Failure {
         let proof = Proof::count(self.counted(|state| state == State::Stored));
         let need = u8::try_from(self.need).unwrap_or(u8::MAX);
+        if seeded(Bug::DoubtIsRefusal) {
+            return Failure::Unavailable { alive: proof.acknowledgements, need };
+        }
+        mark(Mark::InDoubt);
         Failure::InDoubt { acknowledgements: proof.acknowledgements, need }
     }
 

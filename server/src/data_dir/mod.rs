@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use coronet_lsm::Options;
 use coronet_lsm::env::Env;
+use coronet_probe::{Bug, Mark, mark, seeded};
 use coronet_ring::{Incarnation, NodeId, PartitionMap};
 
 /// What a node wants its data folder to be.
@@ -61,7 +62,8 @@ impl DataDir {
         };
         PartitionMap::new(identity.partitions, wanted.cores)?;
         let ended_cleanly = fresh || clean::take(env, dir).await?;
-        if wanted.clustered && !ended_cleanly {
+        if wanted.clustered && !ended_cleanly && !seeded(Bug::OldIncarnation) {
+            mark(Mark::NewIncarnation);
             identity.incarnation = Incarnation(env.random().max(1));
             identity.write(env, dir).await?;
         }

@@ -1,12 +1,13 @@
 //! `coronet sim`: simulated clusters, seed by seed, until one fails or time is over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use coronet_probe::{AVAILABLE, Bug, Mark};
 
 use super::exit::{CliError, Exit};
 use crate::bench::process::cpu_micros;
@@ -19,6 +20,9 @@ use crate::sim::{record, timeline};
 const PROGRESS: Duration = Duration::from_secs(10);
 /// Failed seeds after which looking for more is no use.
 const ENOUGH: usize = 20;
+/// Seeds in which each mistake is looked for.
+#[cfg(debug_assertions)]
+const MOST_SEEDS: u64 = 300;
 /// Reads of a setting that say something about how stale reads are.
 const FEWEST_READS: u64 = 50;
 /// Runs to make one failure smaller.
@@ -61,9 +65,14 @@ pub struct SimArgs {
     /// and as a page for a browser.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Plant a bug on purpose, to see the checkers find it.
-    #[arg(long, value_enum, hide = true)]
-    pub bug: Option<cluster::world::Bug>,
+    /// Let the nodes make a mistake, to see it found; see docs/SEEDED_BUGS.md.
+    #[cfg(debug_assertions)]
+    #[arg(long, value_name = "NAME", value_parser = bug)]
+    pub bug: Option<Bug>,
+    /// Find every mistake there is from seed 0 on, and print the table of docs/SEEDED_BUGS.md.
+    #[cfg(debug_assertions)]
+    #[arg(long)]
+    pub all_bugs: bool,
     /// Print a line for every seed.
     #[arg(long, short)]
     pub verbose: bool,
@@ -76,6 +85,22 @@ fn range(text: &str) -> Result<Range<u64>, String> {
     Ok(number(from)?..number(to)?)
 }
 
+#[cfg(debug_assertions)]
+fn bug(name: &str) -> Result<Bug, String> {
+    let known = || Bug::ALL.iter().map(|bug| bug.name()).collect::<Vec<_>>().join(", ");
+    Bug::by_name(name).ok_or_else(|| format!("no such bug; there are {}", known()))
+}
+
+impl SimArgs {
+    /// The mistake the nodes shall make: builds without debug assertions have none.
+    fn bug(&self) -> Option<Bug> {
+        #[cfg(debug_assertions)]
+        return self.bug;
+        #[cfg(not(debug_assertions))]
+        None
+    }
+}
+
 /// Sums over all seeds.
 #[derive(Default)]
 struct Totals {
@@ -86,6 +111,7 @@ struct Totals {
     reads: u64,
     faults: u64,
     hash: u64,
+    marks: BTreeMap<Mark, u64>,
     staleness: Staleness,
 }
 
@@ -96,6 +122,9 @@ impl Totals {
         self.acknowledged += report.acknowledged;
         self.reads += report.reads;
         self.faults += report.faults;
+        for (mark, times) in &report.marks {
+            *self.marks.entry(*mark).or_default() += times;
+        }
         self.staleness.merge(&report.staleness);
         let mut both = self.hash.to_le_bytes().to_vec();
         both.extend_from_slice(&report.hash.to_le_bytes());
@@ -120,8 +149,22 @@ impl Totals {
     }
 }
 
+/// Every mistake, and who finds it.
+#[cfg(debug_assertions)]
+fn find_all_bugs() -> Result<Exit, CliError> {
+    line("| bug | what is wrong | first seed | found by |\n|---|---|---|---|")?;
+    let rows = Bug::ALL.iter().map(|bug| cluster::seeded::row(*bug, MOST_SEEDS));
+    let found = rows.map(|row| line(&row).map(|()| !row.contains("none below")));
+    let all: Result<Vec<bool>, CliError> = found.collect();
+    Ok(if all?.contains(&false) { Exit::Data } else { Exit::Ok })
+}
+
 /// Runs the seeds; ends with [`Exit::Data`] when one failed.
 pub fn run(args: &SimArgs) -> Result<Exit, CliError> {
+    #[cfg(debug_assertions)]
+    if args.all_bugs {
+        return find_all_bugs();
+    }
     let seeds = match (args.seed, &args.seeds) {
         (Some(seed), _) => seed..seed.saturating_add(1),
         (None, Some(seeds)) => seeds.clone(),
@@ -151,6 +194,11 @@ pub fn run(args: &SimArgs) -> Result<Exit, CliError> {
         }
     }
     std::panic::set_hook(hook);
+    if AVAILABLE {
+        let missed: Vec<_> =
+            Mark::ALL.iter().filter(|mark| !totals.marks.contains_key(mark)).collect();
+        line(&format!("marks never passed: {missed:?}"))?;
+    }
     totals.staleness.table(FEWEST_READS).iter().try_for_each(|row| line(row))?;
     let passed = totals.failed.is_empty();
     let verdict = if passed { "passed".to_owned() } else { format!("FAILED {:?}", totals.failed) };
@@ -168,7 +216,7 @@ impl SimArgs {
             keys: self.keys,
             seconds: self.seconds,
             record: false,
-            bug: self.bug,
+            bug: self.bug(),
         }
     }
 }

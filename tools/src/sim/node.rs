@@ -58,8 +58,6 @@ pub struct Membership {
     pub settings: ClusterSettings,
     /// Where other nodes reach this one.
     pub peers: SocketAddr,
-    /// A planted bug: the node names its writes as it did before its restart.
-    pub same_incarnation: bool,
 }
 
 impl SimNode {
@@ -71,7 +69,6 @@ impl SimNode {
         wanted: Wanted,
         membership: &Membership,
     ) -> Result<Self, StartError> {
-        let wanted = Wanted { clustered: !membership.same_incarnation, ..wanted };
         let opened = DataDir::open(&env, dir, &wanted).await?;
         let view = read_cluster_view(&env, dir).await.map_err(StartError::View)?;
         let (internet, host) = (&membership.internet, membership.host);

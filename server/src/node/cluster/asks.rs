@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use coronet_lsm::env::Nanos;
 use coronet_net::peer::PeerMessage;
+use coronet_probe::{Bug, seeded};
 use coronet_ring::coordinate::message::{Answer, Ask, Refusal};
 use coronet_ring::{KeyspaceId, NodeId, PartitionId, key_hash};
 
@@ -116,6 +117,11 @@ impl<E: NodeEnv> State<E> {
         let (target, partition, key) = (handoff.target, handoff.partition, handoff.key.clone());
         let ask = merge_ask(handoff.object.clone(), None);
         let asking = Asking { keyspace: handoff.keyspace, partition, key, deadline: None, ask };
-        self.ask(target, asking, Purpose::Handoff(Box::new(handoff)));
+        let handoff = Box::new(handoff);
+        if seeded(Bug::HintForgottenWhenSent) {
+            self.ask(target, asking, Purpose::Repair);
+            return self.env.send(handoff.core, CoreMessage::HandedOff(handoff));
+        }
+        self.ask(target, asking, Purpose::Handoff(handoff));
     }
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use coronet_lsm::env::Nanos;
+use coronet_probe::{Mark, mark};
 use coronet_ring::coordinate::list::Placement;
 use coronet_ring::coordinate::quorum::{Peer, Replicas};
 use coronet_ring::gossip::detector::Detector;
@@ -56,7 +57,10 @@ impl Members {
         let expected = u64::try_from(INTERVAL.as_micros()).unwrap_or(u64::MAX);
         let id = me.id;
         let gossip = match stored {
-            Some(stored) => Gossip::restore(me, founding, stored)?,
+            Some(stored) => {
+                mark(Mark::ViewRestored);
+                Gossip::restore(me, founding, stored)?
+            }
             None => Gossip::new(me, founding),
         };
         let detector = Detector::new(expected * 2);

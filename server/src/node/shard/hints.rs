@@ -17,6 +17,7 @@ use coronet_lsm::{
     Durability, Engine, KeyspaceId as EngineId, KeyspaceOptions, Millis, Result, ScanRange,
     WriteBatch,
 };
+use coronet_probe::{Bug, Mark, mark, seeded};
 use coronet_ring::{KeyspaceId, NodeId, PartitionId};
 
 use super::Inner;
@@ -71,10 +72,14 @@ pub(super) async fn open<E: NodeEnv>(engine: &Engine<E>) -> Result<Hinted> {
         return Ok(Hinted::new());
     }
     let mut hinted = Hinted::new();
+    if seeded(Bug::HintsForgottenAtStart) {
+        return Ok(hinted);
+    }
     let all = ScanRange { start: Vec::new(), end: None };
     let mut scan = engine.keyspace(HINTS)?.scan(all).await?;
     while let Some((hint, _)) = scan.next().await? {
         let Some((partition, target, _)) = parts(&hint) else { continue };
+        mark(Mark::HintsFound);
         hinted.entry(target).or_default().insert(partition);
         // On to the next partition or replica: one hint of each is enough to know.
         let mut next = hint[..18].to_vec();
@@ -108,6 +113,10 @@ impl<E: NodeEnv> Inner<E> {
         engine_key: &[u8],
         expiry: Option<Millis>,
     ) {
+        if seeded(Bug::HintNotNoted) {
+            return;
+        }
+        mark(Mark::HintNoted);
         let hint = hint(target, keyspace, engine_key);
         batch.in_keyspace(HINTS);
         match expiry {
@@ -207,6 +216,7 @@ impl<E: NodeEnv> Inner<E> {
             engine_key,
             Box::new(move |shard, key, stored| {
                 if stored.is_ok_and(|stored| stored == Some(handoff.object.as_slice())) {
+                    mark(Mark::HintArrived);
                     let mut batch = WriteBatch::new();
                     batch.in_keyspace(HINTS);
                     batch.delete(&hint(handoff.target, handoff.keyspace, key));
@@ -217,6 +227,8 @@ impl<E: NodeEnv> Inner<E> {
                     }
                     // Should this fail, the hint is sent once more: merging is idempotent.
                     let _ = shard.engine.write(&batch, Durability::Buffered);
+                } else {
+                    mark(Mark::HintOutdated);
                 }
                 None
             }),

@@ -31,6 +31,7 @@ use std::rc::Rc;
 
 use coronet_lsm::env::TaskClass;
 use coronet_lsm::{Durability, Engine, Options, Result};
+use coronet_probe::{Bug, seeded};
 use coronet_ring::{CoreId, Dot, HybridClock, Incarnation, NodeId, PartitionMap, PlacementError};
 
 use super::stats::{Counters, OpLatencies, count};
@@ -193,9 +194,10 @@ impl<E: NodeEnv> Shard<E> {
         let hinted = if config.clustered { hints::open(&engine).await? } else { Hinted::new() };
         let to_u32 = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         let limits = &config.limits;
+        let issued = if seeded(Bug::OldIncarnation) { 0 } else { engine.last_seq().0 };
         let inner = Rc::new(Inner {
             me: env.core(),
-            issued: Dot::new(config.incarnation, engine.last_seq().0),
+            issued: Dot::new(config.incarnation, issued),
             map,
             wire: coronet_net::Limits::new(to_u32(limits.key_bytes), to_u32(limits.value_bytes)),
             clock: RefCell::default(),

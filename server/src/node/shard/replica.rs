@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use coronet_lsm::env::TaskClass;
 use coronet_lsm::{CachedRead, Durability, ScanRange};
+use coronet_probe::{Bug, seeded};
 use coronet_ring::causality::object::ObjectRef;
 use coronet_ring::causality::resolve::outline;
 use coronet_ring::causality::update::{self, Change, ChangeError};
@@ -147,7 +148,10 @@ impl<E: NodeEnv> Inner<E> {
         let _ = self.clock.borrow_mut().observe(theirs.latest(), self.env.wall_micros());
         let mut object = Vec::new();
         let merged = merge(stored, incoming, &mut object).map_err(|_| Refusal::Corrupt)?;
-        if merged == Merged::Unchanged {
+        if seeded(Bug::MergeOverwrites) {
+            object.clear();
+            object.extend_from_slice(incoming);
+        } else if merged == Merged::Unchanged {
             object.extend_from_slice(stored.unwrap_or_default());
         }
         self.put(&to, key, &object)?;

@@ -14,6 +14,7 @@ use super::clients::PREFIX;
 use super::history::Style;
 use super::reading::{self, PATIENCE, connect, within};
 use super::world::{PARTITIONS, World};
+use super::{holders, promise};
 use crate::sim::{Client, Network};
 
 /// Virtual time after which a healed cluster that does not serve has failed.
@@ -46,6 +47,21 @@ pub fn check(world: &mut World) {
         }
         let Some(table) = agreed(&members, &mut failed) else { return };
         let keys = history.borrow().keys();
+        let replicas = history.borrow().replicas;
+        // Before anything is read: nothing is repaired yet.
+        let end = env.now().after(DEADLINE);
+        for key in &keys {
+            let lacking = loop {
+                let copies = copies(&env, &members, &table, replicas, key).await;
+                let copies: Vec<_> = copies.iter().map(|copy| shown(copy.as_deref())).collect();
+                let lacking = holders::lacking(&mut history.borrow_mut(), key, &copies);
+                if lacking.is_empty() || env.now() >= end {
+                    break lacking;
+                }
+                env.sleep(Duration::from_secs(1)).await;
+            };
+            lacking.iter().for_each(|what| history.borrow_mut().violation(key, what));
+        }
         // Twice: the first read repairs, in the background, what it finds.
         for round in 0..2 {
             for (at, key) in keys.iter().enumerate() {
@@ -57,7 +73,6 @@ pub fn check(world: &mut World) {
             }
             env.sleep(Duration::from_secs(2)).await;
         }
-        let replicas = history.borrow().replicas;
         let mut live = BTreeSet::new();
         for key in &keys {
             let copies = copies(&env, &members, &table, replicas, key).await;
@@ -81,6 +96,8 @@ pub fn check(world: &mut World) {
                 live.insert(key.clone());
             }
         }
+        let foreign = promise::foreign_contexts(&env, &members[0].client, &keys).await;
+        failed.extend(foreign);
         for member in &members {
             let listed = reading::list(&env, &member.client, PREFIX).await;
             let listed: Option<BTreeSet<_>> = listed.map(|keys| keys.into_iter().collect());

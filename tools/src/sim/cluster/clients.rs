@@ -19,6 +19,7 @@ use super::history::{
     Acknowledgement, History, Outcome, Shown, Style, WriteId, name, number_of, value_of,
 };
 use super::mix::{Habit, Mix, Step};
+use super::promise;
 use super::reading::{self, Found, PATIENCE, connect, is_sloppy, within};
 use crate::sim::checkers::session::Session;
 use crate::sim::record::{EventKind, Lane, Recorder};
@@ -203,6 +204,7 @@ impl Clients {
         });
         let Found { values, context, answers, sloppy } = found?;
         let mut history = self.history.borrow_mut();
+        promise::check_read(&mut history, key, (r, mode), (answers, sloppy));
         let ids = history.identify(key, &values);
         let shown = Shown { since, answers, sloppy, until: self.env.now(), ids };
         history.check(key, &shown);
@@ -335,7 +337,12 @@ impl Clients {
             let verb = if value.is_some() { "write" } else { "delete" };
             format!("{verb} {id} of {} with W={w:?}: {outcome:?}", name(key))
         });
-        self.history.borrow_mut().end(id, outcome);
+        let mut history = self.history.borrow_mut();
+        if let Outcome::Acknowledged(ack) = outcome {
+            let got = (ack.acks, ack.sloppy);
+            promise::check_write(&mut history, key, (w, consistency.mode), got);
+        }
+        history.end(id, outcome);
         (id, context)
     }
 

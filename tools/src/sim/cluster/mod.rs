@@ -10,6 +10,7 @@
 //! * [`clients`]: operations over real frames; [`cart`]: those that must keep every item.
 //! * [`history`]: what clients were told, and what an answer may therefore show.
 //! * [`check`]: what must hold in the end.
+//! * [`seeded`]: mistakes made on purpose, which the checkers must find.
 //! * [`mod@minimize`]: a failing run made smaller.
 
 pub mod cart;
@@ -17,17 +18,21 @@ pub mod check;
 pub mod clients;
 pub mod fault;
 pub mod history;
+mod holders;
 pub mod minimize;
 mod mix;
 pub mod nemesis;
+mod promise;
 pub mod reading;
+pub mod seeded;
 mod wires;
 pub mod world;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use coronet_probe::{Bug, Mark};
 use fault::Fault;
 use world::World;
 
@@ -51,8 +56,8 @@ pub struct Options {
     pub seconds: Option<u64>,
     /// Whether to keep what happens, for people.
     pub record: bool,
-    /// A bug to plant; see [`world::Bug`].
-    pub bug: Option<world::Bug>,
+    /// A mistake that the nodes shall make; none in builds without debug assertions.
+    pub bug: Option<Bug>,
 }
 
 /// What came of a run.
@@ -72,6 +77,8 @@ pub struct Report {
     pub reads: u64,
     /// Faults injected.
     pub faults: u64,
+    /// How often the marked branches were taken.
+    pub marks: BTreeMap<Mark, u64>,
     /// The numbers of those planned.
     pub strikes: Vec<u64>,
     /// Clients there were.

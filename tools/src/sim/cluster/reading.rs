@@ -81,7 +81,7 @@ pub fn is_sloppy(reply: &Reply) -> bool {
 pub async fn list(env: &SimEnv, client: &Client, prefix: &[u8]) -> Option<Vec<Vec<u8>>> {
     let (mut keys, mut cursor) = (Vec::new(), Vec::new());
     loop {
-        let request = ListRequest { page_limit: 7, credit: 2, prefix, cursor: &cursor };
+        let request = ListRequest { page_limit: 2, credit: 2, prefix, cursor: &cursor };
         let head = RequestHead::new(Op::List, 0);
         let mut replies = client.send(&Request::List(request), &head, None);
         let next = loop {

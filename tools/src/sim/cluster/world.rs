@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use coronet_lsm::Options as EngineOptions;
 use coronet_lsm::env::{Env, TaskClass};
+use coronet_probe::{Bug, Watch};
 use coronet_ring::coordinate::quorum::Mode;
 use coronet_server::config::ClusterSettings;
 use coronet_server::data_dir::Wanted;
@@ -32,13 +33,6 @@ const FOUNDING: Duration = Duration::from_secs(3);
 const QUIET: Duration = Duration::from_secs(20);
 /// Until a process that did not start, because its disk failed, is started again.
 const RETRY: Duration = Duration::from_millis(500);
-
-/// A bug planted on purpose: the checkers must find it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Bug {
-    /// Nodes keep their incarnation over restarts, whatever they lost.
-    OldIncarnation,
-}
 
 /// A node's slot: its process writes itself here once it has started.
 type Slot = Rc<RefCell<Option<Result<SimNode, String>>>>;
@@ -86,6 +80,7 @@ pub struct World {
     /// What happened, for people.
     pub recorder: Rc<Recorder>,
     nemesis: Nemesis,
+    watch: Watch,
     /// The numbers of the faults planned.
     strikes: Vec<u64>,
     bug: Option<Bug>,
@@ -100,6 +95,7 @@ fn address(host: usize) -> SocketAddr {
 impl World {
     /// The world of a seed, before its first event.
     pub fn new(seed: u64, options: &Options) -> World {
+        let watch = Watch::start(options.bug);
         let sim = Sim::new(seed);
         let mut rng = sim.rng();
         let drawn = [1, 3, 3, 3, 4, 5, 5, 7][rng.index(8)];
@@ -147,7 +143,6 @@ impl World {
                     ..ClusterSettings::default()
                 },
                 peers: address(at),
-                same_incarnation: options.bug == Some(Bug::OldIncarnation),
             },
         };
         let hosts: Vec<Host> = (0..nodes).map(host).collect();
@@ -164,6 +159,7 @@ impl World {
             chaos,
             clients: options.clients.unwrap_or(clients),
             bug: options.bug,
+            watch,
             log: VecDeque::new(),
             sim,
             rng,
@@ -182,6 +178,7 @@ impl World {
     fn add_keys(&mut self, most: Option<u64>) {
         let mut history = self.history.borrow_mut();
         history.replicas = self.hosts[0].membership.settings.n();
+        history.strict = self.hosts[0].membership.settings.mode == Mode::Strict;
         let drawn = self.rng.range(2, 12);
         for number in 0..drawn.min(most.unwrap_or(drawn)) {
             let style = match self.rng.below(8) {
@@ -379,13 +376,14 @@ impl World {
                 self.clients,
                 self.chaos.as_secs(),
                 self.nemesis,
-                self.bug.map(|bug| format!(", bug {bug:?}")).unwrap_or_default(),
+                self.bug.map(|bug| format!(", bug {bug}")).unwrap_or_default(),
             ),
             hash: self.sim.trace_hash(),
             simulated: self.sim.elapsed(),
             acknowledged: history.acknowledged,
             reads: history.reads,
             faults: self.nemesis.struck(),
+            marks: self.watch.marks(),
             strikes: self.strikes.clone(),
             events: self.recorder.events(),
             staleness: history.staleness.clone(),

@@ -118,6 +118,8 @@ pub struct History {
     pub staleness: Staleness,
     /// Replicas of a key.
     pub replicas: u8,
+    /// Whether stand-ins do not count unless a request says so.
+    pub strict: bool,
     /// Whether some process died: what was acknowledged as buffered may be lost.
     pub died: bool,
     /// When a node lost its disk: each time a copy of everything.
@@ -267,13 +269,19 @@ impl History {
         }
     }
 
-    fn writes_of(&self, key: &[u8]) -> impl Iterator<Item = (&WriteId, &Write)> {
+    /// A write.
+    pub fn write(&self, id: WriteId) -> Option<&Write> {
+        self.writes.get(&id)
+    }
+
+    /// The writes of a key.
+    pub fn writes_of(&self, key: &[u8]) -> impl Iterator<Item = (&WriteId, &Write)> {
         let ids = self.of_key.get(key).map(Vec::as_slice).unwrap_or_default();
         ids.iter().filter_map(|id| self.writes.get_key_value(id))
     }
 
     /// The writes that cover a write.
-    fn covering(&self, id: WriteId) -> impl Iterator<Item = (&WriteId, &Write)> {
+    pub fn covering(&self, id: WriteId) -> impl Iterator<Item = (&WriteId, &Write)> {
         let covers = self.covers.get(&id).map(Vec::as_slice).unwrap_or_default();
         covers.iter().filter_map(|id| self.writes.get_key_value(id))
     }
