@@ -4,7 +4,7 @@
 
 mod engine_support;
 
-use coronet_lsm::env::Env;
+use coronet_lsm::env::{Env, OpenMode};
 use coronet_lsm::reshard::link_into;
 use coronet_lsm::{Engine, Error, Options, ScanRange, WriteBatch};
 use coronet_sim::{Sim, SimEnv, for_each_seed};
@@ -110,6 +110,28 @@ fn a_damaged_manifest_and_a_missing_table_are_reported() {
     let table = files(&env, ".sst").remove(0);
     sim.block_on(env.remove(&table)).unwrap();
     assert!(matches!(open_error(&sim, &env), Error::Io { path, .. } if path == table));
+}
+
+/// On a full disk every start of a new folder leaves half a manifest; `sim_cluster`, seed 20207.
+#[test]
+fn half_made_first_manifests_are_no_damage_and_lost_ones_are() {
+    let (sim, env) = folder(6);
+    let whole = files(&env, "MANIFEST");
+    let ours = env.disk().files().into_iter().filter(|path| path.starts_with(DIR));
+    let others: Vec<PathBuf> = ours.filter(|path| !whole.contains(path)).collect();
+    for path in &whole {
+        env.disk().write_raw(path, Vec::new()).unwrap();
+    }
+    assert!(matches!(open_error(&sim, &env), Error::Corruption { .. }), "data without a manifest");
+    others.iter().chain(&whole).for_each(|path| sim.block_on(env.remove(path)).unwrap());
+    for number in [1, 2, 3] {
+        let path = Path::new(DIR).join(format!("MANIFEST-{number:06}"));
+        sim.block_on(env.open(&path, OpenMode::CreateNew)).unwrap();
+    }
+    sim.block_on(async {
+        let engine = Engine::open(env.clone(), Path::new(DIR), Options::tiny()).await.unwrap();
+        assert_eq!(engine.get(b"k").await.unwrap(), None);
+    });
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use super::Flushed;
 use super::edit::{Edit, State};
 use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
+use crate::log::segment_id;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -56,9 +57,10 @@ pub async fn load<E: Env>(env: &E, dir: &Path) -> Result<Loaded> {
             return Ok(Loaded { state, number, highest });
         }
     }
-    // The first manifest of a folder may be half-written: then nothing else exists yet.
-    let has_data = names.iter().any(|path| super::table_id(path).is_some());
-    if has_data || highest > 1 {
+    // The first manifest of a folder may be half-written, and on a full disk the next attempts, too:
+    // then nothing else exists yet.
+    let is_data = |path: &PathBuf| super::table_id(path).is_some() || segment_id(path).is_some();
+    if names.iter().any(is_data) {
         let path = manifest_path(dir, highest);
         return Err(Error::corruption(&path, 0, "no manifest of this folder is readable"));
     }
