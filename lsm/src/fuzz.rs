@@ -9,7 +9,7 @@ use crate::inspect::{check_log, check_manifest, check_table};
 use crate::table::raw;
 use crate::version::edit::Edit;
 use crate::write::{Records, WriteBatch};
-use crate::{EntryKind, Millis};
+use crate::{CompactionPolicy, EntryKind, Millis};
 
 /// A decoder that takes any bytes.
 pub type Entry = fn(&[u8]);
@@ -25,6 +25,7 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("log_records", log_records),
     ("manifest_file", manifest_file),
     ("manifest_edit", manifest_edit),
+    ("policy_text", policy_text),
 ];
 
 /// A whole table file.
@@ -87,5 +88,14 @@ pub fn manifest_file(bytes: &[u8]) {
 pub fn manifest_edit(bytes: &[u8]) {
     if let Ok(edit) = Edit::decode(bytes) {
         assert_eq!(Edit::decode(&edit.encode()), Ok(edit));
+    }
+}
+
+/// The text of a compaction policy, as operators write it.
+pub fn policy_text(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(policy) = text.parse::<CompactionPolicy>()
+    {
+        assert_eq!(policy.to_string().parse::<CompactionPolicy>().as_ref(), Ok(&policy));
     }
 }

@@ -5,14 +5,14 @@
 //! mark goes into the manifest ([`crate::version::lost`]), readers of its keys are told file and
 //! offset, compactions carry on with the other blocks, and the operator gets one line.
 
-use crate::engine::Shared;
+use crate::engine::{Core, Shared};
 use crate::env::{AlignedBuf, Env};
 use crate::signal::Signal;
 use crate::table::{BlockWalk, Table};
 use crate::version::LiveTable;
 use crate::version::lost::{Lost, name};
 use crate::{Error, Result, TableId};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -65,6 +65,41 @@ impl Suspects {
     }
 }
 
+/// How all scrubs of an engine go: changed while they work.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    /// Bytes per second, all keyspaces together; zero is off.
+    rate: Cell<u64>,
+    /// New passes asked for so far.
+    wanted: Cell<u64>,
+}
+
+impl Pace {
+    /// The pace of an engine that opens.
+    pub fn new(rate: u64) -> Self {
+        Pace { rate: Cell::new(rate), wanted: Cell::new(0) }
+    }
+}
+
+impl<E: Env> Core<E> {
+    /// See [`crate::Engine::set_scrub_rate`].
+    pub fn set_scrub_rate(&self, bytes_per_second: u64) {
+        self.scrub.rate.set(bytes_per_second);
+        self.all_trees().iter().for_each(|tree| tree.suspects.wake());
+    }
+
+    /// See [`crate::Engine::scrub_now`].
+    pub fn scrub_now(&self) -> u64 {
+        if self.scrub.rate.get() == 0 {
+            return 0;
+        }
+        self.scrub.wanted.set(self.scrub.wanted.get() + 1);
+        let trees = self.all_trees();
+        trees.iter().for_each(|tree| tree.suspects.wake());
+        trees.len() as u64
+    }
+}
+
 /// How far a table was read.
 struct Walk<E: Env> {
     live: Rc<LiveTable<E>>,
@@ -88,12 +123,17 @@ struct Pass<E: Env> {
 pub(crate) async fn scrub_task<E: Env>(shared: Rc<Shared<E>>) {
     let mut pass = None;
     let mut due = shared.env.now().after(shared.options().scrub_pause);
+    let pace = &shared.core.scrub;
+    let mut begun = pace.wanted.get();
     while !shared.closing.get() {
         let epoch = shared.suspects.signal.epoch();
+        if begun != pace.wanted.get() {
+            (begun, pass, due) = (pace.wanted.get(), None, shared.env.now());
+        }
         if let Some(path) = shared.suspects.next() {
             // Errors of the disk are not damage; whoever meets them reports them.
             let _ = shared.examine(|live| live.table.table.path() == path).await;
-        } else if shared.options().scrub_bytes_per_second == 0 {
+        } else if pace.rate.get() == 0 {
             shared.suspects.signal.changed(epoch).await;
         } else {
             let wait = due.since(shared.env.now());
@@ -109,9 +149,11 @@ pub(crate) async fn scrub_task<E: Env>(shared: Rc<Shared<E>>) {
 }
 
 impl<E: Env> Shared<E> {
-    /// Takes every mark back.
+    /// Takes every mark back. Readers pass over the damaged blocks from now on; a restart finds
+    /// the damage again in tables that no merge has rewritten until then.
     pub async fn accept_loss(&self) -> Result<()> {
         self.readable()?;
+        self.versions.with(|v| v.tables().for_each(|(_, live)| live.table.table.give_up()));
         let retry = async |error| self.retry_manifest(&self.compaction_health, error).await;
         self.versions.mark(Vec::new(), self.log.last(), retry).await?;
         // What was lost must not come back from the cache and go again.
@@ -176,7 +218,7 @@ impl<E: Env> Shared<E> {
         });
         // All keyspaces share the rate.
         let keyspaces = self.core.trees.borrow().len().max(1) as f64;
-        let rate = self.options().scrub_bytes_per_second as f64 / keyspaces;
+        let rate = self.core.scrub.rate.get().max(1) as f64 / keyspaces;
         Duration::from_secs_f64(read as f64 / rate)
     }
 

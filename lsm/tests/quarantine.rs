@@ -147,6 +147,67 @@ fn a_damaged_block_is_quarantined_and_everything_else_is_served() {
 }
 
 #[test]
+fn an_accepted_loss_is_no_error_any_more_and_the_keys_can_be_written() {
+    let sim = Sim::new(6);
+    let mut env = sim.node_env("node");
+    let lost = sim.block_on(async {
+        build(&env).await;
+        let path = tables(&env)[0].clone();
+        env.disk().flip(&path, 2 * 4096 + 700, 4).unwrap();
+        let engine = open(&env, options(0)).await;
+        let lost = unreadable(&engine, &path, Some(2 * 4096)).await;
+        env.sleep(Duration::from_secs(1)).await;
+        assert_eq!(engine.stats().lost_ranges, 1);
+        // No merge has come by: the damaged block is where it was.
+        engine.accept_loss().await.unwrap();
+        for n in 0..KEYS {
+            let left = (!lost.contains(&n)).then(|| value(n, 200));
+            assert_eq!(engine.get(&key(n)).await.unwrap(), left, "key {n}");
+        }
+        let left = collect(&engine, ScanRange::prefix(b"key")).await.len();
+        assert_eq!(left, KEYS as usize - lost.len());
+        put(&env, &engine, &key(lost[0]), b"again").await;
+        assert_eq!(engine.get(&key(lost[0])).await.unwrap(), Some(b"again".to_vec()));
+        assert_eq!(engine.stats().lost_ranges, 0);
+        engine.close().await.unwrap();
+        lost
+    });
+    env = sim.crash(&env);
+    sim.block_on(async {
+        let engine = open(&env, options(0)).await;
+        assert_eq!(engine.get(&key(lost[0])).await.unwrap(), Some(b"again".to_vec()));
+        assert!(engine.get(&key(lost[1])).await.is_err(), "found again: nothing rewrote it");
+    });
+}
+
+#[test]
+fn the_scrub_is_changed_and_begun_while_it_works() {
+    let sim = Sim::new(7);
+    let env = sim.node_env("node");
+    sim.block_on(async {
+        build(&env).await;
+        let engine = open(&env, options(0)).await;
+        assert_eq!(engine.scrub_now(), 0, "the scrub is off");
+        env.sleep(Duration::from_secs(1000)).await;
+        assert_eq!(engine.stats().scrub_bytes, 0);
+        let total = engine.stats().block_disk_bytes;
+        engine.set_scrub_rate(total / 10);
+        assert_eq!(engine.scrub_now(), 1, "one keyspace");
+        env.sleep(Duration::from_secs(3)).await;
+        let stats = engine.stats();
+        assert!(stats.scrub_bytes > 0 && stats.scrub_left_bytes > 0, "{stats:?}");
+        engine.set_scrub_rate(1 << 30);
+        env.sleep(Duration::from_secs(10)).await;
+        let stats = engine.stats();
+        assert_eq!((stats.scrub_passes, stats.scrub_left_bytes), (1, 0));
+        // Another one long before its pause is over.
+        engine.scrub_now();
+        env.sleep(Duration::from_secs(1)).await;
+        assert_eq!(engine.stats().scrub_passes, 2);
+    });
+}
+
+#[test]
 fn the_scrub_finds_damage_nobody_ran_into_at_its_pace() {
     let sim = Sim::new(2);
     let env = sim.node_env("node");

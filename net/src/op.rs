@@ -28,11 +28,13 @@ pub enum Op {
     Topology = 10,
     /// Creates, changes and lists keyspaces.
     Keyspace = 11,
+    /// Has the node do what its operator wants.
+    Admin = 12,
 }
 
 impl Op {
     /// Every operation.
-    pub const ALL: [Op; 11] = [
+    pub const ALL: [Op; 12] = [
         Op::Ping,
         Op::Hello,
         Op::Put,
@@ -44,12 +46,27 @@ impl Op {
         Op::Route,
         Op::Topology,
         Op::Keyspace,
+        Op::Admin,
     ];
 
     /// The operation of a number.
     #[inline]
     pub fn from_u8(number: u8) -> Option<Op> {
-        Op::ALL.get(usize::from(number).wrapping_sub(1)).copied()
+        Some(match number {
+            1 => Op::Ping,
+            2 => Op::Hello,
+            3 => Op::Put,
+            4 => Op::Get,
+            5 => Op::Delete,
+            6 => Op::MultiGet,
+            7 => Op::List,
+            8 => Op::Stats,
+            9 => Op::Route,
+            10 => Op::Topology,
+            11 => Op::Keyspace,
+            12 => Op::Admin,
+            _ => return None,
+        })
     }
 
     /// The number on the wire.
@@ -72,6 +89,7 @@ impl Op {
             Op::Route => "ROUTE",
             Op::Topology => "TOPOLOGY",
             Op::Keyspace => "KEYSPACE",
+            Op::Admin => "ADMIN",
         }
     }
 
@@ -102,7 +120,7 @@ mod tests {
             assert_eq!(Op::from_u8(op.to_u8()), Some(op));
         }
         assert_eq!(Op::from_u8(0), None);
-        assert_eq!(Op::from_u8(12), None);
-        assert_eq!(Op::from_u8(255), None);
+        let known = (0..=u8::MAX).filter_map(Op::from_u8).count();
+        assert_eq!(known, Op::ALL.len());
     }
 }

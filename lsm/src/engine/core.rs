@@ -5,6 +5,7 @@ use crate::cache::BlockCache;
 use crate::env::Env;
 use crate::log::Log;
 use crate::memtable::ChunkPool;
+use crate::scrub::Pace;
 use crate::stats::{Counters, EngineStats};
 use crate::trash::Trash;
 use crate::version::Ledger;
@@ -54,6 +55,7 @@ pub(crate) struct Core<E: Env> {
     pub pool: Rc<ChunkPool>,
     pub trash: Rc<Trash>,
     pub clock: Clock,
+    pub scrub: Pace,
     /// Every keyspace. Emptied when the engine stops: the trees point back here.
     pub trees: RefCell<BTreeMap<KeyspaceId, Rc<Shared<E>>>>,
     /// One change of the set of keyspaces at a time.

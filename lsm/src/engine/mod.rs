@@ -241,7 +241,8 @@ impl<E: Env> Engine<E> {
     }
 
     /// Takes every key range out of quarantine: what was lost stays lost, and reads answer from
-    /// what is left. For when the keys were written anew, or when their loss is accepted.
+    /// what is left. For when the keys were written anew, or when their loss is accepted. A table
+    /// that no merge has rewritten is found damaged again after the next opening.
     pub async fn accept_loss(&self) -> Result<()> {
         self.shared.readable()?;
         for tree in self.core.all_trees() {
@@ -249,6 +250,19 @@ impl<E: Env> Engine<E> {
             unless_dropped(&tree, accepted)?;
         }
         Ok(())
+    }
+
+    /// Lets the scrub read so many bytes per second from now on, until the engine closes; zero
+    /// stops it. See [`Options::scrub_bytes_per_second`].
+    pub fn set_scrub_rate(&self, bytes_per_second: u64) {
+        self.core.set_scrub_rate(bytes_per_second);
+    }
+
+    /// Has the scrub begin a new pass over all tables at once. Returns how many passes that are,
+    /// one per keyspace: so much [`EngineStats::scrub_passes`] grows when all are over; zero when
+    /// the scrub is off.
+    pub fn scrub_now(&self) -> u64 {
+        self.core.scrub_now()
     }
 
     /// The engine's numbers, all keyspaces together; see [`Keyspace::stats`].

@@ -9,7 +9,7 @@ use crate::env::{Env, TaskClass};
 use crate::flush::flush_task;
 use crate::log::{Log, replay};
 use crate::memtable::ChunkPool;
-use crate::scrub::scrub_task;
+use crate::scrub::{Pace, scrub_task};
 use crate::stats::Counters;
 use crate::trash::Trash;
 use crate::version::edit::Progress;
@@ -100,6 +100,7 @@ async fn recover<E: Env>(
         dir: dir.to_owned(),
         cache,
         pool,
+        scrub: Pace::new(options.scrub_bytes_per_second),
         options,
         stats,
         log,

@@ -245,7 +245,9 @@ impl<E: Env> TableCursor<E> {
         self.needs_load = false;
         while !self.left.is_empty() {
             let next = self.next_block();
-            if self.options.cache.is_none() && self.table.table.is_lost(next) {
+            let table = &self.table.table;
+            let merges = self.options.cache.is_none();
+            if (merges && table.is_lost(next)) || table.is_given_up(next) {
                 self.pass_block();
                 continue;
             }

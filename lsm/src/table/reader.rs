@@ -73,6 +73,8 @@ pub struct Table<E: Env> {
     reserved: Option<Reserved>,
     /// Blocks known to be damaged.
     lost: RefCell<BTreeSet<usize>>,
+    /// Those of them that readers pass over, because their loss is accepted.
+    given_up: RefCell<BTreeSet<usize>>,
 }
 
 impl<E: Env> std::fmt::Debug for Table<E> {
@@ -107,8 +109,9 @@ impl<E: Env> Table<E> {
         let meta = read(&file, path, footer.index_offset, len).await?;
         let (index, filter) = decode_meta(&meta, &footer, path)?;
         let info = footer.info(&index);
-        let lost = RefCell::default();
-        Ok(Table { file, path: path.into(), info, index, filter, reserved: None, lost })
+        let (lost, given_up) = (RefCell::default(), RefCell::default());
+        let (path, reserved) = (path.into(), None);
+        Ok(Table { file, path, info, index, filter, reserved, lost, given_up })
     }
 
     /// The same table with its memory taken off the cache's budget as long as it is open. Where
@@ -197,6 +200,14 @@ impl<E: Env> Table<E> {
         }
         let mut i = self.start(key, at);
         while i < self.index.len() {
+            if self.is_given_up(i) {
+                // The versions of one key may go on in the next block.
+                if self.index.separator(i) != key {
+                    break;
+                }
+                i += 1;
+                continue;
+            }
             let block = self.block(cache, i).await?;
             match self.seen(i, &block, block.search(key, at), key)? {
                 Look::Hit(hit) => return Ok(Some(hit)),
@@ -312,6 +323,16 @@ impl<E: Env> Table<E> {
     /// Whether block `i` is known to be damaged.
     pub(crate) fn is_lost(&self, i: usize) -> bool {
         self.lost.borrow().contains(&i)
+    }
+
+    /// Readers pass over what is known to be damaged from now on: its loss is accepted.
+    pub(crate) fn give_up(&self) {
+        self.given_up.borrow_mut().extend(self.lost.borrow().iter());
+    }
+
+    /// Whether readers pass over block `i`.
+    pub(crate) fn is_given_up(&self, i: usize) -> bool {
+        self.given_up.borrow().contains(&i)
     }
 
     /// Whether any block is known to be damaged.

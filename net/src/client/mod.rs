@@ -61,7 +61,7 @@ use std::time::Duration;
 use coronet_ring::CoreId;
 use tokio::time::Instant;
 
-use crate::codec::{Delete, Put, Request, RouteReply, StatsReply, Versions};
+use crate::codec::{Admin, Delete, Put, Request, RouteReply, StatsReply, Versions};
 
 pub use address::Addresses;
 pub use builder::Builder;
@@ -290,6 +290,19 @@ impl Client {
     pub async fn stats_of(&self, core: CoreId) -> Result<StatsReply, ClientError> {
         let options = RequestOptions::default();
         let replies = self.inner.call(Target::Core(core), &Request::Stats, &options).await?;
+        Ok(StatsReply::decode(&replies.last.body)?)
+    }
+
+    /// Has the node the client came to first do what its operator wants; a client that is to
+    /// reach one node of a cluster is [`Builder::pinned`]. Returns what the node says of it, in
+    /// numbers. Options carry the deadline.
+    pub async fn admin(
+        &self,
+        action: Admin<'_>,
+        options: &RequestOptions,
+    ) -> Result<StatsReply, ClientError> {
+        let request = Request::Admin(action);
+        let replies = self.inner.call(Target::Core(CoreId(0)), &request, options).await?;
         Ok(StatsReply::decode(&replies.last.body)?)
     }
 

@@ -3,6 +3,7 @@
 //! Requests decode into views that borrow the frame. Replies are written in place by the node
 //! (`write` functions append to the frame's body) and decoded into views by the client.
 
+mod admin;
 mod cursor;
 mod error;
 mod hello;
@@ -14,6 +15,7 @@ mod reply;
 mod request;
 mod topology;
 
+pub use admin::{Admin, MAX_CHECKPOINT_NAME, is_checkpoint_name};
 pub use cursor::{Cursor, CursorError};
 pub use error::{DecodeError, ErrorReply};
 pub use hello::{Hello, HelloReply, negotiate};

@@ -3,6 +3,7 @@
 use coronet_ring::bytes::Reader;
 use coronet_ring::causality::context::MAX_CONTEXT_BYTES;
 
+use super::admin::Admin;
 use super::hello::Hello;
 use super::keyspace::KeyspaceRequest;
 use super::list::ListRequest;
@@ -64,6 +65,8 @@ pub enum Request<'a> {
     Topology,
     /// Create, change or list keyspaces.
     Keyspace(KeyspaceRequest<'a>),
+    /// Do what the operator wants.
+    Admin(Admin<'a>),
 }
 
 impl<'a> Request<'a> {
@@ -92,6 +95,7 @@ impl<'a> Request<'a> {
             Op::Ping => Ok(Request::Ping(body)),
             Op::Hello => Ok(Request::Hello(Hello::decode(body)?)),
             Op::Stats => finished(&Reader::new(body)).map(|()| Request::Stats),
+            Op::Admin => Ok(Request::Admin(Admin::decode(body)?)),
             Op::Topology => finished(&Reader::new(body)).map(|()| Request::Topology),
             Op::Keyspace => Ok(Request::Keyspace(KeyspaceRequest::decode(body)?)),
         }
@@ -110,6 +114,7 @@ impl<'a> Request<'a> {
             Request::Stats => Op::Stats,
             Request::Topology => Op::Topology,
             Request::Keyspace(_) => Op::Keyspace,
+            Request::Admin(_) => Op::Admin,
             Request::Route { .. } => Op::Route,
         }
     }
@@ -141,6 +146,7 @@ impl<'a> Request<'a> {
             Request::MultiGet(keys) => keys.write(body),
             Request::List(list) => list.write(body),
             Request::Keyspace(request) => request.write(body),
+            Request::Admin(admin) => admin.write(body),
             Request::Stats | Request::Topology => {}
         }
     }

@@ -6,11 +6,13 @@
 //! DIR/node                    identity; names the valid generation
 //! DIR/clean                   while the node is down: it ended in order
 //! DIR/gen-000001/core-000/    one engine per core
+//! DIR/checkpoints/NAME/       a copy, itself a data folder
 //! ```
 //!
 //! Generic over the engine's environment, so that the simulator can crash it at every step. The
 //! lock is the operating system's (`rt::check`). See `docs/decisions/0002-change-of-cores.md`.
 
+pub mod checkpoint;
 mod clean;
 mod error;
 mod identity;

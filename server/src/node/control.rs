@@ -14,6 +14,7 @@ use coronet_net::codec::{Request, StatsReply};
 use coronet_net::{ErrorCode, FrameWriter, Limits, Op, Parsed, ReplyHead, RequestFrame, Status};
 use coronet_ring::CoreId;
 
+use super::admin::Orders;
 use super::keyspaces::{Alone, Asker};
 use super::{Cluster, ConnId, ControlMessage, Coordinate, CoreMessage, CoreStats, NodeEnv};
 
@@ -44,6 +45,7 @@ struct State<E: NodeEnv> {
     last_ping: Nanos,
     collections: BTreeMap<u64, Collection>,
     next_ticket: u64,
+    orders: Orders,
 }
 
 /// What is known of a data core.
@@ -77,6 +79,7 @@ impl<E: NodeEnv> Control<E> {
             last_ping: now,
             collections: BTreeMap::new(),
             next_ticket: 0,
+            orders: Orders::default(),
             env,
         };
         Control { inner: Rc::new(RefCell::new(state)), cluster: None, alone: None }
@@ -147,6 +150,18 @@ impl<E: NodeEnv> Control<E> {
                 state.collect(Collection { origin, conn, request_id, cost, missing, sum });
             }
             ControlMessage::CoreStats { ticket, core: _, stats } => state.add(ticket, &stats),
+            ControlMessage::Admin { origin, conn, request_id, cost, task } => {
+                let asker = Asker { origin, conn, request_id, cost };
+                let cores = u16::try_from(state.cores.len()).unwrap_or(u16::MAX);
+                for (core, message) in state.orders.begin(asker, task, cores) {
+                    state.env.send(core, message);
+                }
+            }
+            ControlMessage::AdminDone(done) => {
+                if let Some((core, message)) = state.orders.done(done) {
+                    state.env.send(core, message);
+                }
+            }
             ControlMessage::Pong { core, beat } => state.pong(core, beat),
             // A data core sends these only in a cluster, or they are dealt with.
             ControlMessage::Coordinate(_)

@@ -5,7 +5,7 @@ use coronet_ring::coordinate::message::{Answer, Ask};
 use coronet_ring::gossip::keyspace::Keyspace;
 use coronet_ring::{CoreId, KeyspaceId, NodeId, PartitionId};
 
-use super::{ConnId, CoreStats};
+use super::{AdminTask, ConnId, CoreDone, CoreStats};
 
 /// A message between two cores of one node. Owned: nothing is shared between cores.
 #[derive(Debug)]
@@ -51,6 +51,13 @@ pub enum CoreMessage {
     CollectStats {
         /// The collection this belongs to.
         ticket: u64,
+    },
+    /// From the control core: do what the operator wants.
+    Admin {
+        /// The order this belongs to.
+        ticket: u64,
+        /// What to do.
+        task: AdminTask,
     },
     /// From the control core: say that you make progress.
     Ping {
@@ -158,6 +165,21 @@ pub enum ControlMessage {
         /// Bytes the request holds at the core of the connection.
         cost: usize,
     },
+    /// An operator wants something of all data cores.
+    Admin {
+        /// The core that holds the connection.
+        origin: CoreId,
+        /// The connection that waits there.
+        conn: ConnId,
+        /// The client's number of the request.
+        request_id: u64,
+        /// Bytes the request holds at the core of the connection.
+        cost: usize,
+        /// What to do.
+        task: AdminTask,
+    },
+    /// A data core did its part of that.
+    AdminDone(CoreDone),
     /// A data core's counters.
     CoreStats {
         /// The collection they belong to.

@@ -4,6 +4,7 @@
 //! tells another. Owns no socket, file, clock or thread: those come from [`NodeEnv`] and from the
 //! shell around the shard (`server/src/rt`, or the simulator), which moves bytes only.
 
+mod admin;
 mod cluster;
 mod control;
 mod core;
@@ -15,6 +16,7 @@ pub mod shard;
 mod stats;
 
 pub use self::core::NodeCore;
+pub use admin::{AdminTask, CoreDone, Outcome};
 pub use cluster::{Cluster, ClusterConfig, read_cluster_view};
 pub use control::Control;
 pub use coronet_ring::CoreId;

@@ -1,6 +1,7 @@
 //! The `coronet` command: arguments in, exit code out. Each verb is a function from its arguments
 //! and a client to a code; what a code means is in [`exit`].
 
+pub mod admin;
 pub mod client;
 pub mod cluster;
 pub mod doctor;
@@ -79,6 +80,9 @@ async fn run_client(options: &Options) -> Result<Exit, CliError> {
         Command::Status(args) => cluster::status(&client::pinned(addr).await?, args).await,
         Command::Ring(args) => cluster::ring(&client::connect(addr).await?, args).await,
         Command::Stats(args) => stats::stats(&client::connect(addr).await?, args).await,
+        Command::Scrub(args) => admin::scrub(&client::pinned(addr).await?, args).await,
+        Command::AcceptLoss(args) => admin::accept_loss(&client::pinned(addr).await?, args).await,
+        Command::Checkpoint(args) => admin::checkpoint(&client::pinned(addr).await?, args).await,
         Command::Route(args) => verbs::route(&client::connect(addr).await?, args).await,
         Command::Keyspace(command) => keyspace::run(&client::connect(addr).await?, command).await,
         Command::Ping => verbs::ping(&client::connect(addr).await?).await,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use coronet_net::Quorum;
 
+use super::admin::{AcceptLossArgs, CheckpointArgs, ScrubArgs};
 use super::exit;
 use super::keyspace::KeyspaceCommand;
 use super::render::Token;
@@ -66,6 +67,12 @@ pub enum Command {
     /// Show what the server did and how fast: requests, latencies, bytes by cause, levels,
     /// keyspaces.
     Stats(StatsArgs),
+    /// Read all tables for damage: how fast, and now.
+    Scrub(ScrubArgs),
+    /// Give up what is in quarantine: reads answer from what is left.
+    AcceptLoss(AcceptLossArgs),
+    /// Copy the node's data as it is now into a folder that a node can be started on.
+    Checkpoint(CheckpointArgs),
     /// Show the partition and the core of a key.
     Route(RouteArgs),
     /// Ask whether the server answers, and how fast.

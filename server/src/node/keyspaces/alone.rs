@@ -33,6 +33,17 @@ pub async fn read_keyspaces<E: Env>(env: &E, dir: &Path) -> io::Result<Vec<Keysp
     decode_keyspaces(&bytes).ok_or_else(damaged)
 }
 
+/// Copies the definitions of the node in `from`, if it keeps any, to the data folder `to`.
+///
+/// # Errors
+/// When they cannot be read or written, or are damaged.
+pub async fn copy_keyspaces<E: Env>(env: &E, from: &Path, to: &Path) -> io::Result<()> {
+    match FILE.read(env, from).await? {
+        Some(bytes) => FILE.write(env, to, &bytes).await,
+        None => Ok(()),
+    }
+}
+
 /// See the module.
 pub struct Alone<E: NodeEnv> {
     env: E,

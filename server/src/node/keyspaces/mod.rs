@@ -10,6 +10,7 @@ mod engine;
 mod rollout;
 mod settings;
 
+pub(super) use alone::copy_keyspaces;
 pub use alone::{Alone, read_keyspaces};
 pub(super) use engine::EngineSettings;
 pub(super) use rollout::{Asker, Rollout, Saving};

@@ -73,7 +73,8 @@ impl<E: NodeEnv> Inner<E> {
             ticket.fail(&failure, out);
             return Progress::Answered;
         }
-        let concerns_node = matches!(call.request, Request::Stats | Request::Route { .. });
+        let concerns_node =
+            matches!(call.request, Request::Stats | Request::Route { .. } | Request::Admin(_));
         let concerns_control = matches!(call.request, Request::Keyspace(_));
         if concerns_control || (self.config.clustered && !concerns_node) {
             return self.coordinate(call, ticket);
@@ -100,6 +101,7 @@ impl<E: NodeEnv> Inner<E> {
                 self.tell_control(ControlMessage::Stats { origin, conn, request_id, cost });
                 Progress::Pending
             }
+            Request::Admin(admin) => self.administer(admin, ticket),
             Request::Topology => {
                 let failure = Failure::new(ErrorCode::Unsupported, "this node is in no cluster");
                 ticket.fail(&failure, out);

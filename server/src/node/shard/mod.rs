@@ -5,9 +5,11 @@
 //! * `dispatch`: a request to its handler, or to the core that owns its key.
 //! * `read`, `write`, `multi`, `list`: the handlers.
 //! * `spaces`: the keyspaces.
+//! * `admin`: what the operator wants of this core.
 //! * `commits`: writes that wait for their log batch.
 //! * `reply`: whom an answer goes to, and the words of errors.
 
+mod admin;
 mod commits;
 mod connection;
 mod dispatch;
@@ -23,10 +25,11 @@ mod turns;
 mod write;
 
 pub use connection::Limits;
+pub(super) use reply::error_frame;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use coronet_lsm::env::TaskClass;
@@ -146,6 +149,8 @@ struct Scratch {
 
 struct Inner<E: NodeEnv> {
     env: E,
+    /// The engine's folder.
+    dir: PathBuf,
     engine: Engine<E>,
     config: ShardConfig,
     me: CoreId,
@@ -216,6 +221,7 @@ impl<E: NodeEnv> Shard<E> {
             counters: Counters::default(),
             latencies: RefCell::default(),
             engine,
+            dir: dir.to_owned(),
             config,
             env: env.clone(),
         });
@@ -271,6 +277,7 @@ impl<E: NodeEnv> Shard<E> {
                 let (core, stats) = (inner.me, Box::new(self.stats()));
                 inner.tell_control(ControlMessage::CoreStats { ticket, core, stats });
             }
+            CoreMessage::Admin { ticket, task } => inner.do_task(ticket, task),
             CoreMessage::Ping { beat } => {
                 inner.tell_control(ControlMessage::Pong { core: inner.me, beat });
             }

@@ -107,6 +107,16 @@ pub(super) fn write_error(out: &mut Vec<u8>, head: &ReplyHead, failure: &Failure
     frame.finish();
 }
 
+/// Appends an error reply from the control core.
+pub(in crate::node) fn error_frame(
+    out: &mut Vec<u8>,
+    head: &ReplyHead,
+    code: ErrorCode,
+    text: String,
+) {
+    write_error(out, head, &Failure { code, retry_after_ms: 0, text });
+}
+
 /// Why a request is not answered as asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
