@@ -11,13 +11,17 @@ use coronet_tools::sim::cluster::fault::{ALL, Fault};
 use coronet_tools::sim::cluster::{Options, Report, run};
 
 /// Branches that the seeds of this file do not come through.
-const RARE: [Mark; 3] = [
+const RARE: [Mark; 5] = [
     // Clients do not ask for it.
     Mark::WriteBack,
     // Nobody writes a key that often without reading it.
     Mark::TooManyVersions,
     // Takes two writes of a key whose versions are on disk only.
     Mark::KeyLocked,
+    // Takes a silent replica that names a write after all.
+    Mark::NamedTwice,
+    // Takes a power failure in the middle of a batch.
+    Mark::TornTail,
 ];
 
 fn check(seed: u64) -> Report {
