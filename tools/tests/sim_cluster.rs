@@ -18,9 +18,9 @@ const RARE: [Mark; 5] = [
     Mark::TooManyVersions,
     // Takes two writes of a key whose versions are on disk only.
     Mark::KeyLocked,
-    // Takes a retry at another coordinator while the first answer is under way.
+    // Takes a silent replica that names a write after all.
     Mark::NamedTwice,
-    // Comes with power failures while the log is written; `sim_node` tears logs far more often.
+    // Takes a power failure in the middle of a batch.
     Mark::TornTail,
 ];
 

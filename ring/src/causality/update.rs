@@ -96,11 +96,13 @@ pub fn apply(
         return Ok(Applied { context, hlc: same.hlc, repeated: true, dot: same.dot, versions });
     }
     let mut seen = stored.map(|object| object.seen()).unwrap_or_default();
+    let held = seen.highest(issued.actor);
     if let Some(context) = change.context.filter(|_| !seeded(Bug::ContextForgotten)) {
         // The client may have seen writes that have not come here yet: they are superseded too.
         seen.merge(context);
     }
-    let highest = seen.highest(issued.actor).max(issued.counter);
+    let highest = if seeded(Bug::OldIncarnation) { held } else { seen.highest(issued.actor) };
+    let highest = highest.max(issued.counter);
     let counter = highest.checked_add(1).ok_or(ChangeError::Exhausted)?;
     let dot = Dot { actor: issued.actor, counter };
     seen.observe_through(dot);

@@ -39,8 +39,6 @@ crate::named! {
         OldIncarnation = "old-incarnation",
         /// A replica stores what it is sent instead of merging it.
         MergeOverwrites = "merge-overwrites",
-        /// A write that waited for its key to be read from disk does not see the one before it.
-        TurnSeesOld = "turn-sees-old",
         /// A stand-in does not note for whom it keeps a write.
         HintNotNoted = "hint-not-noted",
         /// A hint is forgotten when it is sent, not when it has arrived.

@@ -152,7 +152,7 @@ impl Totals {
 /// Every mistake, and who finds it.
 #[cfg(debug_assertions)]
 fn find_all_bugs() -> Result<Exit, CliError> {
-    line("| bug | what is wrong | first seed | found by |\n|---|---|---|---|")?;
+    line("| bug | what is wrong | first found with | by |\n|---|---|---|---|")?;
     let rows = Bug::ALL.iter().map(|bug| cluster::seeded::row(*bug, MOST_SEEDS));
     let found = rows.map(|row| line(&row).map(|()| !row.contains("none below")));
     let all: Result<Vec<bool>, CliError> = found.collect();

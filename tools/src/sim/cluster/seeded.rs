@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::ops::Range;
 
+use clap::ValueEnum;
 use coronet_probe::Bug;
 
+use super::fault::Fault;
 use super::{Options, Report, run};
 
 /// A checker, and a piece of the lines it writes.
@@ -34,28 +36,67 @@ pub fn checker_of(violation: &str) -> &'static str {
     known.map_or("", |(name, _)| name)
 }
 
-/// The first of these seeds in which a mistake is found, and what was found.
+/// The runs in which a mistake is looked for: with those faults that can show it, where few can.
+fn options(bug: Bug) -> Options {
+    let all = Options { bug: Some(bug), ..Options::default() };
+    let among = |faults: &[Fault]| Options { faults: Some(faults.to_vec()), ..all.clone() };
+    match bug {
+        Bug::OldIncarnation | Bug::NamerCountsEarly => among(&[Fault::Power, Fault::SlowDisk]),
+        Bug::LogUnchecked => among(&[Fault::Power]),
+        Bug::LogCutEarly => Options {
+            nodes: Some(1),
+            clients: Some(12),
+            seconds: Some(20),
+            ..among(&[Fault::Power, Fault::SlowDisk])
+        },
+        Bug::HintForgottenWhenSent => {
+            Options { nodes: Some(4), ..among(&[Fault::Kill, Fault::Pause]) }
+        }
+        _ => all,
+    }
+}
+
+/// The first of these seeds in which a mistake is found, and the right program is not blamed;
+/// and what was found.
 pub fn hunt(bug: Bug, mut seeds: Range<u64>) -> Option<Report> {
-    let options = Options { bug: Some(bug), ..Options::default() };
+    let broken = options(bug);
+    let right = Options { bug: None, ..broken.clone() };
     seeds.find_map(|seed| {
-        let report = run(seed, &options);
-        (!report.violations.is_empty()).then_some(report)
+        let report = run(seed, &broken);
+        let found = !report.violations.is_empty() && run(seed, &right).violations.is_empty();
+        found.then_some(report)
     })
 }
 
 /// A row of the table: the mistake, its first seed from 0 on, which checkers see it there.
 pub fn row(bug: Bug, most: u64) -> String {
-    let mut row = format!("| `{bug}` | {} ", bug.text());
-    let _ = match hunt(bug, 0..most) {
-        Some(report) => {
-            let lines = report.violations.iter();
-            let checkers: BTreeSet<_> = lines.map(|line| checker_of(line)).collect();
-            let checkers: Vec<_> = checkers.into_iter().collect();
-            write!(row, "| {} | {} |", report.seed, checkers.join(", "))
-        }
-        None => write!(row, "| none below {most} | |"),
+    let text = bug.text();
+    let Some(report) = hunt(bug, 0..most) else {
+        return format!("| `{bug}` | {text} | none below {most} | |");
     };
-    row
+    let checkers: BTreeSet<_> = report.violations.iter().map(|line| checker_of(line)).collect();
+    let checkers: Vec<_> = checkers.into_iter().collect();
+    let seed = format!("`--seed {}{}`", report.seed, arguments(&options(bug)));
+    format!("| `{bug}` | {text} | {seed} | {} |", checkers.join(", "))
+}
+
+/// What repeats a run beside its seed, as arguments of `coronet sim`.
+fn arguments(options: &Options) -> String {
+    let faults = options.faults.iter().flatten().filter_map(ValueEnum::to_possible_value);
+    let faults: Vec<_> = faults.map(|name| name.get_name().to_owned()).collect();
+    let numbers = [
+        ("nodes", options.nodes.map(|nodes| nodes as u64)),
+        ("clients", options.clients),
+        ("seconds", options.seconds),
+    ];
+    let mut text = String::new();
+    if !faults.is_empty() {
+        let _ = write!(text, " --faults {}", faults.join(","));
+    }
+    for (name, number) in numbers {
+        let _ = number.map(|number| write!(text, " --{name} {number}"));
+    }
+    text
 }
 
 #[cfg(test)]
