@@ -266,7 +266,9 @@ fn replies_tell_who_answered_whether_replicas_were_repaired_and_slow_ones_passed
     let two = strict().r(Quorum(2)).w(Quorum(2));
     client.put_with(&key, b"v", &strict().w(Quorum(3))).unwrap();
     let read = client.get_with(&key, &two).unwrap().info;
-    assert_eq!((read.acks, read.racks, read.flags), (2, 2, ReplyFlags::NONE));
+    assert_eq!((read.acks, read.racks), (2, 2));
+    // A busy machine may hedge by itself.
+    assert_eq!(read.flags.without(ReplyFlags::HEDGED), ReplyFlags::NONE);
 
     // A replica that hangs is passed over before anybody holds it for dead.
     let slow = cluster.nodes[1].as_ref().unwrap();

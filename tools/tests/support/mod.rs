@@ -135,9 +135,19 @@ impl Server {
         self.child.try_wait().expect("wait").is_none()
     }
 
-    /// SIGSTOP: the process stands still, its connections stay.
+    /// SIGSTOP: the process stands still, its connections stay. Returns once all threads do.
     pub fn pause(&self) {
         self.signal(rustix::process::Signal::STOP);
+        let stands = |stat: String| stat.rsplit(')').next().is_some_and(|s| s.starts_with(" T"));
+        let all_stand = || {
+            let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("threads");
+            let stats =
+                threads.flatten().map(|thread| fs::read_to_string(thread.path().join("stat")));
+            stats.flatten().all(stands)
+        };
+        while !all_stand() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// SIGCONT, after a pause.
