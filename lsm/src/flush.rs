@@ -159,10 +159,11 @@ fn push_slice<E: Env>(
 ) -> Result<(Option<Pos>, Option<Pos>, bool)> {
     let mut bytes = 0;
     while let Some(pos) = at {
+        source.prefetch_after(pos);
         let entry = source.entry(pos);
         // The versions of a key come newest first.
         let beside = if seeded(Bug::FlushKeepsOldest) { source.next(pos) } else { before };
-        let shadowed = beside.is_some_and(|beside| source.entry(beside).key == entry.key);
+        let shadowed = beside.is_some_and(|beside| source.same_key(beside, pos));
         let full = !shadowed && writer.push(entry.expired_as_delete(now))?;
         if !shadowed {
             writer.came_from_memory(entry.key.len() + entry.value.len());

@@ -44,8 +44,11 @@ async fn read(engine: &TestEngine) -> EngineStats {
 fn is_within(stats: &EngineStats, total: u64) {
     assert!(stats.filters_left_out_bytes > 0, "there is more than fits");
     assert!(stats.table_memory_bytes > 0 && stats.filter_skips > 0 && stats.cache_bytes > 0);
-    let held = stats.table_memory_bytes + stats.cache_bytes;
-    assert!(held <= total, "{held} of {total} bytes");
+    // Filters take three quarters at most, indexes come on top, the cache has a quarter at least.
+    let tables = stats.table_memory_bytes;
+    assert!(tables <= total * 3 / 4 + total / 32, "tables hold {tables} of {total} bytes");
+    assert_eq!(stats.cache_budget_bytes, total.saturating_sub(tables).max(total / 4));
+    assert!(stats.cache_bytes <= stats.cache_budget_bytes);
 }
 
 #[test]

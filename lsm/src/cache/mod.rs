@@ -160,11 +160,11 @@ impl BlockCache {
     /// Somebody read the newest version of a key, and there was no row: it becomes one if that
     /// was not the first time.
     pub(crate) fn offer_row(&self, space: Space, hash: u64, entry: &EntryRef<'_>) {
-        let mut rows = self.rows.borrow_mut();
+        let (mut rows, mut blocks) = (self.rows.borrow_mut(), self.blocks.borrow_mut());
         if !rows.wants(space, hash, entry) {
-            return;
+            // Noting that it was seen may have taken memory.
+            return self.share(&rows, &mut blocks);
         }
-        let mut blocks = self.blocks.borrow_mut();
         let budget = self.budget.get();
         let left = budget.saturating_sub(blocks.bytes() as usize);
         rows.put(space, hash, entry, left.clamp(budget / ROWS_SHARE, budget / ROWS_MOST));
@@ -191,7 +191,7 @@ impl BlockCache {
 
     /// Puts a block in that was just written and whose entries were in memory until now.
     pub(crate) fn warm(&self, key: BlockKey, block: &Block) {
-        self.insert(key, block);
+        self.make_room_and(key, block, Slots::insert_warm);
     }
 
     /// Nobody will ask for these blocks any more. They leave one by one as others come.
@@ -208,8 +208,18 @@ impl BlockCache {
         }
     }
 
-    /// Puts a block in. Rows beyond their share give way.
+    /// Puts a block in that was asked for.
     fn insert(&self, key: BlockKey, block: &Block) {
+        self.make_room_and(key, block, Slots::insert);
+    }
+
+    /// Puts a block in. Rows beyond their share give way.
+    fn make_room_and(
+        &self,
+        key: BlockKey,
+        block: &Block,
+        insert: impl FnOnce(&mut Slots<Cached>, BlockKey, Cached, usize),
+    ) {
         let bytes = block.held() + Hints::most_bytes(block);
         let (mut rows, mut blocks) = (self.rows.borrow_mut(), self.blocks.borrow_mut());
         self.bury(&mut blocks);
@@ -220,7 +230,7 @@ impl BlockCache {
             self.share(&rows, &mut blocks);
         }
         let cached = Cached { block: block.clone(), hints: OnceCell::new() };
-        blocks.insert(key, cached, bytes);
+        insert(&mut blocks, key, cached, bytes);
     }
 
     /// A read of so many bytes starts for a block that is not here.

@@ -6,6 +6,10 @@
 //! main queue gives blocks that were used another round. A block that comes back soon after it
 //! left goes to the main queue at once.
 //!
+//! Blocks that were written a moment ago and not read yet ("warm") are no scan: they go to the main
+//! queue, as long as enough of them are asked for before they leave. Under a load that never
+//! reads what it writes they go to the small one.
+//!
 //! Being found writes one byte and moves nothing. A reader notes where it found a block; the next
 //! time one comparison tells whether it is still there.
 
@@ -23,6 +27,10 @@ const ENOUGH_USES: u8 = 1;
 const SMALL_SHARE: u64 = 10;
 /// Holes in the queues from which they are looked for, beyond half of what is there.
 const SWEEP_AT: usize = 256;
+/// Warm blocks go to the main queue while at least one of so many is used before it leaves.
+const WARM_WASTE: u32 = 8;
+/// Warm blocks whose fate is remembered, more or less.
+const WARM_MEMORY: u32 = 1024;
 /// Cost of a slot beside what it holds: itself, its places in queue, map and memory of the gone.
 const OVERHEAD: u64 = 192;
 
@@ -40,6 +48,8 @@ struct Slot<B> {
     block: Option<B>,
     weight: u32,
     uses: Cell<u8>,
+    /// It came warm, and whether it was used is not counted yet.
+    warm: bool,
 }
 
 /// Blocks, or whatever stands for them, within a budget of bytes.
@@ -58,6 +68,35 @@ pub(super) struct Slots<B> {
     /// Blocks that left the small queue, oldest first, at most as many as the main queue has.
     gone: VecDeque<BlockKey>,
     gone_keys: Set,
+    warm: WarmFates,
+}
+
+/// What became of warm blocks, the last ones counting most.
+#[derive(Debug)]
+struct WarmFates {
+    used: u32,
+    wasted: u32,
+}
+
+impl Default for WarmFates {
+    /// The first few prove nothing.
+    fn default() -> Self {
+        WarmFates { used: WARM_MEMORY / 64, wasted: 0 }
+    }
+}
+
+impl WarmFates {
+    fn count(&mut self, used: bool) {
+        let fate = if used { &mut self.used } else { &mut self.wasted };
+        *fate += 1;
+        if self.used + self.wasted >= WARM_MEMORY {
+            (self.used, self.wasted) = (self.used / 2, self.wasted / 2);
+        }
+    }
+
+    fn worth_keeping(&self) -> bool {
+        self.used * WARM_WASTE >= self.wasted
+    }
 }
 
 impl<B> Slots<B> {
@@ -77,6 +116,7 @@ impl<B> Slots<B> {
             holes: 0,
             gone: VecDeque::new(),
             gone_keys: Set::with_hasher(hasher()),
+            warm: WarmFates::default(),
         }
     }
 
@@ -129,18 +169,28 @@ impl<B> Slots<B> {
         self.slots.get(at as usize)
     }
 
-    /// Puts a block of so many bytes in; others leave until it fits.
+    /// Puts a block of so many bytes in that somebody asked for; others leave until it fits.
     pub fn insert(&mut self, key: BlockKey, block: B, bytes: usize) {
+        self.put(key, block, bytes, false);
+    }
+
+    /// [`Slots::insert`] of a block that was just written, and that nobody asked for yet.
+    pub fn insert_warm(&mut self, key: BlockKey, block: B, bytes: usize) {
+        self.put(key, block, bytes, true);
+    }
+
+    fn put(&mut self, key: BlockKey, block: B, bytes: usize, warm: bool) {
         let weight = bytes as u64 + OVERHEAD;
         if weight > self.budget.min(u64::from(u32::MAX)) || self.by_key.contains_key(&key) {
             return;
         }
         // Asked before others leave and are remembered in its stead.
-        let main = self.gone_keys.remove(&key);
+        let main = self.gone_keys.remove(&key) || (warm && self.warm.worth_keeping());
         while self.bytes + weight > self.budget {
             self.evict();
         }
-        let slot = Slot { key, block: Some(block), weight: weight as u32, uses: Cell::new(0) };
+        let slot =
+            Slot { key, block: Some(block), weight: weight as u32, uses: Cell::new(0), warm };
         let at = match self.free.pop() {
             Some(at) => {
                 self.slots[at as usize] = slot;
@@ -204,6 +254,9 @@ impl<B> Slots<B> {
         if slot.block.is_none() {
             return self.fill_hole(at);
         }
+        if std::mem::take(&mut slot.warm) {
+            self.warm.count(slot.uses.get() > 0);
+        }
         if slot.uses.get() >= ENOUGH_USES {
             slot.uses.set(0);
             self.main.push_back(at);
@@ -222,9 +275,12 @@ impl<B> Slots<B> {
 
     fn evict_main(&mut self) {
         let Some(at) = self.main.pop_front() else { return };
-        let slot = &self.slots[at as usize];
+        let slot = &mut self.slots[at as usize];
         if slot.block.is_none() {
             return self.fill_hole(at);
+        }
+        if std::mem::take(&mut slot.warm) {
+            self.warm.count(slot.uses.get() > 0);
         }
         let uses = &slot.uses;
         match uses.get() {

@@ -35,6 +35,20 @@ impl AlignedBuf {
         buf
     }
 
+    /// A buffer with a copy of `bytes`, padded with zeros to whole pages. Unlike filling an empty
+    /// one this writes the memory once.
+    pub fn copy_of(bytes: &[u8]) -> Self {
+        let (whole, rest) = bytes.as_chunks::<PAGE>();
+        let mut pages = Vec::with_capacity(bytes.len().div_ceil(PAGE));
+        pages.extend(whole.iter().map(|page| Page(*page)));
+        if !rest.is_empty() {
+            let mut last = Page([0; PAGE]);
+            last.0[..rest.len()].copy_from_slice(rest);
+            pages.push(last);
+        }
+        AlignedBuf { pages, len: bytes.len() }
+    }
+
     /// Bytes that fit without another allocation.
     pub fn capacity(&self) -> usize {
         self.pages.len() * PAGE
@@ -133,6 +147,17 @@ mod tests {
         buf.extend_from_slice(b" world");
         assert_eq!(&buf[..], b"hello world");
         assert_eq!(buf.as_ptr() as usize % PAGE, 0);
+    }
+
+    #[test]
+    fn a_copy_is_what_was_copied_and_padded() {
+        for len in [0, 1, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE] {
+            let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8 + 1).collect();
+            let mut buf = AlignedBuf::copy_of(&bytes);
+            assert_eq!((&buf[..], buf.capacity()), (&bytes[..], len.next_multiple_of(PAGE)));
+            buf.pad_to_page();
+            assert!(buf[len..].iter().all(|byte| *byte == 0));
+        }
     }
 
     #[test]

@@ -230,6 +230,24 @@ impl Memtable {
         }
     }
 
+    /// Whether two versions are of one key.
+    pub(crate) fn same_key(&self, one: Pos, other: Pos) -> bool {
+        self.versions[one.0].key == self.versions[other.0].key
+    }
+
+    /// Asks for the memory of what follows `pos`, for a reader that will have all of it: the value
+    /// of the next key, the version of the one after, the record of the third. Each step finds
+    /// what the steps before asked for, so none waits.
+    pub(crate) fn prefetch_after(&self, pos: Pos) {
+        let record = |key: u32| (key != NONE).then(|| &self.keys[key]);
+        let Some(first) = record(self.keys[self.versions[pos.0].key].next) else { return };
+        prefetch_bytes(self.arena.get(self.versions[first.newest].value));
+        let Some(second) = record(first.next) else { return };
+        prefetch(&self.versions[second.newest]);
+        prefetch_bytes(self.arena.get(second.bytes));
+        record(second.next).into_iter().for_each(prefetch);
+    }
+
     fn newest_of(&self, key: u32) -> Option<Pos> {
         (key != NONE).then(|| Pos(self.keys[key].newest))
     }

@@ -201,9 +201,7 @@ impl<E: Env> TableWriter<E> {
         self.index.add(end, frame.len());
         let warm_bytes = std::mem::take(&mut self.warm_bytes);
         if let Some(cache) = self.warms.as_ref().filter(|_| warm_bytes * 2 > raw) {
-            let mut buf = AlignedBuf::default();
-            buf.extend_from_slice(frame);
-            let block = Block::open(Rc::new(buf), 0, frame.len(), self.uid, offset);
+            let block = Block::just_sealed(frame);
             let block = block.map_err(|what| Error::corruption(&self.path, offset, what))?;
             cache.warm(BlockKey { uid: self.uid, offset }, &block);
         }

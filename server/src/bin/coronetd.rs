@@ -8,5 +8,6 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    coronet_server::daemon::keep_memory();
     coronet_server::daemon::main(coronet_server::daemon::Cli::parse())
 }

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod error;
+pub(crate) mod memory;
 mod settings;
 mod value;
 
@@ -46,8 +47,9 @@ pub struct Config {
     pub data_cores: DataCores,
     /// `cores.control`: the CPU of the control core.
     pub control_core: ControlCore,
-    /// `memory.cache`: block cache of the whole node, bytes.
-    pub cache_bytes: u64,
+    /// `memory.cache`: block cache of the whole node, bytes; an eighth of the memory that the
+    /// process may use where it is not set.
+    pub cache_bytes: Option<u64>,
     /// `memory.memtable`: size at which a memtable is flushed, per data core, bytes.
     pub memtable_bytes: u64,
     /// `cluster.*`: the nodes this one works with.
@@ -89,7 +91,7 @@ impl Default for Config {
             http: loopback(4722),
             data_cores: DataCores::All,
             control_core: ControlCore::Shared,
-            cache_bytes: 256 << 20,
+            cache_bytes: None,
             memtable_bytes: 64 << 20,
             cluster: ClusterSettings::default(),
             buffered_by_default: false,
@@ -217,7 +219,7 @@ mod tests {
         ];
         let config = load(text, &env, &[("data_dir", "/c")]).unwrap();
         assert_eq!(config.data_dir, Some(PathBuf::from("/c")));
-        assert_eq!(config.cache_bytes, 2 << 20);
+        assert_eq!(config.cache_bytes, Some(2 << 20));
         assert_eq!(config.memtable_bytes, 32 << 20);
         assert_eq!(config.data_cores, DataCores::Cpus(vec![0, 1]));
         assert_eq!(config.control_core, ControlCore::Cpu(2));

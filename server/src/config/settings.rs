@@ -30,7 +30,7 @@ const SETTINGS: &[(&str, Setter)] = &[
     ("cluster.rack", |c, v| put(&mut c.cluster.rack, text(v).map(str::to_owned))),
     ("cluster.quorum", |c, v| put(&mut c.cluster.mode, cluster::mode(v))),
     ("cluster.key", |c, v| put(&mut c.cluster.key, text(v).map(|key| Some(key.to_owned())))),
-    ("memory.cache", |c, v| put(&mut c.cache_bytes, sized(v, 1 << 20, 1 << 44))),
+    ("memory.cache", |c, v| put(&mut c.cache_bytes, sized(v, 1 << 20, 1 << 44).map(Some))),
     ("memory.memtable", |c, v| put(&mut c.memtable_bytes, sized(v, 1 << 20, 4 << 30))),
     ("write.durability", |c, v| put(&mut c.buffered_by_default, buffered(v))),
     ("write.sync_interval", |c, v| put(&mut c.sync_interval, interval(v))),

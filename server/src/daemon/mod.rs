@@ -3,12 +3,14 @@
 //! Wires the parts: settings, checks of the machine, the data folder, one executor per core, the
 //! node. Owns no logic of theirs.
 
+mod allocator;
 mod cli;
 mod error;
 mod handler;
 mod local;
 mod run;
 
+pub use allocator::keep_memory;
 pub use cli::{Cli, Command, DevArgs, ServeArgs};
 pub use error::DaemonError;
 

@@ -17,7 +17,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::DaemonError;
-use crate::config::{Config, ControlCore};
+use crate::config::{Config, ControlCore, memory};
 use crate::data_dir::{DataDir, Wanted};
 use crate::node::{
     Alone, BlindWrites, Cluster, ClusterConfig, Control, CoreId, Limits, NodeCore, Shard,
@@ -223,9 +223,10 @@ fn cluster_config(
 /// The engine of one of `cores` data cores.
 fn options(config: &Config, cores: u16) -> Options {
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let cache = config.cache_bytes.unwrap_or_else(memory::default_cache);
     Options {
         memtable_bytes: bytes(config.memtable_bytes),
-        cache_bytes: bytes(config.cache_bytes / u64::from(cores.max(1))),
+        cache_bytes: bytes(cache / u64::from(cores.max(1))),
         sync_interval: config.sync_interval,
         max_value_bytes: bytes(config.max_value_bytes) + OBJECT_OVERHEAD,
         ..Options::default()

@@ -44,7 +44,10 @@ proptest! {
                     prop_assert_eq!(slots.slots[note.get() as usize].block, Some(n));
                 }
                 None if action < 2 => {
-                    slots.insert(key(n), n, bytes);
+                    match action {
+                        0 => slots.insert(key(n), n, bytes),
+                        _ => slots.insert_warm(key(n), n, bytes),
+                    }
                     let fits = bytes as u64 + OVERHEAD <= budget;
                     prop_assert_eq!(slots.peek(key(n), &note).is_some(), fits);
                 }
@@ -91,6 +94,39 @@ fn a_scan_pushes_out_nothing_that_is_used() {
         slots.insert(key(n), n, 1000);
     }
     assert!((0..50).all(|n| slots.peek(key(n), &note) == Some(&n)));
+    check(&slots);
+}
+
+#[test]
+fn what_was_just_written_stays_while_it_is_read() {
+    let mut slots = Slots::new(100 * (1000 + OVERHEAD));
+    let note = Cell::new(0);
+    for n in 0..100 {
+        slots.insert_warm(key(n), n, 1000);
+    }
+    // Half of the budget later, far more than the small queue holds, it is still there.
+    for n in 100..150 {
+        slots.insert_warm(key(n), n, 1000);
+    }
+    assert!((50..100).all(|n| slots.get(key(n), &note).is_some()));
+    check(&slots);
+}
+
+#[test]
+fn what_is_written_and_never_read_pushes_nothing_out() {
+    let mut slots = Slots::new(100 * (1000 + OVERHEAD));
+    let note = Cell::new(0);
+    let mut lost = 0;
+    for written in 1000..5000 {
+        slots.insert_warm(key(written), written, 1000);
+        for n in 0..30 {
+            if written % 60 == 0 && slots.get(key(n), &note).is_none() {
+                slots.insert(key(n), n, 1000);
+                lost += usize::from(written > 3000);
+            }
+        }
+    }
+    assert_eq!(lost, 0);
     check(&slots);
 }
 

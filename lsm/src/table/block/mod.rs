@@ -28,6 +28,7 @@ pub(crate) const HEADER: usize = 20;
 
 /// Why bytes are not what they should be; the table adds file and offset.
 pub(crate) type Damage = &'static str;
+const SHORT: Damage = "block is shorter than its header";
 
 /// What a frame holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,14 +89,21 @@ pub(crate) fn check(
     uid: TableUid,
     offset: u64,
 ) -> Result<FrameHeader, Damage> {
-    let field = |at| u32_at(frame, at).ok_or("block is shorter than its header");
-    let (payload, count, restarts) = (field(8)? as usize, field(12)?, field(16)?);
-    if frame.len() - HEADER != payload {
+    let word = |at| u32_at(frame, at).ok_or(SHORT);
+    let (sum, payload) = (word(0)?, word(8)? as usize);
+    if frame.len().checked_sub(HEADER).ok_or(SHORT)? != payload {
         return Err("block length differs from the index");
     }
-    if field(0)? != checksum(uid, offset, &[&frame[4..]]) {
+    if sum != checksum(uid, offset, &[&frame[4..]]) {
         return Err("block checksum mismatch");
     }
+    header(frame, kind)
+}
+
+/// Reads the header of a frame.
+fn header(frame: &[u8], kind: FrameKind) -> Result<FrameHeader, Damage> {
+    let field = |at| u32_at(frame, at).ok_or(SHORT);
+    let (payload, count, restarts) = (field(8)? as usize, field(12)?, field(16)?);
     if frame[4] != kind as u8 || frame[6..8] != [0, 0] {
         return Err("block of an unexpected kind");
     }
@@ -134,6 +142,19 @@ impl Block {
         let header = check(frame, FrameKind::Data, uid, offset)?;
         if header.codec == Codec::None {
             return Self::parse(buf, at + HEADER, header.payload, &header);
+        }
+        let unpacked = unpack(header.codec, &frame[HEADER..])?;
+        let payload = unpacked.len();
+        Self::parse(Rc::new(unpacked), 0, payload, &header)
+    }
+
+    /// The block of a frame that this process has just sealed: what it holds is not in doubt, and
+    /// its checksum is not computed again.
+    pub fn just_sealed(frame: &[u8]) -> Result<Block, Damage> {
+        let header = header(frame, FrameKind::Data)?;
+        if header.codec == Codec::None {
+            let buf = Rc::new(AlignedBuf::copy_of(frame));
+            return Self::parse(buf, HEADER, header.payload, &header);
         }
         let unpacked = unpack(header.codec, &frame[HEADER..])?;
         let payload = unpacked.len();
