@@ -56,12 +56,17 @@ impl EntryKind {
 
     /// What a reader at `now` sees of an entry of this kind with this stored value.
     pub fn visible(self, stored: &[u8], now: Millis) -> Option<&[u8]> {
+        self.visible_at(stored, || now)
+    }
+
+    /// [`EntryKind::visible`] that looks at the clock only where the time matters.
+    pub(crate) fn visible_at(self, stored: &[u8], now: impl FnOnce() -> Millis) -> Option<&[u8]> {
         match self {
             EntryKind::Put => Some(stored),
             EntryKind::Delete => None,
             EntryKind::PutUntil => {
                 let (expiry, value) = stored.split_first_chunk()?;
-                (Millis(u64::from_le_bytes(*expiry)) > now).then_some(value)
+                (Millis(u64::from_le_bytes(*expiry)) > now()).then_some(value)
             }
         }
     }
@@ -84,6 +89,11 @@ impl<'a> EntryRef<'a> {
     /// The value for a reader at `now`; `None` when deleted or expired.
     pub fn visible(&self, now: Millis) -> Option<&'a [u8]> {
         self.kind.visible(self.value, now)
+    }
+
+    /// [`EntryRef::visible`] that looks at the clock only where the time matters.
+    pub(crate) fn visible_at(&self, now: impl FnOnce() -> Millis) -> Option<&'a [u8]> {
+        self.kind.visible_at(self.value, now)
     }
 
     /// The same entry, or the delete that it became by expiring.

@@ -35,12 +35,19 @@ server=
 # coronetd: one data core is the default, the control core shares it.
 export CORONET_LISTEN_PEERS=127.0.0.1:$((PORT + 1)) CORONET_LISTEN_HTTP=127.0.0.1:$((PORT + 2))
 
-# Ends the running server, by its id, and waits for the end.
+answers() { (exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null; }
+
+# Ends the running server, by its id, and waits for the end. The kernel closes what an io_uring
+# holds a moment after the process is gone: the next server needs the port.
 stop() {
   if [ -n "$server" ]; then
     kill "$server" 2>/dev/null || true
     wait "$server" 2>/dev/null || true
     server=
+    for _ in $(seq 200); do
+      answers || break
+      sleep 0.05
+    done
   fi
 }
 trap 'stop; rm -rf "$scratch"' EXIT
@@ -51,7 +58,7 @@ start() {
   taskset -c "$SERVER_CPU" "$@" >"$scratch/$name.log" 2>&1 &
   server=$!
   for _ in $(seq 200); do
-    if (exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null; then return; fi
+    if answers; then return; fi
     kill -0 "$server" 2>/dev/null || break
     sleep 0.05
   done
@@ -83,7 +90,8 @@ bench() {
 resp=(--resp "127.0.0.1:$PORT")
 only_get=(--read-percent 100 --warmup 1 --seconds "$SECONDS_EACH")
 get=(--load "${only_get[@]}")
-put=(--read-percent 0 --warmup 1 --seconds "$SECONDS_EACH")
+# Long enough for the memory to be there and for merges to owe nothing that the first seconds lent.
+put=(--read-percent 0 --warmup 8 --seconds $((SECONDS_EACH * 2)))
 
 for round in $(seq "$ROUNDS"); do
   echo "== GET, round $round of $ROUNDS"
@@ -99,13 +107,19 @@ for round in $(seq "$ROUNDS"); do
 done
 
 # An open loop sends every request by itself, so its peak is that of connections that do not
-# pipeline: half of what such connections reach in a closed loop is half load.
-echo "== GET without pipelining, then at half of that rate, then with writes and their compactions"
+# pipeline; and it pays for each message, where a closed loop at its peak has many messages at hand
+# whenever it looks. A quarter of the closed loop's peak with reads and writes keeps the server's
+# core about half busy: the table shows how busy.
+echo "== 90 % reads and 10 % durable writes without pipelining, then at half load with compactions"
 start_coronet
-DEPTH=1 bench "single-coronet-1" "${get[@]}"
+DEPTH=1 bench "single-coronet-1" --load --read-percent 90 --warmup 4 --seconds "$SECONDS_EACH"
 rate=$(python3 perf/single_node/table.py half "$out")
-bench "half-quiet-1" --read-percent 100 --warmup 2 --seconds "$SECONDS_EACH" --rate "$rate"
-bench "half-compaction-1" --read-percent 90 --warmup 10 --seconds 30 --rate "$rate"
+for round in $(seq "$ROUNDS"); do
+  # Writes at full speed first: what they leave to merge is merged under the load that is measured.
+  bench "churn-coronet-$round" --durability durable --read-percent 0 --warmup 1 --seconds 5
+  bench "half-compaction-$round" --read-percent 90 --warmup 0 --seconds 10 --rate "$rate"
+  bench "half-quiet-$round" --read-percent 100 --warmup 2 --seconds "$SECONDS_EACH" --rate "$rate"
+done
 
 echo "== idle for 10 s"
 sleep 2
@@ -114,7 +128,11 @@ before=$(ticks); sleep 10; after=$(ticks)
 echo $(( (after - before) * 1000 / $(getconf CLK_TCK) )) >"$out/idle_ms"
 stop
 # What this machine's scheduler, network and generator cost at that rate whoever answers.
-start_bare; bench "half-bare-1" "${raw[@]}" --read-percent 100 --warmup 1 --seconds "$SECONDS_EACH" --rate "$rate"; stop
+start_bare
+for round in $(seq "$ROUNDS"); do
+  bench "half-bare-$round" "${raw[@]}" --read-percent 100 --warmup 2 --seconds "$SECONDS_EACH" --rate "$rate"
+done
+stop
 
 mkdir -p perf/results
 python3 perf/single_node/table.py write "$out" "perf/results/$(date +%F)-single_node.md"

@@ -42,14 +42,14 @@ impl<E: Env> Shared<E> {
     where
         F: FnOnce(Option<&[u8]>) -> R,
     {
-        self.get_cached_at(key, at, self.core.now(), f)
+        self.get_cached_at(key, at, || self.core.now(), f)
     }
 
     fn get_cached_at<R, F>(
         &self,
         key: &[u8],
         at: Seq,
-        now: Millis,
+        now: impl FnOnce() -> Millis,
         f: F,
     ) -> Result<CachedRead<R, F>>
     where
@@ -59,7 +59,7 @@ impl<E: Env> Shared<E> {
         let (hash, space) = (key_hash(key), self.space.get());
         if let Some(row) = self.cache.rows().get(space, key, hash).filter(|row| row.seq <= at) {
             self.count_row();
-            return Ok(CachedRead::Done(f(row.visible(now))));
+            return Ok(CachedRead::Done(f(row.visible_at(now))));
         }
         // A row is the newest version of all. Who reads what is not committed writes next, and
         // what a filter takes out it takes out unseen.
@@ -78,7 +78,7 @@ impl<E: Env> Shared<E> {
                 self.cache.offer_row(space, hash, &entry);
             }
             self.count_get(true);
-            return Ok(CachedRead::Done(f(entry.visible(now))));
+            return Ok(CachedRead::Done(f(entry.visible_at(now))));
         }
         let found = self.versions.with(|version| self.tables_cached(version, key, hash, at))?;
         self.count_get(!matches!(found, Tables::NeedsIo));
@@ -87,7 +87,7 @@ impl<E: Env> Shared<E> {
                 if newest {
                     self.cache.offer_row(space, hash, &hit.entry(key));
                 }
-                CachedRead::Done(f(hit.visible(now)))
+                CachedRead::Done(f(hit.visible_at(now)))
             }
             Tables::Absent => CachedRead::Done(f(None)),
             Tables::NeedsIo => CachedRead::NeedsIo(f),
@@ -97,7 +97,7 @@ impl<E: Env> Shared<E> {
     /// Newest value at `at`.
     pub async fn get(&self, key: &[u8], at: Seq) -> Result<Option<Vec<u8>>> {
         let now = self.core.now();
-        match self.get_cached_at(key, at, now, |value| value.map(<[u8]>::to_vec))? {
+        match self.get_cached_at(key, at, || now, |value| value.map(<[u8]>::to_vec))? {
             CachedRead::Done(value) => Ok(value),
             CachedRead::NeedsIo(_) => {
                 let version = self.versions.current();
@@ -115,7 +115,7 @@ impl<E: Env> Shared<E> {
         let mut values = vec![None; keys.len()];
         let mut missing = Vec::new();
         for (n, key) in keys.iter().enumerate() {
-            match self.get_cached_at(key, at, now, |value| value.map(<[u8]>::to_vec))? {
+            match self.get_cached_at(key, at, || now, |value| value.map(<[u8]>::to_vec))? {
                 CachedRead::Done(value) => values[n] = value,
                 CachedRead::NeedsIo(_) => missing.push(n),
             }

@@ -58,7 +58,12 @@ impl Hit {
 
     /// The value for a reader at `now`; `None` when deleted or expired.
     pub fn visible(&self, now: Millis) -> Option<&[u8]> {
-        self.kind.visible(self.value(), now)
+        self.visible_at(|| now)
+    }
+
+    /// [`Hit::visible`] that looks at the clock only where the time matters.
+    pub fn visible_at(&self, now: impl FnOnce() -> Millis) -> Option<&[u8]> {
+        self.kind.visible_at(self.value(), now)
     }
 }
 

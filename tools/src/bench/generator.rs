@@ -235,10 +235,14 @@ impl<D: Driver> Generator<D> {
             }
             now = self.now();
             self.check_end(phase, now)?;
-            if phase.plan.progress && now - last_line >= 1_000_000_000 {
+            if now - last_line >= 1_000_000_000 {
+                phase.recorder.end_second();
                 let at = Duration::from_nanos(now - phase.started);
                 let since = Duration::from_nanos(now - last_line);
-                eprintln!("{}", phase.recorder.interval_line(at, since));
+                let line = phase.recorder.interval_line(at, since);
+                if phase.plan.progress {
+                    eprintln!("{line}");
+                }
                 last_line = now;
             }
         }

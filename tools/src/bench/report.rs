@@ -151,6 +151,9 @@ fn write_op(out: &mut String, name: &str, figures: &OpFigures) -> std::fmt::Resu
     if let Some(response) = &figures.response_us {
         write_percentiles(out, "response", response)?;
     }
+    if let Some(median) = figures.median_second_p99_us {
+        writeln!(out, "  {:<9} p99 {median:.1} us in the median second", "seconds")?;
+    }
     Ok(())
 }
 

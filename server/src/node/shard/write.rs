@@ -178,7 +178,7 @@ impl<E: NodeEnv> Inner<E> {
             count(&self.counters.siblings_left);
         }
         let reply = WriteReply { ticket: ticket.clone(), hlc: applied.hlc, context };
-        let patience = || self.env.now().after(self.config.limits.commit_wait);
+        let patience = || ticket.arrived.after(self.config.limits.commit_wait);
         let deadline = ticket.deadline.unwrap_or_else(patience);
         self.commits(wish.durability).push(commit, deadline, reply.into());
         Ok(())
