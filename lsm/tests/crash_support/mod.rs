@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
 
 pub mod model;
+#[path = "../policy_support/mod.rs"]
+mod policy_support;
 pub mod visitor;
 pub mod workload;
 
@@ -11,13 +13,14 @@ use std::time::Duration;
 
 use coronet_lsm::env::Env;
 use coronet_lsm::{
-    Codec, CompactionPolicy, Engine, Keyspace, KeyspaceId, KeyspaceOptions, Millis, Options, Scan,
-    ScanRange,
+    Codec, Engine, Keyspace, KeyspaceId, KeyspaceOptions, Millis, Options, Scan, ScanRange,
 };
 use coronet_sim::{Rng, SimEnv};
 use futures_util::future::join_all;
 
 use model::Contents;
+#[allow(unused_imports)] // not every test file draws one
+pub use policy_support::policy;
 
 /// The engine's folder in every crash test.
 pub const DIR: &str = "/data/engine";
@@ -41,22 +44,6 @@ pub fn options(rng: &mut Rng) -> Options {
         compression: std::array::from_fn(|_| [Codec::None, Codec::Lz4, Codec::Zstd][rng.index(3)]),
         ..Options::tiny()
     }
-}
-
-/// Any policy that keeps everything, with small sizes.
-pub fn policy(rng: &mut Rng) -> CompactionPolicy {
-    let names = [
-        "leveled(fanout=4)",
-        "leveled(fanout=10)",
-        "tiered(fanout=3)",
-        "tiered",
-        "lazy_leveled",
-        "tree(fanout=3/5,runs=2/1,last=2)",
-    ];
-    let policy = names[rng.index(names.len())].parse::<CompactionPolicy>().unwrap();
-    policy
-        .sized(32 << (10 + rng.below(2)), 8 << (10 + rng.below(3)))
-        .level0(2 + rng.below(3) as u32)
 }
 
 /// The keyspaces of a workload that has more than one; the last gives its entries an expiry.

@@ -2,10 +2,15 @@
 #![allow(dead_code)] // Every test file uses its own part.
 
 use coronet_lsm::env::Env;
-use coronet_lsm::{CompactionPolicy, Durability, Engine, Error, Options, ScanOptions, WriteBatch};
+use coronet_lsm::{Durability, Engine, Error, Options, ScanOptions, WriteBatch};
 use coronet_sim::{Rng, SimEnv};
 use std::path::Path;
 use std::time::Duration;
+
+#[path = "../policy_support/mod.rs"]
+mod policy_support;
+#[allow(unused_imports)] // not every test file draws one
+pub use policy_support::policy;
 
 pub const DIR: &str = "/data/core-000";
 
@@ -53,22 +58,6 @@ pub async fn collect(
         all.push(entry);
     }
     all
-}
-
-/// Any policy that keeps everything, with small sizes.
-pub fn policy(rng: &mut Rng) -> CompactionPolicy {
-    let names = [
-        "leveled(fanout=4)",
-        "leveled(fanout=10)",
-        "tiered(fanout=3)",
-        "tiered",
-        "lazy_leveled",
-        "tree(fanout=3/5,runs=2/1,last=2)",
-    ];
-    let policy = names[rng.index(names.len())].parse::<CompactionPolicy>().unwrap();
-    policy
-        .sized(32 << (10 + rng.below(2)), 8 << (10 + rng.below(3)))
-        .level0(2 + rng.below(3) as u32)
 }
 
 pub fn key(n: u64) -> Vec<u8> {

@@ -97,22 +97,12 @@ impl<'a> RequestFrame<'a> {
     /// whole frame.
     #[inline]
     pub fn parse(bytes: &'a [u8], max_frame: u32) -> Result<Parsed<Self>, FrameError> {
-        let (whole, prefix) = match whole(bytes, max_frame)? {
+        let (frame, consumed) = match Whole::cut(bytes, max_frame)? {
             Parsed::Incomplete { need } => return Ok(Parsed::Incomplete { need }),
-            Parsed::Frame { frame, .. } => frame,
+            Parsed::Frame { frame, consumed } => (frame, consumed),
         };
-        let consumed = whole.len();
-        let refuse = |code, detail| FrameError::Refused {
-            code,
-            detail,
-            request_id: prefix.request_id.get(),
-            op: prefix.op,
-            consumed,
-        };
-        if !(MIN_VERSION..=VERSION).contains(&prefix.version) {
-            return Err(refuse(ErrorCode::UnsupportedVersion, "frame version"));
-        }
-        let Ok((wire, body)) = WireRequest::ref_from_prefix(whole) else {
+        let (prefix, refuse) = (frame.prefix, |code, detail| frame.refused(code, detail));
+        let Ok((wire, body)) = WireRequest::ref_from_prefix(frame.bytes) else {
             return Err(FrameError::Length { len: consumed as u64, limit: max_frame });
         };
         let flags = prefix.flags.get();
@@ -172,22 +162,12 @@ impl<'a> ReplyFrame<'a> {
     /// frame.
     #[inline]
     pub fn parse(bytes: &'a [u8], max_frame: u32) -> Result<Parsed<Self>, FrameError> {
-        let (whole, prefix) = match whole(bytes, max_frame)? {
+        let (frame, consumed) = match Whole::cut(bytes, max_frame)? {
             Parsed::Incomplete { need } => return Ok(Parsed::Incomplete { need }),
-            Parsed::Frame { frame, .. } => frame,
+            Parsed::Frame { frame, consumed } => (frame, consumed),
         };
-        let consumed = whole.len();
-        let refuse = |code, detail| FrameError::Refused {
-            code,
-            detail,
-            request_id: prefix.request_id.get(),
-            op: prefix.op,
-            consumed,
-        };
-        if !(MIN_VERSION..=VERSION).contains(&prefix.version) {
-            return Err(refuse(ErrorCode::UnsupportedVersion, "frame version"));
-        }
-        let Ok((wire, body)) = WireReply::ref_from_prefix(whole) else {
+        let (prefix, refuse) = (frame.prefix, |code, detail| frame.refused(code, detail));
+        let Ok((wire, body)) = WireReply::ref_from_prefix(frame.bytes) else {
             return Err(FrameError::Length { len: consumed as u64, limit: max_frame });
         };
         if prefix.flags.get() & DIRECTION_REPLY == 0 {
@@ -197,25 +177,43 @@ impl<'a> ReplyFrame<'a> {
     }
 }
 
-/// The first whole frame, its length and checksum checked.
-#[inline]
-fn whole(bytes: &[u8], max_frame: u32) -> Result<Parsed<(&[u8], &WirePrefix)>, FrameError> {
-    let Some(len) = bytes.first_chunk::<4>() else {
-        return Ok(Parsed::Incomplete { need: HEADER_BYTES });
-    };
-    let len = u64::from(u32::from_le_bytes(*len)) + 4;
-    if len < HEADER_BYTES as u64 || len > u64::from(max_frame) {
-        return Err(FrameError::Length { len, limit: max_frame });
+/// The first whole frame: length, checksum and version are right.
+#[derive(Clone, Copy)]
+struct Whole<'a> {
+    bytes: &'a [u8],
+    prefix: &'a WirePrefix,
+}
+
+impl<'a> Whole<'a> {
+    #[inline]
+    fn cut(bytes: &'a [u8], max_frame: u32) -> Result<Parsed<Self>, FrameError> {
+        let Some(len) = bytes.first_chunk::<4>() else {
+            return Ok(Parsed::Incomplete { need: HEADER_BYTES });
+        };
+        let len = u64::from(u32::from_le_bytes(*len)) + 4;
+        if len < HEADER_BYTES as u64 || len > u64::from(max_frame) {
+            return Err(FrameError::Length { len, limit: max_frame });
+        }
+        let consumed = len as usize; // at most max_frame
+        let Some(bytes) = bytes.get(..consumed) else {
+            return Ok(Parsed::Incomplete { need: consumed });
+        };
+        let Ok((prefix, _)) = WirePrefix::ref_from_prefix(bytes) else {
+            return Err(FrameError::Length { len, limit: max_frame });
+        };
+        if crc32c::crc32c(&bytes[CHECKED_FROM..]) != prefix.crc.get() {
+            return Err(FrameError::Checksum);
+        }
+        let frame = Whole { bytes, prefix };
+        if !(MIN_VERSION..=VERSION).contains(&prefix.version) {
+            return Err(frame.refused(ErrorCode::UnsupportedVersion, "frame version"));
+        }
+        Ok(Parsed::Frame { frame, consumed })
     }
-    let consumed = len as usize; // at most max_frame
-    let Some(frame) = bytes.get(..consumed) else {
-        return Ok(Parsed::Incomplete { need: consumed });
-    };
-    let Ok((prefix, _)) = WirePrefix::ref_from_prefix(frame) else {
-        return Err(FrameError::Length { len, limit: max_frame });
-    };
-    if crc32c::crc32c(&frame[CHECKED_FROM..]) != prefix.crc.get() {
-        return Err(FrameError::Checksum);
+
+    /// Why this frame cannot be taken although the next one can be found.
+    fn refused(&self, code: ErrorCode, detail: &'static str) -> FrameError {
+        let (request_id, op) = (self.prefix.request_id.get(), self.prefix.op);
+        FrameError::Refused { code, detail, request_id, op, consumed: self.bytes.len() }
     }
-    Ok(Parsed::Frame { frame: (frame, prefix), consumed })
 }

@@ -87,17 +87,20 @@ async fn run_client(options: &Options) -> Result<Exit, CliError> {
         Command::Keyspace(command) => keyspace::run(&client::connect(addr).await?, command).await,
         Command::Ping => verbs::ping(&client::connect(addr).await?).await,
         Command::Load(args) => {
-            check_root(&args.dir)?;
-            let store = Connected::new(in_keyspace().await?, &args.request, args.durability);
-            let summary = load(&store, args, store.max_value(args.max_value)).await?;
-            finish(&summary, "stored", args.json)
+            check_root(&args.tree.dir)?;
+            let store = Connected::new(in_keyspace().await?, &args.tree.request, args.durability);
+            let summary = load(&store, args, store.max_value(args.tree.max_value)).await?;
+            finish(&summary, "stored", args.tree.json)
         }
         Command::Verify(args) => {
-            check_root(&args.dir)?;
-            let store =
-                Connected::new(in_keyspace().await?, &args.request, options::Durability::Durable);
-            let summary = verify(&store, args, store.max_value(args.max_value)).await?;
-            finish(&summary, "found equal", args.json)
+            check_root(&args.tree.dir)?;
+            let store = Connected::new(
+                in_keyspace().await?,
+                &args.tree.request,
+                options::Durability::Durable,
+            );
+            let summary = verify(&store, args, store.max_value(args.tree.max_value)).await?;
+            finish(&summary, "found equal", args.tree.json)
         }
         Command::Bench(_)
         | Command::Doctor(_)

@@ -4,44 +4,27 @@ use std::path::{Path, PathBuf};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::Store;
 use super::feed::{Feed, Item, Source};
 use super::journal::Journal;
 use super::progress::Progress;
 use super::summary::Summary;
+use super::{Store, TreeArgs};
 use crate::cli::exit::CliError;
-use crate::cli::options::{Durability, RequestArgs};
+use crate::cli::options::Durability;
 
 /// Stores every file of a tree under PREFIX and its relative path. Links and special files are
 /// not stored; files over the limit of a value are reported and skipped.
 #[derive(Debug, clap::Args)]
 pub struct LoadArgs {
-    /// The root of the tree.
-    pub dir: PathBuf,
-    /// What every key begins with.
-    #[arg(long, default_value = "")]
-    pub prefix: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub tree: TreeArgs,
     /// Append each acknowledged key to this file, a line each, percent-encoded.
     #[arg(long, value_name = "FILE")]
     pub acked: Option<PathBuf>,
-    /// Writes in flight.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub in_flight: u16,
-    /// Largest value in bytes, when below the limit of the server; larger files are skipped.
-    #[arg(long, value_name = "BYTES")]
-    pub max_value: Option<u64>,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub request: RequestArgs,
     /// When a write counts as done.
     #[arg(long, value_enum, default_value_t = Durability::Durable)]
     pub durability: Durability,
-    /// No progress.
-    #[arg(long)]
-    pub quiet: bool,
-    /// Print the summary as JSON.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Loads the tree; files above `max_value` bytes are skipped. On the first refused write no further ones are sent; those in flight are still
@@ -58,15 +41,15 @@ pub async fn load<S: Store>(
                 .map_err(|e| CliError::local(format_args!("opening {}", path.display()), &e))?,
         ),
     };
-    check_root(&args.dir)?;
-    let mut progress = Progress::new("stored", args.quiet);
+    check_root(&args.tree.dir)?;
+    let mut progress = Progress::new("stored", args.tree.quiet);
     let mut summary = Summary::default();
-    let mut feed = Feed::start(&args.dir, Source::Tree, max_value);
+    let mut feed = Feed::start(&args.tree.dir, Source::Tree, max_value);
     let mut writes = FuturesUnordered::new();
     let mut failure = None;
     let mut more = true;
     while more || !writes.is_empty() {
-        let may_read = more && writes.len() < usize::from(args.in_flight);
+        let may_read = more && writes.len() < usize::from(args.tree.in_flight);
         tokio::select! {
             biased;
             Some(done) = writes.next(), if !writes.is_empty() => {
@@ -77,7 +60,7 @@ pub async fn load<S: Store>(
                 }
             }
             fed = feed.next(), if may_read => match fed {
-                Some(Ok(item)) => writes.push(write(store, &args.prefix, item)),
+                Some(Ok(item)) => writes.push(write(store, &args.tree.prefix, item)),
                 Some(Err(skip)) => summary.skipped.count(&skip, &progress),
                 None => more = false,
             },

@@ -10,7 +10,35 @@ pub mod summary;
 pub mod verify;
 pub mod walk;
 
+use std::path::PathBuf;
+
 use crate::cli::exit::CliError;
+use crate::cli::options::RequestArgs;
+
+/// What `load` and `verify` have in common.
+#[derive(Debug, clap::Args)]
+pub struct TreeArgs {
+    /// The root of the tree.
+    pub dir: PathBuf,
+    /// What every key begins with.
+    #[arg(long, default_value = "")]
+    pub prefix: String,
+    /// Requests in flight.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub in_flight: u16,
+    /// Largest value in bytes, when below the limit of the server; larger files are skipped.
+    #[arg(long, value_name = "BYTES")]
+    pub max_value: Option<u64>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub request: RequestArgs,
+    /// No progress.
+    #[arg(long)]
+    pub quiet: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Where transferred files go: the client, or a map in tests.
 pub trait Store {

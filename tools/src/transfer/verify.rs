@@ -5,42 +5,24 @@ use std::path::{Path, PathBuf};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::Store;
 use super::feed::{Feed, Item, Source};
 use super::journal;
 use super::load::check_root;
 use super::progress::Progress;
 use super::summary::{Summary, shown};
+use super::{Store, TreeArgs};
 use crate::cli::exit::{CliError, Exit};
-use crate::cli::options::RequestArgs;
 
 /// Reads back what `load` stored and compares every byte. Ends with code 8 when a key is missing
 /// or different.
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// The root of the tree.
-    pub dir: PathBuf,
-    /// What every key begins with.
-    #[arg(long, default_value = "")]
-    pub prefix: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub tree: TreeArgs,
     /// Compare only the keys in this journal of `load --acked`.
     #[arg(long, value_name = "FILE")]
     pub acked: Option<PathBuf>,
-    /// Reads in flight.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub in_flight: u16,
-    /// Largest value in bytes, when below the limit of the server; larger files were skipped by `load`.
-    #[arg(long, value_name = "BYTES")]
-    pub max_value: Option<u64>,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub request: RequestArgs,
-    /// No progress.
-    #[arg(long)]
-    pub quiet: bool,
-    /// Print the summary as JSON.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Compares; the summary says what was missing or different, each of which was also reported.
@@ -49,18 +31,18 @@ pub async fn verify<S: Store>(
     args: &VerifyArgs,
     max_value: u64,
 ) -> Result<Summary, CliError> {
-    check_root(&args.dir)?;
+    check_root(&args.tree.dir)?;
     let source = match &args.acked {
         None => Source::Tree,
-        Some(path) => Source::Paths(acknowledged(path, args.prefix.as_bytes())?),
+        Some(path) => Source::Paths(acknowledged(path, args.tree.prefix.as_bytes())?),
     };
-    let mut progress = Progress::new("compared", args.quiet);
+    let mut progress = Progress::new("compared", args.tree.quiet);
     let mut summary = Summary::default();
-    let mut feed = Feed::start(&args.dir, source, max_value);
+    let mut feed = Feed::start(&args.tree.dir, source, max_value);
     let mut reads = FuturesUnordered::new();
     let mut more = true;
     while more || !reads.is_empty() {
-        let may_read = more && reads.len() < usize::from(args.in_flight);
+        let may_read = more && reads.len() < usize::from(args.tree.in_flight);
         tokio::select! {
             biased;
             Some(done) = reads.next(), if !reads.is_empty() => {
@@ -68,7 +50,7 @@ pub async fn verify<S: Store>(
                 settle(&compared, &mut summary, &mut progress);
             }
             fed = feed.next(), if may_read => match fed {
-                Some(Ok(item)) => reads.push(compare(store, &args.prefix, item)),
+                Some(Ok(item)) => reads.push(compare(store, &args.tree.prefix, item)),
                 Some(Err(skip)) => summary.skipped.count(&skip, &progress),
                 None => more = false,
             },
@@ -153,6 +135,7 @@ fn settle(compared: &Compared, summary: &mut Summary, progress: &mut Progress) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::options::RequestArgs;
     use crate::transfer::feed::block_on;
     use crate::transfer::load::{LoadArgs, load};
     use std::cell::{Cell, RefCell};
@@ -192,31 +175,25 @@ mod tests {
         root
     }
 
-    fn load_args(root: &Path, acked: Option<PathBuf>) -> LoadArgs {
-        LoadArgs {
+    fn tree_args(root: &Path) -> TreeArgs {
+        TreeArgs {
             dir: root.to_owned(),
             prefix: "p/".into(),
-            acked,
             in_flight: 8,
             max_value: None,
             request: RequestArgs { deadline_ms: 1000, ..RequestArgs::default() },
-            durability: crate::cli::options::Durability::Durable,
             quiet: true,
             json: false,
         }
     }
 
+    fn load_args(root: &Path, acked: Option<PathBuf>) -> LoadArgs {
+        let durability = crate::cli::options::Durability::Durable;
+        LoadArgs { tree: tree_args(root), acked, durability }
+    }
+
     fn verify_args(root: &Path, acked: Option<PathBuf>) -> VerifyArgs {
-        VerifyArgs {
-            dir: root.to_owned(),
-            prefix: "p/".into(),
-            acked,
-            in_flight: 8,
-            max_value: None,
-            request: RequestArgs { deadline_ms: 1000, ..RequestArgs::default() },
-            quiet: true,
-            json: false,
-        }
+        VerifyArgs { tree: tree_args(root), acked }
     }
 
     #[test]
