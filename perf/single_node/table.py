@@ -89,8 +89,8 @@ def table(folder, operation, subjects):
 
 def latencies(folder):
     lines = [
-        "| | rate | server busy | GET response p50 | p99 of the median second | p99 | p99.9 | compacted meanwhile | not sent in time |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | rate | server busy | GET response p50 | p99 of the median second | p99 | p99.9 | p99 in the server | compacted meanwhile | not sent in time |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     subjects = (
         ("compaction", "90 % reads, 10 % durable writes"),
@@ -100,11 +100,13 @@ def latencies(folder):
     for name, label in subjects:
         for result in load(folder, f"half-{name}"):
             get = result["get"]["response_us"]
-            storage = result["storage"] or {"compaction_bytes": 0}
+            storage = result["storage"] or {"compaction_bytes": 0, "latency": {}}
+            inside = storage["latency"].get("get")
+            inside = f"{inside['p99_us']:.0f} us" if inside else ""
             lines.append(
                 f"| {label} | {result['rate']:,.0f}/s | {result['server']['percent']:.0f} % "
                 f"| {get['p50']:.0f} us | {result['get']['median_second_p99_us']:.0f} us "
-                f"| {get['p99']:.0f} us | {get['p999']:.0f} us "
+                f"| {get['p99']:.0f} us | {get['p999']:.0f} us | {inside} "
                 f"| {storage['compaction_bytes'] / 2**20:.0f} MiB | {result['unsent']} |"
             )
     return lines
