@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{DaemonError, DevArgs, say};
+use crate::rt::executor::available_cpus;
 
 /// Ports between two nodes.
 const STRIDE: u16 = 10;
@@ -84,7 +85,8 @@ fn start(args: &DevArgs, dir: &Path, index: u16) -> std::io::Result<Child> {
     Command::new(std::env::current_exe()?)
         .arg("--data-dir")
         .arg(&node_dir)
-        .args(["--listen", &address(port), "--cores", &args.cores])
+        .args(["--listen", &address(port)])
+        .args(["--cores", &cores_of(&args.cores, index, &available_cpus())])
         .env("CORONET_LISTEN_PEERS", address(port + 1))
         .env("CORONET_LISTEN_HTTP", address(port + 2))
         .env("CORONET_CLUSTER_NODES", peers.join(","))
@@ -96,6 +98,18 @@ fn start(args: &DevArgs, dir: &Path, index: u16) -> std::io::Result<Child> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
+}
+
+/// The data cores of one node. A number means the next so many CPUs, round the machine, so that no
+/// two nodes share a CPU while another has nothing to do; what names CPUs holds for every node.
+fn cores_of(cores: &str, index: u16, cpus: &[usize]) -> String {
+    let count = cores.trim().parse().ok().filter(|count| (1..=cpus.len()).contains(count));
+    let Some(count) = count else { return cores.to_owned() };
+    let first = usize::from(index) * count;
+    let mut own: Vec<usize> = (first..first + count).map(|n| cpus[n % cpus.len()]).collect();
+    own.sort_unstable();
+    // A single number would be a count.
+    own.iter().map(|cpu| format!("{cpu}-{cpu}")).collect::<Vec<_>>().join(",")
 }
 
 /// Passes a node's lines on.
@@ -146,4 +160,20 @@ fn invitation(args: &DevArgs, dir: &Path) -> String {
          coronet --addr {first} status"
     ));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cores_of;
+
+    #[test]
+    fn nodes_go_round_the_processors() {
+        let cpus = [2, 3, 5];
+        let of = |cores, index| cores_of(cores, index, &cpus);
+        assert_eq!([of("1", 0), of("1", 1), of("1", 2), of("1", 3)], ["2-2", "3-3", "5-5", "2-2"]);
+        assert_eq!([of("2", 0), of("2", 1)], ["2-2,3-3", "2-2,5-5"]);
+        // What is no number of CPUs there are is for the node to judge.
+        assert_eq!([of("0-1", 1), of("all", 1), of("9", 1)], ["0-1", "all", "9"]);
+        assert_eq!(cores_of("1", 0, &[]), "1");
+    }
 }
