@@ -244,6 +244,21 @@ async fn refused_by_all_ends_after_the_retries() {
 }
 
 #[tokio::test]
+async fn a_keyspace_that_no_node_knows_is_told_once_all_were_asked() {
+    let refuses = |_, mut conn: Conn, asked: Asked| async move {
+        conn.refuse(&asked, ErrorCode::UnknownKeyspace, 0).await;
+        (conn, true)
+    };
+    let cluster = Cluster::start(3, refuses).await;
+    let client = Client::connect(&cluster.nodes[0].address).await.unwrap().keyspace("crats");
+    let error = client.put(&key_at(&[0, 1], 3), b"v").await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::UnknownKeyspace));
+    assert!(error.to_string().contains("\"crats\""), "{error}");
+    assert!(!error.possibly_applied());
+    assert_eq!(cluster.asked(), [0, 1, 2], "each node once");
+}
+
+#[tokio::test]
 async fn an_answer_says_more_than_a_node_out_of_reach() {
     let refuses = |_, mut conn: Conn, asked: Asked| async move {
         conn.refuse(&asked, ErrorCode::NotEnoughReplicas, 0).await;

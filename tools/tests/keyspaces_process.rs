@@ -10,6 +10,7 @@ mod support;
 mod wires;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use cluster::{Cluster, strict, wait};
@@ -53,8 +54,12 @@ fn a_keyspace_made_at_one_node_is_used_at_another_with_its_own_rules() {
     first.create_keyspace("latest", &[("conflicts", "lww")]).unwrap();
     first.create_keyspace("single", &[("n", "1"), ("compaction", "tiered(fanout=6)")]).unwrap();
     for name in ["carts", "latest", "single"] {
-        for client in [&first, &second, &third] {
-            wait_until_served(&client.keyspace(name), 3);
+        // No waiting: every node serves what was created.
+        for client in [&third, &second, &first] {
+            let everywhere = strict().r(Quorum::ALL);
+            for n in 0..64 {
+                assert!(!client.keyspace(name).get_with(&key(n), &everywhere).unwrap().exists());
+            }
         }
         first.keyspace(name).put(b"warm", b"up").unwrap();
     }
@@ -95,6 +100,68 @@ fn a_keyspace_made_at_one_node_is_used_at_another_with_its_own_rules() {
     let foreign =
         first.keyspace("latest").put_with(b"warm", b"x", &RequestOptions::new().context(seen));
     assert_eq!(foreign.unwrap_err().code(), Some(ErrorCode::BadContext));
+}
+
+/// The numbers that follow this marker in the files of a folder.
+fn numbers_after(marker: &[u8], dir: &Path) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        if entry.file_type().unwrap().is_dir() {
+            found.append(&mut numbers_after(marker, &entry.path()));
+            continue;
+        }
+        let file = std::fs::read(entry.path()).unwrap_or_default();
+        let marked = file.windows(marker.len() + 4).filter(|window| window.starts_with(marker));
+        let number = |window: &[u8]| -> Option<u32> {
+            std::str::from_utf8(&window[marker.len()..]).ok()?.parse().ok()
+        };
+        found.extend(marked.filter_map(number));
+    }
+    found
+}
+
+/// How many nodes have each of these values on their disks.
+fn copies(cluster: &Cluster, marker: &str) -> Vec<usize> {
+    let held = |index| numbers_after(marker.as_bytes(), &cluster.folder(index));
+    let held: Vec<_> = (0..cluster.nodes.len()).map(held).collect();
+    (0..60).map(|n| held.iter().filter(|numbers| numbers.contains(&n)).count()).collect()
+}
+
+#[test]
+fn what_has_one_replica_is_on_one_node_and_gone_with_it() {
+    let mut cluster = Cluster::start::<3>(3);
+    let client = cluster.client(0);
+    client.create_keyspace("single", &[("n", "1")]).unwrap();
+    client.create_keyspace("pairs", &[("n", "2"), ("w", "all")]).unwrap();
+    let (single, pairs) = (client.keyspace("single"), client.keyspace("pairs"));
+    for n in 0..60 {
+        let acks = |client: &Client, value: &str| {
+            let value = format!("{value}-{n:04}");
+            client.put_with(&key(n), value.as_bytes(), &strict()).unwrap().info.acks
+        };
+        assert_eq!((acks(&single, "alone"), acks(&pairs, "both")), (1, 2));
+    }
+    assert_eq!(copies(&cluster, "alone-"), [1; 60]);
+    assert_eq!(copies(&cluster, "both-"), [2; 60]);
+    let two = single.put_with(b"k", b"v", &strict().w(Quorum(2))).unwrap_err();
+    assert_eq!(two.code(), Some(ErrorCode::InvalidArgument));
+
+    let topology = client.topology().unwrap().expect("a cluster");
+    let dead = cluster.client(2).get(b"who").unwrap().info.node;
+    cluster.kill(2);
+    let one = strict().r(Quorum(1));
+    wait("the killed node is missed", || (0..60).any(|n| single.get_with(&key(n), &one).is_err()));
+    for n in 0..60 {
+        let home = topology.replicas_of(topology.partition_of(&key(n)).unwrap())[0];
+        match single.get_with(&key(n), &one) {
+            Ok(found) => assert!(found.exists() && home != dead, "key {n}"),
+            Err(error) => {
+                assert_eq!(error.code(), Some(ErrorCode::NotEnoughReplicas), "key {n}");
+                assert_eq!(home, dead, "key {n}");
+            }
+        }
+        assert!(pairs.get_with(&key(n), &one).unwrap().exists(), "key {n}");
+    }
 }
 
 #[test]
@@ -145,6 +212,57 @@ fn a_node_that_was_down_learns_keyspaces_and_what_was_written_to_them() {
         client.keyspace("later").put(b"still", b"written").unwrap();
         client.put(b"still", b"written").unwrap();
     }
+}
+
+#[test]
+fn a_node_that_joins_or_leaves_a_cluster_keeps_its_keyspaces() {
+    let dir = tempfile::tempdir().unwrap();
+    let [peers] = support::free_addresses::<1>();
+    let member = [
+        ("CORONET_LISTEN_PEERS", peers.as_str()),
+        ("CORONET_CLUSTER_NODES", peers.as_str()),
+        ("CORONET_CLUSTER_REPLICAS", "1"),
+    ];
+    let start = |settings: &[(&str, &str)]| {
+        let server = support::Server::start_with(dir.path(), settings);
+        let client = Client::connect(server.addr.as_str()).unwrap();
+        (server, client)
+    };
+    let put = |client: &Client, name: &str| {
+        client.keyspace(name).put(b"k", name.as_bytes()).unwrap();
+    };
+    let check = |client: &Client, names: &[&str]| {
+        for name in names {
+            let space = client.keyspace(name);
+            wait("the keyspace is served", || space.get(b"k").is_ok());
+            assert_eq!(space.get(b"k").unwrap().value(), Some(name.as_bytes()), "{name}");
+            assert!(knows(client, name), "{name}");
+        }
+    };
+    let (server, client) = start(&[]);
+    client.create_keyspace("alone", &[("ttl", "300d")]).unwrap();
+    put(&client, "alone");
+    assert!(server.stop().success());
+
+    let (server, client) = start(&member);
+    check(&client, &["alone"]);
+    client.create_keyspace("together", &[]).unwrap();
+    put(&client, "together");
+    assert!(server.stop().success());
+
+    let (server, client) = start(&[]);
+    check(&client, &["alone", "together"]);
+    client.alter_keyspace("together", &[("ttl", "10d")]).unwrap();
+    assert!(server.stop().success());
+
+    let (_server, client) = start(&member);
+    check(&client, &["alone", "together"]);
+    let ttl = |name: &str| {
+        let all = client.keyspaces().unwrap();
+        let found = all.into_iter().find(|keyspace| keyspace.name == name).unwrap();
+        found.settings.into_iter().find(|(setting, _)| setting == "ttl").unwrap().1
+    };
+    assert_eq!((ttl("alone").as_str(), ttl("together").as_str()), ("300d", "10d"));
 }
 
 /// Runs `coronet` against a node.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use coronet_ring::gossip::keyspace::DEFAULT_NAME;
 use coronet_ring::{CoreId, KeyspaceId, NodeId, PartitionId};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -43,6 +44,8 @@ pub(super) struct Inner {
     cluster: Arc<Cluster>,
     tokens: Tokens,
     keyspace: KeyspaceId,
+    /// The keyspace's name, for people.
+    name: Arc<str>,
 }
 
 /// One request on its way, over all its attempts.
@@ -64,7 +67,7 @@ enum Again {
     After(Duration),
     /// At once if another node can take it.
     Elsewhere,
-    /// At once if another node can take it, which may reach more replicas; else only if the
+    /// At once if another node can take it, which may reach or know more; else only if the
     /// caller asked for retries. The node that refused is as good as ever.
     Refused,
 }
@@ -78,13 +81,17 @@ struct Failure {
 impl Inner {
     pub async fn connect(settings: Builder, seeds: &Addresses) -> Result<Self, ClientError> {
         let cluster = Cluster::connect(settings, seeds.parse()?).await?;
-        let keyspace = KeyspaceId::DEFAULT;
-        Ok(Self { cluster: Arc::new(cluster), tokens: Tokens::new(), keyspace })
+        Ok(Self::new(Arc::new(cluster), DEFAULT_NAME))
+    }
+
+    fn new(cluster: Arc<Cluster>, name: &str) -> Self {
+        let keyspace = KeyspaceId::of(name);
+        Self { cluster, tokens: Tokens::new(), keyspace, name: name.into() }
     }
 
     /// The same cluster and connections, another keyspace.
-    pub fn in_keyspace(&self, keyspace: KeyspaceId) -> Self {
-        Self { cluster: Arc::clone(&self.cluster), tokens: Tokens::new(), keyspace }
+    pub fn in_keyspace(&self, name: &str) -> Self {
+        Self::new(Arc::clone(&self.cluster), name)
     }
 
     pub fn keyspace(&self) -> KeyspaceId {
@@ -160,7 +167,9 @@ impl Inner {
                 _ => {
                     let unreachable = matches!(error, ClientError::Connect { .. });
                     let error = if unreachable { told.unwrap_or(error) } else { error };
-                    return Err(error.after_attempt_in_doubt(attempts.in_doubt));
+                    return Err(self
+                        .name_keyspace(error)
+                        .after_attempt_in_doubt(attempts.in_doubt));
                 }
             }
             if error.code().is_some() {
@@ -218,6 +227,14 @@ impl Inner {
         }
     }
 
+    /// Nodes know a keyspace they do not know by its number only.
+    fn name_keyspace(&self, mut error: ClientError) -> ClientError {
+        if let ClientError::Server { code: ErrorCode::UnknownKeyspace, text, .. } = &mut error {
+            *text = format!("no node that was asked serves a keyspace {:?}", &*self.name);
+        }
+        error
+    }
+
     /// A pause between three quarters and all of itself and a quarter more.
     pub fn spread(&self, pause: Duration) -> Duration {
         let parts = self.tokens.jitter() % 512;
@@ -248,7 +265,8 @@ fn outcome(replies: Replies, repeatable: bool, write: bool) -> Result<Replies, F
     let after = Again::After(Duration::from_millis(u64::from(reply.retry_after_ms)));
     let again = match code {
         ErrorCode::ShuttingDown => Again::Elsewhere,
-        ErrorCode::NotEnoughReplicas => Again::Refused,
+        // A node that was away when the keyspace was created may not know it yet.
+        ErrorCode::NotEnoughReplicas | ErrorCode::UnknownKeyspace => Again::Refused,
         ErrorCode::InDoubt if repeatable => after,
         // The time is over here, too.
         ErrorCode::DeadlineExceeded => Again::Never,

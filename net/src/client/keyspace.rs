@@ -26,7 +26,7 @@ impl Client {
     /// ```
     #[must_use]
     pub fn keyspace(&self, name: &str) -> Self {
-        Self { inner: Arc::new(self.inner.in_keyspace(KeyspaceId::of(name))) }
+        Self { inner: Arc::new(self.inner.in_keyspace(name)) }
     }
 
     /// The keyspace this client works in.
@@ -36,8 +36,9 @@ impl Client {
 
     /// Creates a keyspace with these settings, by name: `n`, `r`, `w`, `conflicts` (`siblings` or
     /// `lww`), `compaction`, `compression`, `ttl`. Creating it again with the same settings
-    /// succeeds. When this returns, the node that answered keeps and serves the keyspace; the others
-    /// learn it within moments and refuse its requests, retryably, until then.
+    /// succeeds. When this returns, the node that answered keeps and serves the keyspace, and so do
+    /// the nodes it reaches unless they take longer than two seconds. Those that are away learn
+    /// it when they are back and refuse its requests, retryably, until then.
     pub async fn create_keyspace(
         &self,
         name: &str,

@@ -6,6 +6,7 @@
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::keyspace::Keyspace;
 use super::member::Member;
 use super::message::{Body, Delta, Message};
 use super::state::{Founding, Gossip};
@@ -46,11 +47,7 @@ impl Gossip {
     /// A node that starts again with what it had stored. What it says of itself is new; the rest is
     /// as if another node had told it.
     pub fn restore(me: Member, founding: Founding, stored: &[u8]) -> Result<Gossip, SnapshotError> {
-        let (payload, check) = stored.split_last_chunk::<8>().ok_or(SnapshotError::Damaged)?;
-        if xxh3_64(payload) != u64::from_le_bytes(*check) {
-            return Err(SnapshotError::Damaged);
-        }
-        let message = Message::decode(payload).ok_or(SnapshotError::Damaged)?;
+        let message = open(stored)?;
         let mut gossip = Gossip::unfounded(me, founding);
         if message.cluster != gossip.name {
             return Err(SnapshotError::OtherCluster);
@@ -59,4 +56,21 @@ impl Gossip {
         gossip.learn(message.from, delta, &mut Vec::new());
         Ok(gossip)
     }
+}
+
+/// The keyspaces of a snapshot that are not dropped, whatever cluster it belongs to.
+///
+/// # Errors
+/// When it is damaged.
+pub fn keyspaces(stored: &[u8]) -> Result<Vec<Keyspace>, SnapshotError> {
+    let Body::Delta(delta) = open(stored)?.body else { return Err(SnapshotError::Damaged) };
+    Ok(delta.keyspaces.into_iter().filter(|keyspace| !keyspace.dropped).collect())
+}
+
+fn open(stored: &[u8]) -> Result<Message, SnapshotError> {
+    let (payload, check) = stored.split_last_chunk::<8>().ok_or(SnapshotError::Damaged)?;
+    if xxh3_64(payload) != u64::from_le_bytes(*check) {
+        return Err(SnapshotError::Damaged);
+    }
+    Message::decode(payload).ok_or(SnapshotError::Damaged)
 }

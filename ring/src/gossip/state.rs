@@ -163,6 +163,19 @@ impl Gossip {
         Ok(id)
     }
 
+    /// Takes a definition as another node, or this one in another life, has made it; returns its
+    /// id if it is sound and wins over what is known.
+    pub fn adopt_keyspace(&mut self, keyspace: Keyspace) -> Option<KeyspaceId> {
+        let id = keyspace.id();
+        let known = self.keyspaces.get(&id);
+        let room = known.is_some() || self.keyspaces.len() < MAX_KEYSPACES;
+        let wins = keyspace.check().is_ok() && room && known.is_none_or(|k| keyspace.wins_over(k));
+        wins.then(|| {
+            self.keyspaces.insert(id, keyspace);
+            id
+        })
+    }
+
     /// A definition for others who need not wait for the next exchange.
     pub fn announce(&self, id: KeyspaceId) -> Option<Message> {
         let keyspaces = vec![self.keyspaces.get(&id)?.clone()];
@@ -319,15 +332,8 @@ impl Gossip {
                 events.push(Event::Beat(id));
             }
         }
-        for keyspace in delta.keyspaces {
-            let id = keyspace.id();
-            let known = self.keyspaces.get(&id);
-            let room = known.is_some() || self.keyspaces.len() < MAX_KEYSPACES;
-            if keyspace.check().is_ok() && room && known.is_none_or(|k| keyspace.wins_over(k)) {
-                self.keyspaces.insert(id, keyspace);
-                events.push(Event::Keyspace(id));
-            }
-        }
+        let learned = delta.keyspaces.into_iter().filter_map(|k| self.adopt_keyspace(k));
+        events.extend(learned.map(Event::Keyspace));
         if let Some(bytes) = delta.table {
             self.learn_table(from, &bytes, events);
         }

@@ -377,7 +377,9 @@ fn control(plan: &Plan, env: &RtEnv) -> Result<Control<RtEnv>, DaemonError> {
     match (&plan.cluster, map) {
         (Some(config), Ok(map)) => {
             let cluster = Cluster::new(env.clone(), config.clone(), map);
-            Ok(control.with_cluster(cluster.map_err(DaemonError::OtherCluster)?))
+            let cluster = cluster.map_err(DaemonError::OtherCluster)?;
+            cluster.adopt_keyspaces(plan.keyspaces.clone());
+            Ok(control.with_cluster(cluster))
         }
         _ => Ok(control.with_keyspaces(keyspaces())),
     }

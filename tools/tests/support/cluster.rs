@@ -73,7 +73,8 @@ impl Cluster {
         )
     }
 
-    fn folder(&self, index: usize) -> std::path::PathBuf {
+    /// A node's data folder.
+    pub fn folder(&self, index: usize) -> std::path::PathBuf {
         Path::new(self.dir.path()).join(format!("node-{index}"))
     }
 

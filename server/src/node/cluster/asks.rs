@@ -101,6 +101,7 @@ impl<E: NodeEnv> State<E> {
             Purpose::Handoff(handoff) if answer == Answer::Stored => {
                 self.env.send(handoff.core, CoreMessage::HandedOff(handoff));
             }
+            Purpose::Agreement { keyspace, core } => self.agreed(from, keyspace, core, &answer),
             Purpose::Handoff(_) | Purpose::Repair => {}
         }
     }

@@ -10,6 +10,8 @@ use coronet_ring::NodeId;
 pub(super) const WINDOW: u64 = 16 << 20;
 /// Size from which a batch is ended and the next one begun.
 const BATCH: usize = 1 << 20;
+/// Bytes of a message in a batch that are not counted: its length.
+const MESSAGE_HEAD: usize = 4;
 
 /// What a connection is for.
 pub(super) enum Role {
@@ -35,6 +37,12 @@ pub(super) struct Link {
     /// Bytes of messages sent, and of those the other side has worked off.
     pub sent: u64,
     pub credited: u64,
+    /// When the other side last was seen to work something off, or had nothing to.
+    pub moved: Nanos,
+    /// Something was worked off since time was told last.
+    pub moving: bool,
+    /// The node was told to be quiet since it moved last.
+    pub told_quiet: bool,
     /// Bytes of messages worked off here, and told.
     pub worked: u64,
     pub granted: u64,
@@ -55,6 +63,9 @@ impl Link {
             waiting_bytes: 0,
             sent: 0,
             credited: 0,
+            moved: now,
+            moving: false,
+            told_quiet: false,
             worked: 0,
             granted: 0,
             closing: false,
@@ -68,15 +79,30 @@ impl Link {
         }
     }
 
-    pub(super) fn append(&mut self, message: &[u8]) {
+    /// Whether the other side has room for a message.
+    pub(super) fn has_credit(&self) -> bool {
+        self.sent - self.credited < WINDOW
+    }
+
+    /// The other side has worked off so many bytes in all.
+    pub(super) fn credit(&mut self, total: u64) {
+        let total = total.min(self.sent);
+        self.moving |= total > self.credited;
+        self.credited = self.credited.max(total);
+        self.drain();
+    }
+
+    /// Sends a message that `write` appends.
+    pub(super) fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.batch.is_some_and(|at| self.output.len() - at > BATCH) {
             self.end_batch();
         }
         if self.batch.is_none() {
             self.batch = Some(begin_batch(&mut self.output));
         }
-        Batch::push(&mut self.output, |into| into.extend_from_slice(message));
-        self.sent += message.len() as u64;
+        let before = self.output.len() + MESSAGE_HEAD;
+        Batch::push(&mut self.output, write);
+        self.sent += (self.output.len() - before) as u64;
     }
 
     pub(super) fn frame(&mut self, kind: FrameKind, write: impl FnOnce(&mut Vec<u8>)) {
@@ -85,11 +111,11 @@ impl Link {
     }
 
     /// Sends what waits as far as the credit goes.
-    pub(super) fn drain(&mut self) {
-        while self.sent - self.credited < WINDOW {
+    fn drain(&mut self) {
+        while self.has_credit() {
             let Some(message) = self.waiting.pop_front() else { break };
             self.waiting_bytes -= message.len();
-            self.append(&message);
+            self.append(|into| into.extend_from_slice(&message));
         }
     }
 }

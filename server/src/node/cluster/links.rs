@@ -3,6 +3,8 @@
 //! Each node dials every other one and sends on the link it dialed; what it accepted it reads.
 //! All messages of a turn leave in one batch. A receiver grants credit for what it has worked
 //! off; beyond the window messages wait here, beyond the queue they are refused.
+//!
+//! Greetings are in [`super::greet`], what ends links that stopped moving in [`super::watch`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -22,7 +24,7 @@ const QUEUE: usize = 32 << 20;
 /// Longest frame that is accepted.
 const MAX_FRAME: u32 = 64 << 20;
 /// Pauses between two attempts to reach a peer.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// How long a greeting may take.
 const GREETING: Duration = Duration::from_secs(5);
@@ -36,20 +38,23 @@ pub(super) enum LinkEvent {
     Down(NodeId),
     /// A node says something that took this many bytes.
     Message(NodeId, PeerMessage, u64),
+    /// Nothing sent to this node was worked off for a while: it should be sent something that is
+    /// worked off at once.
+    Quiet(NodeId),
     /// Something an operator should know.
     Trouble(String),
 }
 
 /// An address and the attempts to reach it.
-struct Target {
+pub(super) struct Target {
     /// Whom it led to last.
-    node: Option<NodeId>,
+    pub node: Option<NodeId>,
     dialing: bool,
-    conn: Option<ConnId>,
+    pub conn: Option<ConnId>,
     next_try: Nanos,
-    pause: Duration,
+    pub pause: Duration,
     /// The last refusal was told.
-    complained: bool,
+    pub complained: bool,
 }
 
 /// What to dial now.
@@ -60,16 +65,19 @@ pub(super) struct Dial {
 
 /// See the module.
 pub(super) struct Links {
-    greeting: Greeting,
-    links: BTreeMap<ConnId, Link>,
-    targets: BTreeMap<String, Target>,
+    pub(super) greeting: Greeting,
+    pub(super) links: BTreeMap<ConnId, Link>,
+    pub(super) targets: BTreeMap<String, Target>,
     /// The link this node sends on, by node.
-    up: BTreeMap<NodeId, ConnId>,
+    pub(super) up: BTreeMap<NodeId, ConnId>,
+    /// The link another node sends on, by node.
+    pub(super) reads: BTreeMap<NodeId, ConnId>,
     dials: BTreeMap<u64, String>,
     next_ticket: u64,
     dirty: VecDeque<ConnId>,
     pub(super) events: VecDeque<LinkEvent>,
-    scratch: Vec<u8>,
+    /// When time was told last.
+    pub(super) last_tick: Option<Nanos>,
 }
 
 impl Links {
@@ -79,11 +87,12 @@ impl Links {
             links: BTreeMap::new(),
             targets: BTreeMap::new(),
             up: BTreeMap::new(),
+            reads: BTreeMap::new(),
             dials: BTreeMap::new(),
             next_ticket: 0,
             dirty: VecDeque::new(),
             events: VecDeque::new(),
-            scratch: Vec::new(),
+            last_tick: None,
         }
     }
 
@@ -124,30 +133,26 @@ impl Links {
         if link.waiting_bytes > QUEUE {
             return false;
         }
-        self.scratch.clear();
-        message.write(&mut self.scratch);
-        if link.waiting.is_empty() && link.sent - link.credited < WINDOW {
-            link.append(&self.scratch);
+        if link.waiting.is_empty() && link.has_credit() {
+            link.append(|into| message.write(into));
             self.mark(conn);
         } else {
-            link.waiting_bytes += self.scratch.len();
-            link.waiting.push_back(self.scratch.clone());
+            let mut bytes = Vec::new();
+            message.write(&mut bytes);
+            link.waiting_bytes += bytes.len();
+            link.waiting.push_back(bytes);
         }
         true
     }
 
-    /// A message of this many bytes that came from `from` is worked off.
+    /// A message of this many bytes that came from `from` is worked off. Credit is granted at once
+    /// when it is a good part of the window, else with the next tick.
     pub(super) fn worked_off(&mut self, from: NodeId, bytes: u64) {
-        let read = |link: &&mut Link| matches!(link.role, Role::Reads) && link.node == Some(from);
-        if let Some(link) = self.links.values_mut().find(read) {
-            link.worked += bytes;
-        }
-    }
-
-    /// Ends the link this node sends to another on, so that it is dialed anew.
-    pub(super) fn reset(&mut self, node: NodeId) {
-        if let Some(conn) = self.up.get(&node).copied() {
-            self.close(conn);
+        let Some(conn) = self.reads.get(&from).copied() else { return };
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        link.worked += bytes;
+        if link.worked - link.granted > WINDOW / 4 {
+            self.grant(conn);
         }
     }
 
@@ -156,6 +161,7 @@ impl Links {
         let late = |link: &Link| link.node.is_none() && now.since(link.opened) > GREETING;
         let late: Vec<_> = self.links.iter().filter(|(_, l)| late(l)).map(|(c, _)| *c).collect();
         late.into_iter().for_each(|conn| self.close(conn));
+        self.watch(now);
         let owed = |link: &Link| link.worked > link.granted;
         let owed: Vec<_> = self.links.iter().filter(|(_, l)| owed(l)).map(|(c, _)| *c).collect();
         owed.into_iter().for_each(|conn| self.grant(conn));
@@ -208,18 +214,15 @@ impl Links {
 
     /// The connection is gone.
     pub(super) fn disconnect(&mut self, conn: ConnId) {
+        self.free_target(conn);
         let Some(link) = self.links.remove(&conn) else { return };
-        if let Role::Sends(address) = &link.role
-            && let Some(target) = self.targets.get_mut(address)
-            && target.conn == Some(conn)
-        {
-            target.conn = None;
-        }
-        if let Some(node) = link.node
-            && self.up.get(&node) == Some(&conn)
-        {
+        let Some(node) = link.node else { return };
+        if self.up.get(&node) == Some(&conn) {
             self.up.remove(&node);
             self.events.push_back(LinkEvent::Down(node));
+        }
+        if self.reads.get(&node) == Some(&conn) {
+            self.reads.remove(&node);
         }
     }
 
@@ -270,9 +273,7 @@ impl Links {
             (FrameKind::Batch, Role::Reads, Some(node)) => self.batch(conn, node, frame.body),
             (FrameKind::Credit, Role::Sends(_), Some(_)) => {
                 if let Some(total) = frame.body.first_chunk::<8>() {
-                    let total = u64::from_le_bytes(*total);
-                    link.credited = link.credited.max(total).min(link.sent);
-                    link.drain();
+                    link.credit(u64::from_le_bytes(*total));
                     self.mark(conn);
                 }
             }
@@ -281,68 +282,6 @@ impl Links {
                 self.events.push_back(LinkEvent::Trouble(text));
                 self.close(conn);
             }
-        }
-    }
-
-    /// The node that dialed says who it is.
-    fn greeted_by_dialer(&mut self, conn: ConnId, body: &[u8]) {
-        let greeting = self.greeting;
-        let known = Greeting::decode(body).ok_or(Refused::Unreadable);
-        let accepted = known.and_then(|other| greeting.accepts(&other).map(|()| other));
-        let Some(link) = self.links.get_mut(&conn) else { return };
-        match accepted {
-            Ok(other) => {
-                link.node = Some(other.node);
-                link.frame(FrameKind::Greeting, |into| greeting.write(into));
-                self.mark(conn);
-                // An older link of the same node is a leftover.
-                let old = self.links.iter().find(|(id, link)| {
-                    **id != conn
-                        && matches!(link.role, Role::Reads)
-                        && link.node == Some(other.node)
-                });
-                if let Some(old) = old.map(|(id, _)| *id) {
-                    self.close(old);
-                }
-            }
-            Err(refused) => {
-                link.frame(FrameKind::Refused, |into| into.push(refused as u8));
-                self.close(conn);
-            }
-        }
-    }
-
-    /// The node that was dialed says who it is.
-    fn answered(&mut self, conn: ConnId, body: &[u8]) {
-        let Some(link) = self.links.get_mut(&conn) else { return };
-        let Role::Sends(address) = &link.role else { return };
-        let address = address.clone();
-        let known = Greeting::decode(body).ok_or(Refused::Unreadable);
-        match known.and_then(|other| self.greeting.accepts(&other).map(|()| other)) {
-            Ok(other) => {
-                link.node = Some(other.node);
-                if let Some(target) = self.targets.get_mut(&address) {
-                    (target.node, target.pause) = (Some(other.node), FIRST_PAUSE);
-                    target.complained = false;
-                }
-                // Two addresses of one node: the later link is the better one.
-                let old = self.up.insert(other.node, conn);
-                match old {
-                    Some(old) => self.close(old),
-                    None => self.events.push_back(LinkEvent::Up(other.node)),
-                }
-            }
-            Err(refused) => {
-                self.complain(&address, refused);
-                self.close(conn);
-            }
-        }
-    }
-
-    fn complain(&mut self, address: &str, refused: Refused) {
-        let Some(target) = self.targets.get_mut(address) else { return };
-        if !std::mem::replace(&mut target.complained, true) {
-            self.events.push_back(LinkEvent::Trouble(format!("peer {address}: {refused}")));
         }
     }
 
@@ -377,13 +316,6 @@ impl Links {
         }
     }
 
-    /// Grants what is owed when it is a good part of the window.
-    pub(super) fn grant_large(&mut self) {
-        let owed = |link: &Link| link.worked - link.granted > WINDOW / 4;
-        let owed: Vec<_> = self.links.iter().filter(|(_, l)| owed(l)).map(|(c, _)| *c).collect();
-        owed.into_iter().for_each(|conn| self.grant(conn));
-    }
-
     /// Ends a link once its output is sent.
     pub(super) fn close(&mut self, conn: ConnId) {
         if let Some(link) = self.links.get_mut(&conn) {
@@ -392,7 +324,7 @@ impl Links {
         }
     }
 
-    fn mark(&mut self, conn: ConnId) {
+    pub(super) fn mark(&mut self, conn: ConnId) {
         if let Some(link) = self.links.get_mut(&conn)
             && !std::mem::replace(&mut link.dirty, true)
         {

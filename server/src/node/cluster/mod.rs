@@ -4,7 +4,7 @@
 //! what the data cores say, keeps links, gossips. The logic is `coronet_ring`'s; this is where it
 //! meets messages, links and time.
 //!
-//! * [`links`], [`link`]: connections to the other nodes.
+//! * [`links`], [`link`], [`greet`], [`watch`]: connections to the other nodes.
 //! * [`members`]: gossip, placement, who seems alive.
 //! * [`requests`]: requests in progress and the asks they have out.
 //! * [`intake`]: from a client's frame to a machine.
@@ -12,11 +12,13 @@
 //! * [`asks`]: asks between nodes and to the data cores.
 //! * [`client`]: requests and replies in the clients' words.
 //! * [`gather`]: reads of several keys.
-//! * [`spaces`]: keyspaces as gossip knows them.
+//! * [`spaces`], [`agree`]: keyspaces as gossip knows them, and until all nodes serve a new one.
 
+mod agree;
 mod asks;
 mod client;
 mod gather;
+mod greet;
 mod intake;
 mod link;
 mod links;
@@ -24,6 +26,7 @@ mod machines;
 mod members;
 mod requests;
 mod spaces;
+mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -37,15 +40,17 @@ use coronet_net::Limits;
 use coronet_net::peer::{Greeting, PeerMessage};
 use coronet_ring::coordinate::message::{Answer, Durability};
 use coronet_ring::coordinate::quorum::Mode;
+use coronet_ring::gossip::keyspace::Keyspace;
 use coronet_ring::gossip::member::Member;
 use coronet_ring::gossip::snapshot::SnapshotError;
 use coronet_ring::gossip::state::{Event, Founding};
 use coronet_ring::{CoreId, KeyspaceId, NodeId, PartitionMap, key_hash};
 
 use super::kept::Kept;
-use super::keyspaces::{Rollout, Saving};
+use super::keyspaces::{Rollout, Saving, in_cluster};
 use super::shard::OutputState;
 use super::{ConnId, Coordinate, CoreMessage, Door, Handoff, NodeEnv};
+use agree::Agreeing;
 use gather::Gather;
 use links::{LinkEvent, Links};
 use members::{Members, Say};
@@ -108,6 +113,8 @@ struct State<E: NodeEnv> {
     next_hints: Nanos,
     /// Telling the data cores of keyspaces.
     rollout: Rollout<E>,
+    /// Keyspaces just created that other nodes do not serve yet.
+    agreeing: Vec<Agreeing>,
     /// Storing what is known.
     saving: Saving,
 }
@@ -145,6 +152,7 @@ impl<E: NodeEnv> Cluster<E> {
             gathers: BTreeMap::new(),
             next_hints: Nanos(0),
             rollout: Rollout::new(env.clone(), map.cores()),
+            agreeing: Vec::new(),
             saving: Saving::default(),
             map,
             config,
@@ -154,6 +162,27 @@ impl<E: NodeEnv> Cluster<E> {
         known.into_iter().for_each(|keyspace| state.rollout.want(keyspace));
         let inner = Inner { env, state: RefCell::new(state), timing: Cell::new(false) };
         Ok(Cluster { inner: Rc::new(inner) })
+    }
+
+    /// Takes definitions that this node kept while it was in no cluster, as far as the cluster has
+    /// no later ones. N, R and W are not a node's to choose alone: they stay, or are the cluster's
+    /// default.
+    pub fn adopt_keyspaces(&self, kept: Vec<Keyspace>) {
+        self.with(|state| {
+            let nodes = state.config.founding.addresses.len();
+            let n = state.config.replicas.min(u8::try_from(nodes).unwrap_or(u8::MAX));
+            for keyspace in kept {
+                let known = state.members.gossip.keyspace(keyspace.id());
+                if known.is_some_and(|known| known.version >= keyspace.version) {
+                    continue;
+                }
+                let definition = in_cluster(keyspace, known, n);
+                if let Some(id) = state.members.gossip.adopt_keyspace(definition) {
+                    state.saving.want();
+                    state.serve_keyspace(id);
+                }
+            }
+        });
     }
 
     /// Coordinates a client's request.
@@ -289,10 +318,10 @@ impl<E: NodeEnv> State<E> {
                     }
                 }
                 LinkEvent::Message(node, message, bytes) => self.message(node, message, bytes),
+                LinkEvent::Quiet(node) => self.greet([node]),
                 LinkEvent::Trouble(text) => self.env.log(&text),
             }
         }
-        self.links.grant_large();
     }
 
     fn message(&mut self, from: NodeId, message: PeerMessage, bytes: u64) {
@@ -347,6 +376,7 @@ impl<E: NodeEnv> State<E> {
     fn tick(&mut self, healthy: bool) {
         let now = self.env.now();
         self.store();
+        self.ask_for_agreement();
         self.rollout.tick(&self.saving);
         if healthy {
             self.members.gossip.beat();
@@ -395,15 +425,19 @@ impl<E: NodeEnv> State<E> {
 
     /// Nodes that are linked but not known as members yet learn of this one.
     fn greet_strangers(&mut self) {
-        let random = self.env.random();
         let known = |node: &NodeId| self.members.gossip.member(*node).is_some();
         let strangers: Vec<_> = self.links.linked().filter(|node| !known(node)).collect();
-        if strangers.is_empty() {
-            return;
-        }
-        let digest = self.members.gossip.round(random).into_iter().next();
-        if let Some((_, digest)) = digest {
-            strangers.iter().for_each(|node| self.gossip(*node, &digest));
+        self.greet(strangers);
+    }
+
+    /// Gossips with nodes out of turn.
+    fn greet(&mut self, nodes: impl IntoIterator<Item = NodeId>) {
+        let random = self.env.random();
+        for node in nodes {
+            let digest = self.members.gossip.round(random).into_iter().next();
+            if let Some((_, digest)) = digest {
+                self.gossip(node, &digest);
+            }
         }
     }
 

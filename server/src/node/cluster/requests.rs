@@ -10,7 +10,7 @@ use coronet_ring::coordinate::list::{List, Placement};
 use coronet_ring::coordinate::message::{Answer, Ask};
 use coronet_ring::coordinate::put::Put;
 use coronet_ring::coordinate::{Effect, Micros};
-use coronet_ring::{NodeId, PartitionId};
+use coronet_ring::{CoreId, KeyspaceId, NodeId, PartitionId};
 
 use super::client::{Client, View};
 use super::spaces::Space;
@@ -90,6 +90,8 @@ pub(super) enum Purpose {
     Repair,
     /// A hint on its way to the replica it is for.
     Handoff(Box<Handoff>),
+    /// Whether a data core of another node serves a new keyspace.
+    Agreement { keyspace: KeyspaceId, core: CoreId },
     /// Another node's, by its ticket; its bytes are credited when done.
     Remote { ticket: u64, bytes: u64 },
 }
@@ -209,7 +211,10 @@ impl Requests {
                 let purpose = Purpose::Remote { ticket: theirs, bytes: 0 };
                 return Some(InFlight { node, purpose, since });
             }
-            Purpose::Remote { .. } | Purpose::Repair | Purpose::Handoff(_) => {}
+            Purpose::Remote { .. }
+            | Purpose::Repair
+            | Purpose::Handoff(_)
+            | Purpose::Agreement { .. } => {}
         }
         Some(ask)
     }
@@ -227,7 +232,9 @@ impl Requests {
     /// next read, a hint is sent again.
     pub(super) fn give_up_background(&mut self, now: Nanos) {
         self.asks.retain(|_, ask| match ask.purpose {
-            Purpose::Repair | Purpose::Handoff(_) => now.since(ask.since) < BACKGROUND_PATIENCE,
+            Purpose::Repair | Purpose::Handoff(_) | Purpose::Agreement { .. } => {
+                now.since(ask.since) < BACKGROUND_PATIENCE
+            }
             Purpose::Request { .. } | Purpose::Remote { .. } => true,
         });
     }
@@ -353,10 +360,10 @@ pub(super) fn merge_ask(object: Vec<u8>, hint_for: Option<NodeId>) -> Ask {
 
 #[cfg(test)]
 mod tests {
+    use coronet_ring::Epoch;
     use coronet_ring::causality::resolve::Conflicts;
     use coronet_ring::coordinate::get::GetRequest;
     use coronet_ring::coordinate::quorum::{Mode, Need, Peer, Replicas};
-    use coronet_ring::{Epoch, KeyspaceId};
 
     use super::*;
 

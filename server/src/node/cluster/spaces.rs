@@ -57,8 +57,11 @@ impl<E: NodeEnv> State<E> {
             Ok(id) => {
                 self.serve_keyspace(id);
                 let save = self.saving.want();
-                self.rollout.answer_when_served(asker, id, save);
                 self.announce(id);
+                match request.action {
+                    KeyspaceAction::Create => self.answer_when_agreed(asker, id, save),
+                    _ => self.rollout.answer_when_served(asker, id, save),
+                }
             }
             Err((code, text)) => asker.refuse(&self.env, code, &text),
         }

@@ -13,27 +13,46 @@ use coronet_net::codec::{KeyspaceAction, KeyspaceRequest};
 use coronet_ring::gossip::codec::{decode_keyspaces, encode_keyspaces};
 use coronet_ring::gossip::keyspace::{DEFAULT_NAME, Keyspace, KeyspaceError};
 use coronet_ring::gossip::message::MAX_KEYSPACES;
+use coronet_ring::gossip::snapshot;
 use coronet_ring::{CoreId, KeyspaceId, NodeId};
 
 use super::rollout::{Asker, Rollout, Saving};
 use super::settings::{altered, created, default_keyspace, info, same_settings};
 use crate::node::NodeEnv;
+use crate::node::cluster::read_cluster_view;
 use crate::node::kept;
 
 /// The kept file.
 const FILE: kept::Kept = kept::Kept { name: "keyspaces", magic: b"CORONETK" };
 
-/// The definitions a node in no cluster keeps.
+/// The definitions a node keeps, whether it made them alone or knew them of its cluster: names must
+/// not be lost when it changes between the two.
 ///
 /// # Errors
-/// When the file cannot be read or is damaged.
+/// When a file cannot be read or is damaged.
 pub async fn read_keyspaces<E: Env>(env: &E, dir: &Path) -> io::Result<Vec<Keyspace>> {
-    let Some(bytes) = FILE.read(env, dir).await? else { return Ok(Vec::new()) };
-    let damaged = || io::Error::other(format!("{}: is damaged", dir.join(FILE.name).display()));
-    decode_keyspaces(&bytes).ok_or_else(damaged)
+    let damaged =
+        |name: &str| io::Error::other(format!("{}: is damaged", dir.join(name).display()));
+    let mut known: BTreeMap<KeyspaceId, Keyspace> = BTreeMap::new();
+    let mut add = |definitions: Vec<Keyspace>| {
+        for definition in definitions {
+            let other = known.get(&definition.id());
+            if other.is_none_or(|other| definition.wins_over(other)) {
+                known.insert(definition.id(), definition);
+            }
+        }
+    };
+    if let Some(bytes) = FILE.read(env, dir).await? {
+        add(decode_keyspaces(&bytes).ok_or_else(|| damaged(FILE.name))?);
+    }
+    if let Some(view) = read_cluster_view(env, dir).await? {
+        add(snapshot::keyspaces(&view).map_err(|_| damaged("cluster"))?);
+    }
+    Ok(known.into_values().collect())
 }
 
-/// Copies the definitions of the node in `from`, if it keeps any, to the data folder `to`.
+/// Copies the definitions that the node in `from` made alone, if it keeps any, to the data folder
+/// `to`.
 ///
 /// # Errors
 /// When they cannot be read or written, or are damaged.

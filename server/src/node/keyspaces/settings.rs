@@ -113,6 +113,13 @@ fn quorum(name: &str, value: &str, n: u8) -> Result<u8, String> {
     }
 }
 
+/// The definition of a node in no cluster as a cluster takes it that has `known`: N, R and W of
+/// that, or else those of `n` replicas, are what a node alone could not choose.
+pub fn in_cluster(alone: Keyspace, known: Option<&Keyspace>, n: u8) -> Keyspace {
+    let (n, r, w) = known.map_or((n, n / 2 + 1, n / 2 + 1), |known| (known.n, known.r, known.w));
+    Keyspace { n, r, w, ..alone }
+}
+
 /// Whether two definitions say the same, whoever made them and when.
 pub fn same_settings(a: &Keyspace, b: &Keyspace) -> bool {
     (a.n, a.r, a.w, a.conflicts, &a.options) == (b.n, b.r, b.w, b.conflicts, &b.options)
@@ -177,6 +184,17 @@ mod tests {
         assert_eq!(now.options[0].0, "compaction");
         assert_eq!(alter(&present, &[("n", "3"), ("r", "")]).unwrap().r, 2);
         assert!(alter(&present, &[("n", "2")]).unwrap_err().contains("n stays 3"));
+    }
+
+    #[test]
+    fn what_a_node_alone_defined_gets_the_replicas_of_the_cluster() {
+        let alone = Keyspace { version: 4, ..blank("notes", 1) };
+        let joined = in_cluster(alone.clone(), None, 3);
+        assert_eq!((joined.n, joined.r, joined.w, joined.version), (3, 2, 2, 4));
+        // One that the cluster had before keeps its replicas.
+        let known = Keyspace { n: 2, r: 1, w: 2, version: 1, ..alone.clone() };
+        let joined = in_cluster(alone, Some(&known), 3);
+        assert_eq!((joined.n, joined.r, joined.w, joined.version), (2, 1, 2, 4));
     }
 
     #[test]
