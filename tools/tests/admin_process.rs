@@ -77,7 +77,9 @@ fn a_checkpoint_holds_the_moment_is_sound_and_starts() {
     run_ok(addr, &["checkpoint", "before"]);
     run_ok(addr, &["put", "later", "not in it"]);
     let again = run(addr, &["checkpoint", "before"]);
-    assert_eq!(again.status.code(), Some(2), "{}", String::from_utf8_lossy(&again.stderr));
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert_eq!(again.status.code(), Some(2), "{said}");
+    assert!(said.contains("it is whole"), "an answer may have got lost: {said}");
     assert_eq!(run(addr, &["checkpoint", "../x"]).status.code(), Some(2));
 
     let copy = dir.join("checkpoints/before");
@@ -113,9 +115,12 @@ fn an_unfinished_checkpoint_does_not_start() {
     let server = Server::start_with(&dir, &SETTINGS);
     run_ok(&server.addr, &["put", "a", "1"]);
     run_ok(&server.addr, &["checkpoint", "half"]);
-    assert!(server.stop().success());
     let copy = dir.join("checkpoints/half");
     fs::remove_file(copy.join("node")).unwrap();
+    let again = run(&server.addr, &["checkpoint", "half"]);
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(!again.status.success() && said.contains("it is not whole"), "{said}");
+    assert!(server.stop().success());
     let refused = std::process::Command::new(support::coronetd())
         .args(["dev", "--dir"])
         .arg(&copy)

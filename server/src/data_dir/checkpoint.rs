@@ -17,6 +17,11 @@ pub fn dir(data: &Path, name: &str) -> PathBuf {
     data.join("checkpoints").join(name)
 }
 
+/// Whether a checkpoint is whole: its identity, which comes last, is there.
+pub async fn is_sealed<E: Env>(env: &E, checkpoint: &Path) -> Result<bool, DataDirError> {
+    Ok(Identity::read(env, checkpoint).await?.is_some())
+}
+
 /// Makes the folders that `path` will be in.
 pub async fn make_parents<E: Env>(env: &E, path: &Path) -> Result<(), DataDirError> {
     let Some(parent) = path.parent() else { return Ok(()) };

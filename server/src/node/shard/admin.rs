@@ -71,8 +71,7 @@ impl<E: NodeEnv> Inner<E> {
                         ("copied_bytes", made.copied_bytes),
                     ]),
                     Err(coronet_lsm::Error::Io { kind: ErrorKind::AlreadyExists, .. }) => {
-                        let text = format!("there is a checkpoint of the name {name} already");
-                        Err((ErrorCode::InvalidArgument, text))
+                        Err(self.exists(name).await)
                     }
                     Err(error) => Err(failed(error)),
                 }
@@ -86,6 +85,21 @@ impl<E: NodeEnv> Inner<E> {
                 Ok(Vec::new())
             }
         }
+    }
+
+    /// What to say of a checkpoint that is there already. Who asks again because an answer got lost
+    /// must learn whether that request made it.
+    async fn exists(&self, name: &str) -> (ErrorCode, String) {
+        let whole = match self.folders(name) {
+            Ok((_, target)) => checkpoint::is_sealed(&self.env, &target).await.unwrap_or(false),
+            Err(_) => false,
+        };
+        let state = match whole {
+            true => "it is whole; if an earlier request got no answer, that one made it",
+            false => "it is not whole: another request is making it, or its folder can be removed",
+        };
+        let text = format!("there is a checkpoint of the name {name} already: {state}");
+        (ErrorCode::InvalidArgument, text)
     }
 
     /// The node's data folder and the checkpoint's: the engine is in `DIR/gen-N/core-N`.
