@@ -1,10 +1,13 @@
-//! How many replica messages one control core moves: the control cores of three nodes in one
-//! thread, their links as byte strings, their data cores answering at once. What is measured is
-//! coordination, encoding, checksums and links; not the kernel and not the engines.
+//! How many replica messages one control core moves, and where the time goes: the control cores of
+//! three nodes in one thread, their links as byte strings, their data cores answering at once. What
+//! is measured is coordination, encoding, checksums and links; not the kernel and not the engines.
 //!
-//! A durable PUT with W = 2 of N = 3 sends two asks over links and gets one answer for each; the
-//! coordinating node asks its own data core too. So eight messages are encoded or decoded, four on
-//! the coordinating control core.
+//! A PUT of N = 3 is named by the coordinating node's own data core; two asks leave over links and
+//! two answers come back: four replica messages at the coordinating control core, four at the other
+//! two. A GET with R = 2 asks one other node: two and two. Requests come in batches of 256, as a
+//! busy core gets them.
+//!
+//! After criterion's figures of the whole, a table of each step's time on its node.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::cell::RefCell;
@@ -12,7 +15,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coronet_lsm::env::Env;
 use coronet_net::codec::{Put, Request};
@@ -31,7 +34,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const NODES: usize = 3;
 const BATCH: usize = 256;
-const VALUE: usize = 1024;
+/// Batches that the table of steps is made from.
+const SPLIT_BATCHES: u32 = 2_000;
 
 #[derive(Clone)]
 struct BenchEnv {
@@ -115,7 +119,7 @@ impl World {
         for _ in 0..100 {
             world.nodes.iter().for_each(|node| node.cluster.tick(true));
             world.connect();
-            while world.carry_links() {}
+            while world.carry_links(&mut Spent::default()) {}
             let sleep = world.nodes[0].env.base.sleep(Duration::from_millis(50));
             world.sim.block_on(sleep);
         }
@@ -133,31 +137,32 @@ impl World {
     }
 
     /// Carries what waits on the links; whether there was anything.
-    fn carry_links(&self) -> bool {
+    fn carry_links(&self, spent: &mut Spent) -> bool {
         let mut any = false;
-        let mut bytes = Vec::new();
         for (at, node) in self.nodes.iter().enumerate() {
             while let Some(link) = node.cluster.next_dirty() {
                 any = true;
-                bytes.clear();
-                node.cluster.take_output(link, &mut bytes);
+                let mut bytes = Vec::new();
+                spent.time(at, Step::End, || node.cluster.take_output(link, &mut bytes));
                 let (from, to) = ((link.0 / 10) as usize, (link.0 % 10) as usize);
                 let other = if from == at { to } else { from };
-                self.nodes[other].cluster.receive(link, &bytes);
+                let receive = || self.nodes[other].cluster.receive(link, &bytes);
+                spent.time(other, Step::Receive, receive);
             }
         }
         any
     }
 
     /// Lets the data cores answer at once; returns the replies to clients.
-    fn carry_cores(&self, object: &[u8]) -> usize {
+    fn carry_cores(&self, object: &[u8], spent: &mut Spent) -> usize {
         let mut replies = 0;
-        for node in &self.nodes {
-            loop {
-                let message = node.env.sent.borrow_mut().pop_front();
+        for (at, node) in self.nodes.iter().enumerate() {
+            let messages = std::mem::take(&mut *node.env.sent.borrow_mut());
+            let mut answers = Vec::new();
+            for message in messages {
                 match message {
-                    Some(CoreMessage::Ask(asked)) => {
-                        if matches!(asked.ask, Ask::Name { .. }) {
+                    CoreMessage::Ask(asked) => match asked.ask {
+                        Ask::Name { .. } => {
                             let named = Answer::Named {
                                 object: object.to_vec(),
                                 context: vec![0; 24],
@@ -165,64 +170,156 @@ impl World {
                                 versions: 1,
                                 stored: false,
                             };
-                            node.cluster.answered(asked.ticket, named);
+                            answers.push((asked.ticket, named));
+                            answers.push((asked.ticket, Answer::Stored));
                         }
-                        node.cluster.answered(asked.ticket, Answer::Stored);
-                    }
-                    Some(CoreMessage::Reply { frames, .. }) => {
+                        Ask::Read { .. } => {
+                            answers.push((asked.ticket, Answer::Copy(Some(object.to_vec()))));
+                        }
+                        _ => answers.push((asked.ticket, Answer::Stored)),
+                    },
+                    CoreMessage::Reply { frames, .. } => {
                         replies += usize::from(!black_box(frames).is_empty());
                     }
-                    Some(_) => {}
-                    None => break,
+                    _ => {}
                 }
             }
+            spent.time(at, Step::Answered, || {
+                for (ticket, answer) in answers {
+                    node.cluster.answered(ticket, answer);
+                }
+            });
         }
         replies
     }
 
-    fn puts(&self, frames: &[Vec<u8>], object: &[u8]) {
+    /// A batch of requests from their frames to the last answer.
+    fn requests(&self, frames: &[Vec<u8>], object: &[u8], spent: &mut Spent) {
         let node = &self.nodes[0];
-        for frame in frames {
-            node.cluster.coordinate(Coordinate {
-                origin: CoreId(0),
-                conn: ConnId(1),
-                arrived: node.env.now(),
-                cost: frame.len(),
-                frame: frame.clone(),
-            });
-        }
+        let now = node.env.now();
+        let request = |frame: &Vec<u8>| Coordinate {
+            origin: CoreId(0),
+            conn: ConnId(1),
+            arrived: now,
+            cost: frame.len(),
+            frame: frame.clone(),
+        };
+        let requests: Vec<_> = frames.iter().map(request).collect();
+        spent.time(0, Step::Coordinate, || {
+            for request in requests {
+                node.cluster.coordinate(request);
+            }
+        });
         let mut replies = 0;
         while replies < frames.len() || node.cluster.in_flight() > 0 {
-            replies += self.carry_cores(object);
-            self.carry_links();
+            replies += self.carry_cores(object, spent);
+            self.carry_links(spent);
         }
         assert_eq!(replies, frames.len());
     }
 }
 
+/// What a control core does with a batch.
+#[derive(Clone, Copy)]
+enum Step {
+    /// From clients' frames to machines and their first asks.
+    Coordinate,
+    /// Data cores' answers: fed to machines, or encoded for the node that asked.
+    Answered,
+    /// Ending batches: their checksums.
+    End,
+    /// A link's bytes: checksum, decoding, then machines, or asks to the data cores.
+    Receive,
+}
+
+const STEPS: [(Step, &str); 4] = [
+    (Step::Coordinate, "client frames to asks"),
+    (Step::Answered, "data cores' answers, encoded or fed to machines"),
+    (Step::End, "ending batches: checksums"),
+    (Step::Receive, "link bytes: checksum, decode, machines or asks to data cores"),
+];
+
+/// Time by node and step.
+#[derive(Default)]
+struct Spent {
+    counted: bool,
+    by: [[Duration; STEPS.len()]; NODES],
+}
+
+impl Spent {
+    fn time<T>(&mut self, node: usize, step: Step, act: impl FnOnce() -> T) -> T {
+        if !self.counted {
+            return act();
+        }
+        let began = Instant::now();
+        let out = act();
+        self.by[node][step as usize] += began.elapsed();
+        out
+    }
+}
+
+/// Runs batches and prints where their time went. `messages`: replica messages of a request that
+/// pass the coordinating control core.
+fn split(world: &World, name: &str, frames: &[Vec<u8>], object: &[u8], messages: u32) {
+    let mut spent = Spent { counted: true, ..Spent::default() };
+    for _ in 0..SPLIT_BATCHES {
+        world.requests(frames, object, &mut spent);
+    }
+    let requests = f64::from(SPLIT_BATCHES) * frames.len() as f64;
+    let nanos = |time: Duration| time.as_nanos() as f64 / requests;
+    println!("\n{name}: nanoseconds per request");
+    println!("{:>12} {:>12}", "coordinator", "others, each");
+    for (step, what) in STEPS {
+        let [own, others @ ..] = &spent.by;
+        let others: Duration = others.iter().map(|steps| steps[step as usize]).sum();
+        let others = nanos(others) / (NODES - 1) as f64;
+        println!("{:>12.0} {others:>12.0}  {what}", nanos(own[step as usize]));
+    }
+    let own = nanos(spent.by[0].iter().sum());
+    println!(
+        "{own:>12.0}               in all: {:.0} requests/s, {:.0} replica messages/s by the core\n",
+        1e9 / own,
+        1e9 / own * f64::from(messages)
+    );
+}
+
+fn frames(request: impl Fn(&[u8], &mut RequestHead, &mut Vec<u8>)) -> Vec<Vec<u8>> {
+    let frame = |n: usize| {
+        let (key, mut frame) = (format!("key-{n:08}"), Vec::new());
+        let mut head = RequestHead::new(Op::Get, n as u64);
+        request(key.as_bytes(), &mut head, &mut frame);
+        frame
+    };
+    (0..BATCH).map(frame).collect()
+}
+
 fn control_core(c: &mut Criterion) {
     let world = World::new();
-    let frames: Vec<Vec<u8>> = (0..BATCH)
-        .map(|n| {
-            let key = format!("key-{n:08}");
-            let mut head = RequestHead::new(Op::Put, n as u64);
+    for value in [100, 1024] {
+        let value = vec![7; value];
+        let change = Change { value: Some(&value), context: None, replace: true, token: None };
+        let mut object = Vec::new();
+        update::apply(None, &change, Dot::new(Actor(1), 0), Hlc(1), &mut object).unwrap();
+        let puts = frames(|key, head, into| {
             head.w = Quorum(2);
-            let put = Put { key: key.as_bytes(), context: b"", value: &[7; VALUE] };
-            let mut frame = Vec::new();
-            Request::Put(put).encode(&head, None, &mut frame);
-            frame
-        })
-        .collect();
-    let change = Change { value: Some(&[7; VALUE]), context: None, replace: true, token: None };
-    let mut object = Vec::new();
-    update::apply(None, &change, Dot::new(Actor(1), 0), Hlc(1), &mut object).unwrap();
-    world.puts(&frames, &object);
-    let mut group = c.benchmark_group("control core");
-    group.throughput(Throughput::Elements(BATCH as u64));
-    group.bench_function("PUT 1 KiB, N=3, W=2, all three control cores", |bench| {
-        bench.iter(|| world.puts(&frames, &object));
-    });
-    group.finish();
+            let put = Put { key, context: b"", value: &value };
+            Request::Put(put).encode(head, None, into);
+        });
+        let gets = frames(|key, head, into| {
+            head.r = Quorum(2);
+            Request::Get { key }.encode(head, None, into);
+        });
+        for (verb, frames, messages) in [("PUT", puts, 4), ("GET", gets, 2)] {
+            let name = format!("{verb} {} bytes, N=3, quorum 2", value.len());
+            let mut group = c.benchmark_group("three control cores");
+            group.throughput(Throughput::Elements(BATCH as u64));
+            group.bench_function(&name, |bench| {
+                bench.iter(|| world.requests(&frames, &object, &mut Spent::default()));
+            });
+            group.finish();
+            split(&world, &name, &frames, &object, messages);
+        }
+    }
 }
 
 criterion_group!(benches, control_core);
