@@ -11,8 +11,8 @@ mod wires;
 use std::collections::BTreeSet;
 
 use cluster::{Cluster, strict, wait};
-use coronet_net::client::RequestOptions;
 use coronet_net::client::blocking::Client;
+use coronet_net::client::{ListOptions, RequestOptions};
 use coronet_net::{ErrorCode, Quorum, ReplyFlags};
 use coronet_ring::NodeId;
 
@@ -82,6 +82,86 @@ fn everything_is_there_after_all_nodes_were_killed_and_listed_once() {
         let found = client.multi_get_with(&keys, &quorum(2));
         let values = found.iter().filter(|f| f.as_ref().unwrap().value() == Some(b"kept")).count();
         assert_eq!((values, found.len()), (200, 201), "node {index}");
+    }
+}
+
+#[test]
+fn a_listing_goes_on_while_nodes_die_and_come_back() {
+    let mut cluster = Cluster::start::<3>(3);
+    let client = Client::connect(cluster.addresses()).unwrap();
+    let wanted: BTreeSet<Vec<u8>> = (0..400).map(key).collect();
+    for key in &wanted {
+        client.put_with(key, b"v", &quorum(3)).unwrap();
+    }
+    for n in 0..40 {
+        // Deleted keys do not come, whichever replicas are asked.
+        let gone = format!("key/gone/{n}").into_bytes();
+        client.put_with(&gone, b"v", &quorum(2)).unwrap();
+        client.delete_with(&gone, &quorum(2)).unwrap();
+    }
+    let mut listed: Vec<Vec<u8>> = Vec::new();
+    for entry in client.list_with(b"key/", ListOptions::new().page(10).pages(1)) {
+        // R of the keyspace is 2: any two of the three replicas are enough.
+        listed.push(entry.expect("two of three are there").key);
+        match listed.len() {
+            60 => cluster.kill(0),
+            140 => {
+                cluster.restart(0);
+                (0..3).for_each(|index| cluster.wait_until_met(index));
+            }
+            150 => cluster.kill(1),
+            230 => {
+                cluster.restart(1);
+                (0..3).for_each(|index| cluster.wait_until_met(index));
+            }
+            240 => cluster.kill(2),
+            _ => {}
+        }
+    }
+    let distinct: BTreeSet<Vec<u8>> = listed.iter().cloned().collect();
+    assert_eq!(listed.len(), wanted.len(), "each key once");
+    assert_eq!(distinct, wanted);
+}
+
+#[test]
+fn what_was_deleted_while_a_replica_was_away_does_not_come_back_with_it() {
+    let mut cluster = Cluster::start::<3>(3);
+    let client = cluster.client(0);
+    for n in 0..120 {
+        client.put_with(&key(n), b"old", &quorum(3)).unwrap();
+    }
+    cluster.kill(2);
+    for n in 0..120 {
+        // One half with what was read, the other blindly.
+        let context = match n % 2 {
+            0 => quorum(2).context(client.get_with(&key(n), &quorum(2)).unwrap().context),
+            _ => quorum(2),
+        };
+        client.delete_with(&key(n), &context).unwrap();
+    }
+    // The node that keeps half of the hints is away when the replica comes back with old values:
+    // reads have to repair, in the right direction.
+    drop(client);
+    cluster.stop(0);
+    cluster.restart(2);
+    let back = cluster.client(2);
+    wait("two of three meet", || back.get_with(b"other", &strict().r(Quorum(2))).is_ok());
+    for n in 0..120 {
+        let found = back.get_with(&key(n), &strict().r(Quorum(2))).unwrap();
+        assert!(!found.exists(), "key {n} is back");
+    }
+    cluster.restart(0);
+    (0..3).for_each(|index| cluster.wait_until_met(index));
+    for index in 0..3 {
+        let client = cluster.client(index);
+        let own = strict().r(Quorum(1));
+        wait("every replica knows the deletions", || {
+            (0..120).all(|n| client.get_with(&key(n), &own).is_ok_and(|found| !found.exists()))
+        });
+        for n in 0..120 {
+            assert!(!client.get_with(&key(n), &quorum(3)).unwrap().exists(), "key {n} is back");
+        }
+        assert_eq!(client.list(b"key/").count(), 0, "node {index}");
     }
 }
 
