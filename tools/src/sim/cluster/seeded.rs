@@ -12,10 +12,13 @@ use super::fault::Fault;
 use super::{Options, Report, run};
 
 /// A checker, and a piece of the lines it writes.
-const CHECKERS: [(&str, &str); 15] = [
+const CHECKERS: [(&str, &str); 18] = [
     ("promise of the answer", "quorum: "),
     ("context of another key", "a context was taken"),
     ("phantom", "phantom: "),
+    ("regular register", "irregular: "),
+    ("linearizable register", "not linearizable"),
+    ("session", "session: "),
     ("value shown twice", "is shown twice"),
     ("lost write", "lost: "),
     ("replaced or deleted value back", "back again: "),
@@ -41,7 +44,9 @@ fn options(bug: Bug) -> Options {
     let all = Options { bug: Some(bug), ..Options::default() };
     let among = |faults: &[Fault]| Options { faults: Some(faults.to_vec()), ..all.clone() };
     match bug {
-        Bug::OldIncarnation | Bug::NamerCountsEarly => among(&[Fault::Power, Fault::SlowDisk]),
+        Bug::OldIncarnation | Bug::NamerCountsEarly | Bug::AckBeforeSync => {
+            among(&[Fault::Power, Fault::SlowDisk])
+        }
         Bug::LogUnchecked => among(&[Fault::Power]),
         Bug::LogCutEarly => Options {
             nodes: Some(1),
