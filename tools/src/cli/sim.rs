@@ -292,6 +292,7 @@ fn command(seed: u64, options: &Options) -> String {
     add("keys", options.keys.map(|keys| keys.to_string()));
     add("seconds", options.seconds.map(|seconds| seconds.to_string()));
     add("strikes", options.strikes.as_ref().map(numbers));
+    add("bug", options.bug.map(|bug| bug.to_string()));
     text
 }
 

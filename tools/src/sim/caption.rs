@@ -86,7 +86,7 @@ mod tests {
     fn batches_are_told_in_words() {
         let stored = PeerMessage::Answer { ticket: 7, answer: Answer::Stored };
         let gossip = PeerMessage::Gossip(vec![1]);
-        let mut bytes = batch(&[gossip.clone()]);
+        let mut bytes = batch(std::slice::from_ref(&gossip));
         assert_eq!(caption(&bytes), ("gossip".to_owned(), false));
         bytes.extend(batch(&[stored.clone(), gossip]));
         assert_eq!(caption(&bytes), ("gossip, stored (answer to 7), gossip".to_owned(), true));

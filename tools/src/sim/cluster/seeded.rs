@@ -12,7 +12,7 @@ use super::fault::Fault;
 use super::{Options, Report, run};
 
 /// A checker, and a piece of the lines it writes.
-const CHECKERS: [(&str, &str); 18] = [
+const CHECKERS: [(&str, &str); 21] = [
     ("promise of the answer", "quorum: "),
     ("context of another key", "a context was taken"),
     ("phantom", "phantom: "),
@@ -30,7 +30,10 @@ const CHECKERS: [(&str, &str); 18] = [
     ("listing", " lists "),
     ("listing", "listing"),
     ("panic", "panic: "),
-    ("liveness", ""),
+    ("cart", "missing from the cart"),
+    ("sibling bound", "sibling explosion"),
+    ("start", "does not start"),
+    ("liveness", "liveness"),
 ];
 
 /// The checker that wrote a line.
@@ -112,5 +115,6 @@ mod tests {
     fn lines_are_ascribed_to_their_checker() {
         assert_eq!(checker_of("sim/01: in the end: lost: acknowledged write 3"), "lost write");
         assert_eq!(checker_of("liveness: 2 nodes serve"), "liveness");
+        assert_eq!(checker_of("sim/02: items are missing from the cart: [3]"), "cart");
     }
 }
