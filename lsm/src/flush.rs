@@ -115,6 +115,7 @@ impl<E: Env> Shared<E> {
         self.memory.borrow_mut().drop_flushed();
         self.core.release_log(floor);
         mark(Mark::Flush);
+        self.note_flush();
         self.after_insert();
         self.tree_changed();
         self.compaction_wanted.notify();

@@ -22,6 +22,7 @@ pub(super) fn pick(shape: &Shape, policy: &FifoPolicy, wall_micros: u64) -> Opti
         action: Action::Drop,
         level,
         upper: vec![(run, tables)],
+        between: None,
         lower: Vec::new(),
         target_level: level,
         target_run: Some(run),

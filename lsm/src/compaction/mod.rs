@@ -10,6 +10,8 @@
 //! are done. So a job may be put aside for a more urgent one, forgotten when the policy changes,
 //! or cut off by a crash; the picker goes on from what it finds.
 
+#[cfg(test)]
+mod amplification_tests;
 mod fifo;
 mod merge;
 mod pacer;
@@ -30,12 +32,21 @@ use crate::env::Env;
 use crate::version::set::Change;
 use crate::{Error, Result};
 use picker::{Action, Situation, pick};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 use work::Work;
 
 /// How often a policy with a time to live is looked at, at least and at most.
 const TTL_CHECKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// How many times the policy's runs come together in level 0 while flushes keep coming, if
+/// writers are not slowed before: what is merged together meets the levels below once, and not
+/// once for each of its parts.
+const BURST_RUNS: u32 = 4;
+/// Bytes per second of flushes that make a burst: it is over when the next memtable was not
+/// filled at this rate.
+const BURST_RATE: f64 = 16.0 * 1024.0 * 1024.0;
 
 /// Compacts until the engine closes.
 pub(crate) async fn compaction_task<E: Env>(shared: Rc<Shared<E>>) {
@@ -70,9 +81,26 @@ pub(crate) async fn compaction_task<E: Env>(shared: Rc<Shared<E>>) {
     shared.task_ended();
 }
 
+/// Counts a caller that waits for compaction, until it is dropped.
+struct Settling<'a>(&'a Cell<usize>);
+
+impl<'a> Settling<'a> {
+    fn of(callers: &'a Cell<usize>) -> Self {
+        callers.set(callers.get() + 1);
+        Settling(callers)
+    }
+}
+
+impl Drop for Settling<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 impl<E: Env> Shared<E> {
     /// Waits until no level owes anything.
     pub async fn compact(&self) -> Result<()> {
+        let _settling = Settling::of(&self.settling);
         let failures = self.compaction_health.failures();
         loop {
             let epoch = self.progress.epoch();
@@ -111,19 +139,46 @@ impl<E: Env> Shared<E> {
                 let pause = (*ttl / 16).clamp(TTL_CHECKS.0, TTL_CHECKS.1);
                 self.compaction_wanted.changed_within(&self.env, epoch, pause).await;
             }
+            _ if self.in_burst() => {
+                let pause = self.burst_until.get().since(self.env.now());
+                self.compaction_wanted.changed_within(&self.env, epoch, pause).await;
+            }
             _ => self.compaction_wanted.changed(epoch).await,
         }
+    }
+
+    /// A memtable was flushed: another one is expected as soon as one fills in a burst.
+    pub fn note_flush(&self) {
+        let next = self.options().memtable_bytes as f64 / BURST_RATE;
+        self.burst_until.set(self.env.now().after(Duration::from_secs_f64(next)));
+    }
+
+    fn in_burst(&self) -> bool {
+        self.settling.get() == 0 && self.env.now() < self.burst_until.get()
+    }
+
+    /// Runs that start a merge of level 0 now.
+    fn level0_batch(&self, policy: &CompactionPolicy) -> u32 {
+        let calm = policy.tree().map_or(1, |tree| tree.level0_runs);
+        if !self.in_burst() {
+            return calm;
+        }
+        // Writers must not be slowed by what waits for company.
+        let slowdown = u32::try_from(self.options().l0_slowdown).unwrap_or(u32::MAX);
+        (calm * BURST_RUNS).min(slowdown - slowdown / 5).max(calm)
     }
 
     fn next_job(&self) -> Option<picker::Job> {
         let shape = self.versions.with(Shape::of);
         let positions = self.compaction_positions.borrow();
+        let policy = self.policy();
         let situation = Situation {
             positions: &positions,
+            level0_runs: self.level0_batch(&policy),
             has_filter: self.filter.borrow().is_some(),
             wall_micros: self.env.wall_micros(),
         };
-        pick(&shape, &self.policy(), &situation)
+        pick(&shape, &policy, &situation)
     }
 
     /// The work to go on with: what is under way, unless level 0 cannot wait for it.

@@ -34,9 +34,12 @@ pub(crate) struct Job {
     pub level: usize,
     /// Upper inputs: run number and tables by key; newest run first.
     pub upper: Vec<(u64, Vec<TableId>)>,
+    /// All of the only run of the level between `level` and `target_level`, where the merge
+    /// passes one over.
+    pub between: Option<(u64, Vec<TableId>)>,
     /// Tables of the target run that overlap the upper inputs, by key.
     pub lower: Vec<TableId>,
-    /// Where the outputs go: `level`, or the level below.
+    /// Where the outputs go: `level`, the level below, or the one below that.
     pub target_level: usize,
     /// The run there that they join; `None`: a new one, newer than all of that level.
     pub target_run: Option<u64>,
@@ -49,6 +52,9 @@ pub(crate) struct Situation<'a> {
     pub positions: &'a [Vec<u8>; LEVELS],
     /// Entries of the last level may be dropped by a filter, so moves there keep garbage.
     pub has_filter: bool,
+    /// Runs of level 0 that start a merge now: those of the policy, or more while flushes keep
+    /// coming.
+    pub level0_runs: u32,
     /// Wall clock, microseconds since the Unix epoch.
     pub wall_micros: u64,
 }
@@ -62,7 +68,11 @@ pub(crate) fn pick(shape: &Shape, policy: &CompactionPolicy, now: &Situation<'_>
 }
 
 fn pick_tree(shape: &Shape, policy: &TreePolicy, now: &Situation<'_>) -> Option<Job> {
-    let scores = (0..LEVELS).map(|level| (level, shape.score(level, policy)));
+    let score = |level| match level {
+        0 => shape.levels[0].len() as f64 / f64::from(now.level0_runs.max(policy.level0_runs)),
+        _ => shape.score(level, policy),
+    };
+    let scores = (0..LEVELS).map(|level| (level, score(level)));
     // Of equal scores the upper level goes first.
     let (level, score) = scores.reduce(|best, next| if next.1 > best.1 { next } else { best })?;
     match level {
@@ -91,7 +101,41 @@ fn from_level0(shape: &Shape, policy: &TreePolicy, now: &Situation<'_>) -> Optio
     let single = (!met)
         .then(|| to_level_below(shape, policy, 0, whole(std::slice::from_ref(alone)), now))
         .flatten();
-    Some(single.filter(|job| job.action == Action::Move).unwrap_or(all))
+    let moved = single.filter(|job| job.action == Action::Move);
+    Some(moved.or_else(|| past_level1(shape, policy, runs, now)).unwrap_or(all))
+}
+
+/// Level 0 and level 1 together to level 2, where that writes less than filling level 1 and then
+/// bringing down what it has too much. So level 1 is passed over while level 2 is small, and when
+/// a burst brings much at once.
+fn past_level1(
+    shape: &Shape,
+    policy: &TreePolicy,
+    runs: &[RunShape],
+    now: &Situation<'_>,
+) -> Option<Job> {
+    let leveled = (1..=2).all(|level| policy.runs(level, shape.bottom()) == 1);
+    let ([below], true) = (&shape.levels[2][..], leveled) else { return None };
+    let between = match &shape.levels[1][..] {
+        [] => None,
+        [run] => Some(run),
+        _ => return None,
+    };
+    let inputs = || runs.iter().chain(between).flat_map(|run| &run.tables);
+    let span = span_of(inputs())?;
+    let arriving: u64 = inputs().map(|table| table.bytes).sum();
+    let met: u64 = below.overlapping(span).map(|table| table.bytes).sum();
+    let over = arriving.saturating_sub(policy.capacity(1));
+    let share = 1.0 + met as f64 / arriving.max(1) as f64;
+    if met == 0 || met as f64 >= over as f64 * share {
+        return None;
+    }
+    let mut all = whole(runs);
+    let number = between.map(|run| run.number);
+    all.extend(between.map(|run| (run.number, run.tables.iter().collect())));
+    let mut job = job(shape, 0, all, (2, Some(below)), now)?;
+    job.between = number.and_then(|_| job.upper.pop());
+    Some(job)
 }
 
 /// Whether all of a level fits one run of it, so that merging it where it is settles it.
@@ -184,6 +228,7 @@ fn job(
             .into_iter()
             .map(|(run, tables)| (run, tables.into_iter().map(|table| table.id).collect()))
             .collect(),
+        between: None,
         lower,
         target_level,
         target_run: target.map(|run| run.number),

@@ -111,7 +111,8 @@ impl Tree {
         let lower = job.target_run.map(|run| (run, job.lower.clone()));
         let upper = job.upper.iter().map(|(run, ids)| ((job.level, *run), ids.clone()));
         let lower = lower.map(|(run, ids)| ((job.target_level, run), ids));
-        for (run, ids) in upper.chain(lower).collect::<Vec<_>>() {
+        let between = job.between.iter().map(|(run, ids)| ((job.level + 1, *run), ids.clone()));
+        for (run, ids) in upper.chain(between).chain(lower).collect::<Vec<_>>() {
             inputs.extend(self.take(run, &ids).into_iter().map(|table| (run, table)));
         }
         match job.action {
@@ -186,8 +187,8 @@ impl Tree {
 #[derive(Debug, Clone)]
 enum Op {
     Flush(Vec<(u16, bool)>),
-    /// One job, cut off at a key.
-    Compact(Option<u16>),
+    /// One job, cut off at a key; level 0 may wait for so many runs.
+    Compact(Option<u16>, u32),
     Switch(CompactionPolicy),
     Settle,
 }
@@ -216,7 +217,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let flush = proptest::collection::vec(entry, 1..40).prop_map(Op::Flush);
     let op = prop_oneof![
         6 => flush,
-        6 => proptest::option::of(key()).prop_map(Op::Compact),
+        6 => (proptest::option::of(key()), 0..12u32).prop_map(|(cut, runs)| Op::Compact(cut, runs)),
         1 => policies().prop_map(Op::Switch),
         1 => Just(Op::Settle),
     ];
@@ -224,7 +225,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 fn situation(positions: &[Vec<u8>; LEVELS], has_filter: bool) -> Situation<'_> {
-    Situation { positions, has_filter, wall_micros: 0 }
+    Situation { positions, has_filter, level0_runs: 0, wall_micros: 0 }
 }
 
 /// Runs jobs until nothing is owed.
@@ -258,8 +259,8 @@ proptest! {
                 Op::Flush(keys) => tree.flush(&keys),
                 Op::Switch(next) => policy = next,
                 Op::Settle => settle(&mut tree, &policy, &mut positions),
-                Op::Compact(cut) => {
-                    let now = situation(&positions, false);
+                Op::Compact(cut, level0_runs) => {
+                    let now = Situation { level0_runs, ..situation(&positions, false) };
                     if let Some(job) = pick(&tree.shape(), &policy, &now) {
                         tree.run(&job, &policy, cut);
                     }
@@ -340,7 +341,12 @@ fn fifo_drops_the_oldest_and_nothing_that_hides_older() {
     // The oldest data is dated newer than what hides it, as after a merge.
     tree.runs.get_mut(&(0, 1)).unwrap()[0].flushed = 1_000_000_000;
     let positions = [const { Vec::new() }; LEVELS];
-    let at = |wall_micros| Situation { positions: &positions, has_filter: false, wall_micros };
+    let at = |wall_micros| Situation {
+        positions: &positions,
+        has_filter: false,
+        level0_runs: 0,
+        wall_micros,
+    };
     let day = CompactionPolicy::fifo(Some(std::time::Duration::from_secs(100)), None);
     assert_eq!(pick(&tree.shape(), &day, &at(5)), None);
     let expired = pick(&tree.shape(), &day, &at(200_000_000)).unwrap();

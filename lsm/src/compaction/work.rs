@@ -39,6 +39,9 @@ impl<E: Env> Work<E> {
         for (run, ids) in &job.upper {
             parts.push((Place { level: job.level, run: *run }, tables(ids)?));
         }
+        if let Some((run, ids)) = &job.between {
+            parts.push((Place { level: job.level + 1, run: *run }, tables(ids)?));
+        }
         let position = parts.iter().flat_map(|(_, tables)| tables).map(|t| t.table.largest()).max();
         let position = position.unwrap_or_default().to_vec();
         if let Some(run) = job.target_run.filter(|_| !job.lower.is_empty()) {

@@ -5,7 +5,7 @@ use super::{Core, Memory};
 use crate::cache::{BlockCache, Space};
 use crate::compaction::{Pacer, Shape};
 use crate::engine::CompactionFilter;
-use crate::env::Env;
+use crate::env::{Env, Nanos};
 use crate::log::Log;
 use crate::log::throttle::{Debt, TreeDebt};
 use crate::scrub::Suspects;
@@ -87,6 +87,10 @@ pub(crate) struct Shared<E: Env> {
     tree_debt: Cell<TreeDebt>,
     /// Where the next compaction of each level begins.
     pub compaction_positions: RefCell<[Vec<u8>; LEVELS]>,
+    /// Flushes keep coming until then.
+    pub burst_until: Cell<Nanos>,
+    /// Callers that wait until no level owes anything.
+    pub settling: Cell<usize>,
     /// Damage that somebody ran into.
     pub suspects: Rc<Suspects>,
     pub closing: Cell<bool>,
@@ -131,6 +135,8 @@ impl<E: Env> Shared<E> {
             pacer: core.log.pacer(),
             tree_debt: Cell::default(),
             compaction_positions: RefCell::new([const { Vec::new() }; LEVELS]),
+            burst_until: Cell::default(),
+            settling: Cell::new(0),
             suspects: Rc::default(),
             closing: Cell::new(false),
             tasks: Cell::new(3),
