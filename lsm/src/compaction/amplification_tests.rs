@@ -14,10 +14,13 @@ const ENTRY: u64 = 10;
 /// Entries of a flush.
 const FLUSH: usize = 64;
 
-/// Tables by (level, run), each with its number and its sorted keys.
+/// A table: its number and its sorted keys.
+type Table = (u64, Vec<u32>);
+
+/// Tables by (level, run).
 #[derive(Default)]
 struct Tree {
-    runs: BTreeMap<(usize, u64), Vec<(u64, Vec<u32>)>>,
+    runs: BTreeMap<(usize, u64), Vec<Table>>,
     positions: [Vec<u8>; LEVELS],
     next: u64,
     flushed: u64,
@@ -65,7 +68,7 @@ impl Tree {
         }
     }
 
-    fn take(&mut self, run: (usize, u64), ids: &[TableId]) -> Vec<(u64, Vec<u32>)> {
+    fn take(&mut self, run: (usize, u64), ids: &[TableId]) -> Vec<Table> {
         let all = self.runs.remove(&run).unwrap_or_default();
         let (taken, kept): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|(id, _)| ids.contains(&TableId(*id)));
