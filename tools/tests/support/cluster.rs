@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub struct Cluster {
     dir: TempDir,
     peers: Vec<String>,
+    /// Where each listens for clients; the same after a restart.
+    clients: Vec<String>,
     replicas: u8,
     /// What nodes dial each other through, where the network can be cut.
     pub wires: Option<Wires>,
@@ -46,7 +48,8 @@ impl Cluster {
     fn launch_all(replicas: u8, peers: Vec<String>, wires: Option<Wires>) -> Cluster {
         let dir = tempfile::tempdir().expect("folder");
         let count = peers.len();
-        let mut cluster = Cluster { dir, peers, replicas, wires, nodes: Vec::new() };
+        let clients = peers.iter().map(|_| free_addresses::<1>().concat()).collect();
+        let mut cluster = Cluster { dir, peers, clients, replicas, wires, nodes: Vec::new() };
         for index in 0..count {
             let node = cluster.launch(index);
             cluster.nodes.push(Some(node));
@@ -61,7 +64,8 @@ impl Cluster {
         let dialed = self.wires.as_ref().map_or(&self.peers[..], Wires::addresses);
         let nodes = dialed.join(",");
         let (replicas, rack) = (self.replicas.to_string(), format!("rack-{index}"));
-        Server::start_with(
+        Server::start_at(
+            &self.clients[index],
             &self.folder(index),
             &[
                 ("CORONET_LISTEN_PEERS", &self.peers[index]),

@@ -79,7 +79,13 @@ impl Server {
 
     /// The same with settings, named as the environment variables that carry them.
     pub fn start_with(dir: &Path, settings: &[(&str, &str)]) -> Server {
-        let [clients, peers, http] = free_addresses();
+        let [clients] = free_addresses();
+        Server::start_at(&clients, dir, settings)
+    }
+
+    /// The same, listening for clients on this address.
+    pub fn start_at(clients: &str, dir: &Path, settings: &[(&str, &str)]) -> Server {
+        let [peers, http] = free_addresses();
         let log = NamedTempFile::new().expect("server log");
         let output = log.reopen().expect("log handle");
         let mut command = Command::new(coronetd());
@@ -101,7 +107,7 @@ impl Server {
             .stderr(output)
             .spawn()
             .expect("start coronetd");
-        let mut server = Server { child, addr: clients, log };
+        let mut server = Server { child, addr: clients.to_owned(), log };
         server.wait_until_it_answers();
         server
     }
