@@ -11,10 +11,11 @@ use coronet_probe::{AVAILABLE, Bug, Mark};
 
 use super::exit::{CliError, Exit};
 use crate::bench::process::cpu_micros;
+use crate::sim::checkers::plot;
 use crate::sim::checkers::staleness::Staleness;
 use crate::sim::cluster::fault::Fault;
 use crate::sim::cluster::{self, Options, Report, minimize};
-use crate::sim::{record, timeline};
+use crate::sim::{light, record, timeline};
 
 /// Between two lines about progress.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -58,6 +59,9 @@ pub struct SimArgs {
     /// Seconds of faults per cluster; drawn per seed when absent.
     #[arg(long, value_name = "S")]
     pub seconds: Option<u64>,
+    /// Simulate so many nodes without data instead: gossip, failure detectors, placement.
+    #[arg(long, value_name = "NODES", value_parser = clap::value_parser!(u16).range(1..=2000))]
+    pub light: Option<u16>,
     /// Make every failing run smaller, by up to 200 further runs.
     #[arg(long)]
     pub minimize: bool,
@@ -165,14 +169,11 @@ pub fn run(args: &SimArgs) -> Result<Exit, CliError> {
     if args.all_bugs {
         return find_all_bugs();
     }
-    let seeds = match (args.seed, &args.seeds) {
-        (Some(seed), _) => seed..seed.saturating_add(1),
-        (None, Some(seeds)) => seeds.clone(),
-        (None, None) => 0..u64::MAX,
-    };
-    let options = args.options();
-    let began = Instant::now();
-    let limit = args.minutes.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0));
+    if let Some(nodes) = args.light {
+        return run_light(args, usize::from(nodes));
+    }
+    let (seeds, options) = (args.seeds(), args.options());
+    let (began, limit) = (Instant::now(), args.limit());
     let (mut totals, mut told) = (Totals::default(), began);
     // A panic of a simulated node is a finding, told as one.
     let hook = std::panic::take_hook();
@@ -199,6 +200,7 @@ pub fn run(args: &SimArgs) -> Result<Exit, CliError> {
             Mark::ALL.iter().filter(|mark| !totals.marks.contains_key(mark)).collect();
         line(&format!("marks never passed: {missed:?}"))?;
     }
+    draw_staleness(args, &totals.staleness)?;
     totals.staleness.table(FEWEST_READS).iter().try_for_each(|row| line(row))?;
     let passed = totals.failed.is_empty();
     let verdict = if passed { "passed".to_owned() } else { format!("FAILED {:?}", totals.failed) };
@@ -206,7 +208,58 @@ pub fn run(args: &SimArgs) -> Result<Exit, CliError> {
     Ok(if passed { Exit::Ok } else { Exit::Data })
 }
 
+/// Seconds of faults in a light world.
+const LIGHT_SECONDS: u64 = 30;
+
+/// Runs worlds of many nodes without data.
+fn run_light(args: &SimArgs, nodes: usize) -> Result<Exit, CliError> {
+    let options = light::Options { nodes, seconds: args.seconds.unwrap_or(LIGHT_SECONDS) };
+    let (began, limit) = (Instant::now(), args.limit());
+    let (mut failed, mut simulated, mut runs) = (Vec::new(), Duration::ZERO, 0_u64);
+    for seed in args.seeds() {
+        let report = light::run(seed, &options);
+        (simulated, runs) = (simulated + report.simulated, runs + 1);
+        line(&format!(
+            "seed {seed}: {nodes} nodes, {:.0} s, founded after {:.0} s, agreed {:.0} s after the \
+             last of {} faults and changes; {} messages, {:.1} MB, trace {:016x}",
+            report.simulated.as_secs_f64(),
+            report.founding.as_secs_f64(),
+            report.settling.as_secs_f64(),
+            report.strikes,
+            report.messages,
+            report.bytes as f64 / 1e6,
+            report.hash,
+        ))?;
+        report.violations.iter().try_for_each(|violation| line(&format!("  {violation}")))?;
+        if !report.violations.is_empty() {
+            failed.push(seed);
+        }
+        if failed.len() >= ENOUGH || limit.is_some_and(|limit| began.elapsed() >= limit) {
+            break;
+        }
+    }
+    let verdict =
+        if failed.is_empty() { "passed".to_owned() } else { format!("FAILED {failed:?}") };
+    let rate =
+        simulated.as_secs_f64() * 1e6 / cpu_micros(std::process::id()).unwrap_or(0).max(1) as f64;
+    let hours = simulated.as_secs_f64() / 3600.0;
+    line(&format!("{verdict}: {runs} seeds, {hours:.2} h simulated at {rate:.1} h per CPU hour"))?;
+    Ok(if failed.is_empty() { Exit::Ok } else { Exit::Data })
+}
+
 impl SimArgs {
+    fn seeds(&self) -> Range<u64> {
+        match (self.seed, &self.seeds) {
+            (Some(seed), _) => seed..seed.saturating_add(1),
+            (None, Some(seeds)) => seeds.clone(),
+            (None, None) => 0..u64::MAX,
+        }
+    }
+
+    fn limit(&self) -> Option<Duration> {
+        self.minutes.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0))
+    }
+
     fn options(&self) -> Options {
         Options {
             nodes: self.nodes.map(usize::from),
@@ -239,6 +292,7 @@ fn command(seed: u64, options: &Options) -> String {
     add("keys", options.keys.map(|keys| keys.to_string()));
     add("seconds", options.seconds.map(|seconds| seconds.to_string()));
     add("strikes", options.strikes.as_ref().map(numbers));
+    add("bug", options.bug.map(|bug| bug.to_string()));
     text
 }
 
@@ -289,6 +343,16 @@ fn tell(args: &SimArgs, report: &Report) -> Result<(), CliError> {
         report.violations.iter().try_for_each(|violation| line(&format!("  {violation}")))?;
     }
     Ok(())
+}
+
+/// Draws how stale reads were, if there is a folder to put the picture into.
+fn draw_staleness(args: &SimArgs, staleness: &Staleness) -> Result<(), CliError> {
+    let picture = plot::svg(staleness, FEWEST_READS);
+    let Some((dir, picture)) = args.out.as_ref().zip(picture) else { return Ok(()) };
+    let path = dir.join("staleness.svg");
+    let written = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&path, picture));
+    written.map_err(|e| CliError::local("writing the picture of stale reads", &e))?;
+    line(&format!("wrote {}", path.display()))
 }
 
 fn line(text: &str) -> Result<(), CliError> {

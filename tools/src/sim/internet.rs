@@ -265,8 +265,12 @@ impl Internet {
         if self.rng.borrow_mut().chance(self.weather.get().reset) {
             return self.reset(from.pipe);
         }
+        let whole = self.recorder.keeps().then(|| bytes.clone());
         let pieces = chunks(&mut self.rng.borrow_mut(), bytes);
         pieces.into_iter().for_each(|piece| self.put(from, Parcel::Bytes(piece)));
+        if let Some(bytes) = whole {
+            self.record(from, &bytes);
+        }
     }
 
     /// An end closes: what it sent before still arrives.
@@ -287,11 +291,17 @@ impl Internet {
             }
             None => return,
         };
-        if let Parcel::Bytes(bytes) = &parcel {
-            self.recorder.message(hosts, at, bytes.len());
-        }
         let this = Rc::clone(self);
         self.env.after(at.since(self.env.now()), move || this.arrive(from, parcel));
+    }
+
+    /// Keeps what was sent last, for people.
+    fn record(&self, from: PipeEnd, bytes: &[u8]) {
+        let pipes = self.pipes.borrow();
+        if let Some(pipe) = pipes.get(&from.pipe) {
+            let hosts = (pipe.ends[from.side].host, pipe.ends[1 - from.side].host);
+            self.recorder.message(hosts, pipe.last[from.side], bytes);
+        }
     }
 
     fn arrive(self: &Rc<Self>, from: PipeEnd, parcel: Parcel) {

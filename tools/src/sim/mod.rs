@@ -8,11 +8,13 @@
 //!
 //! Executor, clock and disk are those of `coronet-sim`.
 
+pub mod caption;
 pub mod checkers;
 pub mod client;
 pub mod cluster;
 pub mod env;
 pub mod internet;
+pub mod light;
 pub mod model;
 pub mod network;
 pub mod node;

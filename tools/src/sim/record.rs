@@ -10,6 +10,8 @@ use std::time::Duration;
 use coronet_lsm::env::{Env, Nanos};
 use coronet_sim::SimEnv;
 
+use super::caption::caption;
+
 /// What an event is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EventKind {
@@ -21,6 +23,8 @@ pub enum EventKind {
     Operation,
     /// Something that must not happen.
     Failure,
+    /// Bytes from one host to another in which no client has a part: gossip, credits.
+    Chatter,
 }
 
 /// Where it happened.
@@ -77,11 +81,20 @@ impl Recorder {
         self.add(EventKind::Fault, lane, None, (now, now.after(lasts)), text);
     }
 
-    /// Bytes that are sent now arrive.
-    pub(super) fn message(&self, (from, to): (usize, usize), arrives: Nanos, bytes: usize) {
-        let times = (self.clock.now(), arrives);
-        let text = || format!("{bytes} bytes");
-        self.add(EventKind::Message, Lane::Host(from), Some(to), times, text);
+    /// Bytes that are sent now, in pieces, arrive.
+    pub(super) fn message(&self, (from, to): (usize, usize), arrives: Nanos, bytes: &[u8]) {
+        if self.keeps() {
+            let times = (self.clock.now(), arrives);
+            let (words, concerns_clients) = caption(bytes);
+            let kind = if concerns_clients { EventKind::Message } else { EventKind::Chatter };
+            let text = || format!("{words}: {} bytes", bytes.len());
+            self.add(kind, Lane::Host(from), Some(to), times, text);
+        }
+    }
+
+    /// Whether events are kept.
+    pub(super) fn keeps(&self) -> bool {
+        self.events.is_some()
     }
 
     fn add(
@@ -139,10 +152,14 @@ mod tests {
         let sim = Sim::new(1);
         for keeps in [true, false] {
             let recorder = Recorder::new(sim.node_env("clock"), keeps);
-            recorder.message((0, 2), Nanos(5_000_000), 77);
+            recorder.message((0, 2), Nanos(5_000_000), b"part");
             recorder.note(EventKind::Fault, Lane::Host(1), || "killed".to_owned());
             let text = lines(&recorder.events());
-            assert_eq!(text.contains("Message node-1 -> node-3 77 bytes"), keeps, "{text}");
+            assert_eq!(
+                text.contains("Message node-1 -> node-3 a part of a frame: 4 bytes"),
+                keeps,
+                "{text}"
+            );
             assert_eq!(text.contains("Fault node-2 killed"), keeps, "{text}");
         }
     }

@@ -13,11 +13,12 @@ pub fn page(title: &str, about: &str, events: &[Event]) -> String {
     lanes.sort();
     lanes.dedup();
     let place = |lane: Lane| lanes.binary_search(&lane).unwrap_or(0);
-    let messages = events.iter().filter(|event| event.kind == EventKind::Message).count();
+    let is_message = |event: &Event| matches!(event.kind, EventKind::Message | EventKind::Chatter);
+    let messages = events.iter().filter(|event| is_message(event)).count();
     let mut skip = messages.saturating_sub(MOST_MESSAGES);
     let mut rows = Vec::new();
     for event in events {
-        if event.kind == EventKind::Message && skip > 0 {
+        if is_message(event) && skip > 0 {
             skip -= 1;
             continue;
         }

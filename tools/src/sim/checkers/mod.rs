@@ -4,9 +4,11 @@
 //! * [`linear`]: one register that all clients see change at one moment (Wing, Gong and Lowe).
 //! * [`regular`]: one writer's register under strict quorums with R + W > N.
 //! * [`session`]: what a client may no longer miss once it has written or seen it.
-//! * [`staleness`]: how far behind reads are where nothing is promised, beside what to expect.
+//! * [`staleness`]: how far behind reads are where nothing is promised, beside what to expect;
+//!   [`plot`] draws it.
 
 pub mod linear;
+pub mod plot;
 pub mod regular;
 pub mod session;
 pub mod staleness;
@@ -35,6 +37,14 @@ impl Op {
     /// When it was over at the latest.
     fn end(&self) -> u64 {
         self.ret.unwrap_or(u64::MAX)
+    }
+
+    /// What it found, if it is a read that was answered.
+    fn found(&self) -> Option<u64> {
+        match self.kind {
+            Kind::Read(value) if self.ret.is_some() => Some(value),
+            _ => None,
+        }
     }
 
     /// Whether it was over before another began.
