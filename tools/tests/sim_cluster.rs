@@ -11,9 +11,7 @@ use coronet_tools::sim::cluster::fault::{ALL, Fault};
 use coronet_tools::sim::cluster::{Options, Report, run};
 
 /// Branches that the seeds of this file do not come through.
-const RARE: [Mark; 5] = [
-    // Clients do not ask for it.
-    Mark::WriteBack,
+const RARE: [Mark; 4] = [
     // Nobody writes a key that often without reading it.
     Mark::TooManyVersions,
     // Takes two writes of a key whose versions are on disk only.

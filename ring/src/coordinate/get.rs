@@ -273,7 +273,7 @@ impl Get {
         let outstanding = self.places.iter().any(|place| place.state == State::Asked);
         if !self.replied && self.writing_back.is_none() {
             let enough = usize::from(self.proof().acknowledgements) >= self.need;
-            if enough && self.request.monotonic {
+            if enough && self.request.monotonic && !seeded(Bug::WriteBackForgotten) {
                 self.write_back(effects);
             } else if enough {
                 self.reply(self.merged(), effects);

@@ -17,6 +17,8 @@ crate::named! {
         DigestAlwaysMatches = "digest-always-matches",
         /// A read that found replicas to differ does not repair them.
         RepairForgotten = "repair-forgotten",
+        /// A monotonic read answers without writing back what it found.
+        WriteBackForgotten = "write-back-forgotten",
         /// A listing leaves out the last key of a stretch that was cut.
         ListSkipsKey = "list-skips-key",
         /// A listing shows keys whose value was deleted.

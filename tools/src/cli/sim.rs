@@ -41,8 +41,8 @@ pub struct SimArgs {
     /// Stop after so many minutes.
     #[arg(long, value_name = "M")]
     pub minutes: Option<f64>,
-    /// Nodes of every cluster, 1 to 7; drawn per seed when absent.
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(1..=7))]
+    /// Nodes of every cluster, 1 to 9; drawn per seed when absent.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(1..=9))]
     pub nodes: Option<u8>,
     /// Kinds of faults, with commas between: all of these, nothing else. Drawn per seed when absent.
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use coronet_lsm::env::Env;
-use coronet_net::{Quorum, QuorumMode};
+use coronet_net::Quorum;
 use coronet_ring::{Conflicts, NodeId, ObjectRef, PartitionMap, Table, visible};
 use coronet_sim::SimEnv;
 
@@ -138,7 +138,7 @@ fn agreed(members: &[Member], failed: &mut Vec<String>) -> Option<Table> {
 async fn read_all(env: &SimEnv, client: &Client, key: &[u8]) -> Option<()> {
     let end = env.now().after(DEADLINE);
     while env.now() < end {
-        if reading::get(env, client, key, Quorum::ALL, QuorumMode::Strict).await.is_some() {
+        if reading::get(env, client, key, Quorum::ALL, reading::strict()).await.is_some() {
             return Some(());
         }
         env.sleep(Duration::from_millis(100)).await;

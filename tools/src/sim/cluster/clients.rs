@@ -182,6 +182,17 @@ impl Clients {
         [QuorumMode::Default, QuorumMode::Sloppy, QuorumMode::Strict][self.index(3)]
     }
 
+    /// How a key is read.
+    fn ask(&self, key: &[u8]) -> (Quorum, Consistency) {
+        let history = self.history.borrow();
+        if history.style(key) == Style::Register {
+            let monotonic = history.monotonic;
+            return (Quorum::MAJORITY, Consistency { monotonic, ..reading::strict() });
+        }
+        let (mode, monotonic) = (self.mode(), self.below(8) == 0);
+        (self.quorum(), Consistency { mode, monotonic, ..Consistency::default() })
+    }
+
     async fn read(
         &self,
         client: &Client,
@@ -189,24 +200,26 @@ impl Clients {
         key: &[u8],
     ) -> Option<(Held, Vec<Vec<u8>>)> {
         let since = self.env.now();
-        let (r, mode) = match self.history.borrow().style(key) {
-            Style::Register => (Quorum::MAJORITY, QuorumMode::Strict),
-            _ => (self.quorum(), self.mode()),
-        };
-        let found = reading::get(&self.env, client, key, r, mode).await;
+        let (r, consistency) = self.ask(key);
+        let (mode, monotonic) = (consistency.mode, consistency.monotonic);
+        let found = reading::get(&self.env, client, key, r, consistency).await;
         self.record(author, since, || match &found {
             Some(found) => {
                 let ids: Vec<_> = found.values.iter().map(|value| number_of(value)).collect();
                 let count = found.answers;
-                format!("read {} with R={r:?}: {ids:?} from {count}", name(key))
+                format!("read {} with {r:?} {mode:?}: {ids:?} from {count}", name(key))
             }
-            None => format!("read {} with R={r:?}: no answer", name(key)),
+            None => format!("read {} with {r:?} {mode:?}: no answer", name(key)),
         });
         let Found { values, context, answers, sloppy } = found?;
         let mut history = self.history.borrow_mut();
         promise::check_read(&mut history, key, (r, mode), (answers, sloppy));
         let ids = history.identify(key, &values);
-        let shown = Shown { since, answers, sloppy, until: self.env.now(), ids };
+        let replicas = history.replicas;
+        // So many that a second read of as many meets one of them.
+        let overlap = (replicas + 1).saturating_sub(promise::needed(r, replicas));
+        let copies = if monotonic && !sloppy { overlap } else { 1 };
+        let shown = Shown { since, answers, sloppy, copies, until: self.env.now(), ids };
         history.check(key, &shown);
         history.check_session(&mut author.session, key, &shown);
         let ids = shown.ids;

@@ -39,10 +39,13 @@ pub enum Fault {
     FullDisk,
     /// A disk is replaced: of what it held only the node's name is left.
     EmptyDisk,
+    /// A disk changes or misplaces what it stores in tables, or what it reads of them, without an
+    /// error. It is replaced in the end.
+    Rot,
 }
 
 /// All kinds.
-pub const ALL: [Fault; 17] = [
+pub const ALL: [Fault; 18] = [
     Fault::Partition,
     Fault::Bridge,
     Fault::Slow,
@@ -60,6 +63,7 @@ pub const ALL: [Fault; 17] = [
     Fault::DiskErrors,
     Fault::FullDisk,
     Fault::EmptyDisk,
+    Fault::Rot,
 ];
 
 impl Fault {
@@ -72,7 +76,7 @@ impl Fault {
             | Fault::Reset
             | Fault::Loss
             | Fault::Corrupt => nodes > 1,
-            Fault::Bridge | Fault::EmptyDisk => nodes > 2,
+            Fault::Bridge | Fault::EmptyDisk | Fault::Rot => nodes > 2,
             _ => true,
         }
     }
@@ -80,7 +84,11 @@ impl Fault {
     /// How often a seed may have it, where that is bounded: every disk that is replaced takes a
     /// copy of everything along.
     pub(super) fn most(self) -> usize {
-        if self == Fault::EmptyDisk { 2 } else { usize::MAX }
+        match self {
+            Fault::EmptyDisk => 2,
+            Fault::Rot => 1,
+            _ => usize::MAX,
+        }
     }
 }
 

@@ -42,7 +42,7 @@ use super::record::Event;
 /// What a run is asked to be; everything else is drawn from the seed.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Nodes, 1 to 7; drawn when absent.
+    /// Nodes, 1 to 9; drawn when absent.
     pub nodes: Option<usize>,
     /// Kinds of faults; drawn when absent.
     pub faults: Option<Vec<Fault>>,

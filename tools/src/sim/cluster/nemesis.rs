@@ -15,7 +15,10 @@ use super::{Options, wires};
 use crate::sim::record::Lane;
 
 /// Shortest time without power or disk: a machine starts no faster.
-const REPLACED: Duration = Duration::from_millis(50);
+pub(super) const REPLACED: Duration = Duration::from_millis(50);
+/// What a disk that rots damages: a damaged log or manifest would only keep the node from
+/// starting.
+const TABLES: &str = ".sst";
 /// Bytes that a full disk still takes.
 const LAST_ROOM: u64 = 64 << 10;
 
@@ -172,7 +175,7 @@ impl Nemesis {
                 world.hosts[host].env.set_wall_drift(ppm);
                 None
             }
-            Fault::SlowDisk | Fault::DiskErrors | Fault::FullDisk => {
+            Fault::SlowDisk | Fault::DiskErrors | Fault::FullDisk | Fault::Rot => {
                 trouble(world, fault, host, &mut rng);
                 Some(Recovery::Disk(host))
             }
@@ -181,7 +184,8 @@ impl Nemesis {
             }
         };
         if let Some(recovery) = recovery {
-            let least = if fault == Fault::EmptyDisk { REPLACED } else { Duration::ZERO };
+            let replaced = matches!(fault, Fault::EmptyDisk | Fault::Rot);
+            let least = if replaced { REPLACED } else { Duration::ZERO };
             self.add(ends + least, recovery);
         }
     }
@@ -221,9 +225,11 @@ fn trouble(world: &mut World, fault: Fault, host: usize, rng: &mut Rng) {
             let capacity = Some(disk.used() + rng.below(LAST_ROOM));
             DiskFaults { capacity, ..DiskFaults::none() }
         }
+        Fault::Rot => DiskFaults::lies(rng, TABLES),
         _ => DiskFaults::honest(rng),
     };
     disk.set_faults(faults);
+    world.hosts[host].rotten |= fault == Fault::Rot;
     world.hosts[host].troubled = true;
 }
 

@@ -24,14 +24,18 @@ pub(super) fn check_write(history: &mut History, key: &[u8], asked: Asked, got: 
     check(history, key, "write", asked, got);
 }
 
-fn check(history: &mut History, key: &[u8], what: &str, asked: Asked, got: Got) {
-    let ((quorum, mode), (nodes, sloppy)) = (asked, got);
-    let replicas = history.replicas;
-    let need = match quorum {
+/// How many of all replicas a quorum is.
+pub(super) fn needed(quorum: Quorum, replicas: u8) -> u8 {
+    match quorum {
         Quorum::DEFAULT | Quorum::MAJORITY => replicas / 2 + 1,
         Quorum::ALL => replicas,
         Quorum(count) => count,
-    };
+    }
+}
+
+fn check(history: &mut History, key: &[u8], what: &str, asked: Asked, got: Got) {
+    let ((quorum, mode), (nodes, sloppy)) = (asked, got);
+    let need = needed(quorum, history.replicas);
     if nodes < need {
         let text = format!("quorum: a {what} was answered by {nodes} nodes where {need} are asked");
         history.violation(key, &text);
@@ -52,7 +56,7 @@ pub(super) async fn foreign_contexts(
     keys: &[Vec<u8>],
 ) -> Option<String> {
     let (from, to) = (keys.first()?, keys.last().filter(|_| keys.len() > 1)?);
-    let found = reading::get(env, client, from, Quorum::ALL, QuorumMode::Strict).await?;
+    let found = reading::get(env, client, from, Quorum::ALL, reading::strict()).await?;
     let context = Some(&found.context).filter(|context| !context.is_empty())?;
     let request = Request::Put(Put { key: to, context, value: b"foreign" });
     let head = RequestHead { w: Quorum(1), ..RequestHead::new(Op::Put, 0) };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use coronet_lsm::env::Env;
 use coronet_net::codec::{ListPage, ListRequest, Request, TopologyReply, Versions};
 use coronet_net::{Consistency, Op, Quorum, QuorumMode, ReplyFlags, RequestHead, Status};
+
 use coronet_ring::CoreId;
 use coronet_sim::SimEnv;
 use futures_util::future::{Either, select};
@@ -23,6 +24,11 @@ pub async fn within<T>(env: &SimEnv, time: Duration, future: impl Future<Output 
         Either::Left((value, _)) => Some(value),
         Either::Right(_) => None,
     }
+}
+
+/// Only replicas count.
+pub fn strict() -> Consistency {
+    Consistency { mode: QuorumMode::Strict, ..Consistency::default() }
 }
 
 /// A greeted connection.
@@ -51,9 +57,8 @@ pub async fn get(
     client: &Client,
     key: &[u8],
     r: Quorum,
-    mode: QuorumMode,
+    consistency: Consistency,
 ) -> Option<Found> {
-    let consistency = Consistency { mode, ..Consistency::default() };
     let deadline_us = 2_000_000;
     let head = RequestHead { r, consistency, deadline_us, ..RequestHead::new(Op::Get, 0) };
     let reply = within(env, PATIENCE, client.call(&Request::Get { key }, &head, None)).await??;

@@ -12,10 +12,13 @@ use super::fault::Fault;
 use super::{Options, Report, run};
 
 /// A checker, and a piece of the lines it writes.
-const CHECKERS: [(&str, &str); 15] = [
+const CHECKERS: [(&str, &str); 21] = [
     ("promise of the answer", "quorum: "),
     ("context of another key", "a context was taken"),
     ("phantom", "phantom: "),
+    ("regular register", "irregular: "),
+    ("linearizable register", "not linearizable"),
+    ("session", "session: "),
     ("value shown twice", "is shown twice"),
     ("lost write", "lost: "),
     ("replaced or deleted value back", "back again: "),
@@ -27,7 +30,10 @@ const CHECKERS: [(&str, &str); 15] = [
     ("listing", " lists "),
     ("listing", "listing"),
     ("panic", "panic: "),
-    ("liveness", ""),
+    ("cart", "missing from the cart"),
+    ("sibling bound", "sibling explosion"),
+    ("start", "does not start"),
+    ("liveness", "liveness"),
 ];
 
 /// The checker that wrote a line.
@@ -41,7 +47,9 @@ fn options(bug: Bug) -> Options {
     let all = Options { bug: Some(bug), ..Options::default() };
     let among = |faults: &[Fault]| Options { faults: Some(faults.to_vec()), ..all.clone() };
     match bug {
-        Bug::OldIncarnation | Bug::NamerCountsEarly => among(&[Fault::Power, Fault::SlowDisk]),
+        Bug::OldIncarnation | Bug::NamerCountsEarly | Bug::AckBeforeSync => {
+            among(&[Fault::Power, Fault::SlowDisk])
+        }
         Bug::LogUnchecked => among(&[Fault::Power]),
         Bug::LogCutEarly => Options {
             nodes: Some(1),
@@ -107,5 +115,6 @@ mod tests {
     fn lines_are_ascribed_to_their_checker() {
         assert_eq!(checker_of("sim/01: in the end: lost: acknowledged write 3"), "lost write");
         assert_eq!(checker_of("liveness: 2 nodes serve"), "liveness");
+        assert_eq!(checker_of("sim/02: items are missing from the cart: [3]"), "cart");
     }
 }

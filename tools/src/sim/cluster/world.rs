@@ -17,7 +17,7 @@ use coronet_sim::{Faults as DiskFaults, Latency, Rng, Sim, SimEnv};
 
 use super::clients::{Clients, Directory};
 use super::history::{History, Style};
-use super::nemesis::{Nemesis, Recovery};
+use super::nemesis::{Nemesis, REPLACED, Recovery};
 use super::{Options, Report, check};
 use crate::sim::checkers::staleness::LATE_FACTOR;
 use crate::sim::internet::{Internet, Weather};
@@ -26,6 +26,8 @@ use crate::sim::{Membership, SimNode};
 
 /// Partitions of a simulated cluster.
 pub const PARTITIONS: u32 = 16;
+/// Nodes of a simulated cluster at most.
+pub const MOST_NODES: usize = 9;
 const DIR: &str = "/var/node";
 /// How long the nodes have to find each other before anything goes wrong.
 const FOUNDING: Duration = Duration::from_secs(3);
@@ -48,6 +50,8 @@ pub struct Host {
     pub paused: bool,
     /// Whether its disk failed or was full in the life of this process.
     pub troubled: bool,
+    /// Whether its disk may hold other bytes than were written.
+    pub rotten: bool,
     wanted: Wanted,
     membership: Membership,
 }
@@ -98,8 +102,8 @@ impl World {
         let watch = Watch::start(options.bug);
         let sim = Sim::new(seed);
         let mut rng = sim.rng();
-        let drawn = [1, 3, 3, 3, 4, 5, 5, 7][rng.index(8)];
-        let nodes = options.nodes.unwrap_or(drawn).clamp(1, 7);
+        let drawn = [1, 2, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 6, 7, 9][rng.index(16)];
+        let nodes = options.nodes.unwrap_or(drawn).clamp(1, MOST_NODES);
         let replicas = [1, 2, 3, 3, 3, 3, 5][rng.index(7)];
         let fair = Weather {
             delay: [50, 300, 2_000][rng.index(3)],
@@ -126,6 +130,7 @@ impl World {
             running: false,
             paused: false,
             troubled: false,
+            rotten: false,
             wanted: Wanted {
                 cores,
                 partitions: PARTITIONS,
@@ -179,6 +184,7 @@ impl World {
         let mut history = self.history.borrow_mut();
         history.replicas = self.hosts[0].membership.settings.n();
         history.strict = self.hosts[0].membership.settings.mode == Mode::Strict;
+        history.monotonic = self.rng.below(2) == 0;
         let drawn = self.rng.range(2, 12);
         for number in 0..drawn.min(most.unwrap_or(drawn)) {
             let style = match self.rng.below(8) {
@@ -298,7 +304,8 @@ impl World {
             return;
         }
         self.resume(at);
-        self.history.borrow_mut().died = true;
+        let now = self.hosts[at].env.now();
+        self.history.borrow_mut().deaths.push(now);
         let what = if power { "loses its power" } else { "is killed" };
         self.recorder.note(EventKind::Fault, Lane::Host(at), || what.to_owned());
         self.internet.down(at, !power);
@@ -337,8 +344,17 @@ impl World {
         let disk = self.hosts[at].env.disk();
         disk.set_latency(Latency::default());
         disk.set_faults(DiskFaults::none());
-        if std::mem::take(&mut self.hosts[at].troubled) && self.hosts[at].running {
-            self.end(at, false);
+        let (rotten, running) = (self.hosts[at].rotten, self.hosts[at].running);
+        self.hosts[at].rotten = false;
+        let troubled = std::mem::take(&mut self.hosts[at].troubled);
+        if running && (troubled || rotten) {
+            self.end(at, rotten);
+        }
+        if rotten {
+            self.empty_disk(at);
+            self.sim.run_for(REPLACED);
+        }
+        if running && (troubled || rotten) {
             self.start(at);
         }
     }

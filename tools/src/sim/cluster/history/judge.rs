@@ -1,6 +1,6 @@
 //! What a history says about an answer, and about what is left in the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use coronet_ring::ObjectRef;
 use coronet_ring::causality::update::MAX_VERSIONS;
@@ -67,17 +67,48 @@ impl History {
             let what = format!("irregular: the read {:?} finds {value}", ops[at]);
             self.violation(key, &what);
         }
-        // A process that dies may take along what a read has already seen.
-        let atomic = self.replicas == 1 && !self.died;
-        if atomic && let linear::Verdict::Violation(stuck) = linear::check(&ops, MOST_STATES) {
+        let ops = self.atomic(ops);
+        if let linear::Verdict::Violation(stuck) = linear::check(&ops, MOST_STATES) {
             let stuck: Vec<_> = stuck.iter().take(4).map(|at| ops[*at]).collect();
             self.violation(key, &format!("not linearizable: no place for {stuck:?}"));
         }
     }
 
+    /// The part of a register's history that must be linearizable.
+    fn atomic(&self, ops: Vec<Op>) -> Vec<Op> {
+        match self.replicas {
+            1 if !self.died() => ops,
+            0 | 1 => Vec::new(),
+            _ if self.monotonic => self.without_lost(newest(ops)),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Leaves out reads that may have found what a death took along: a write is safe when it is
+    /// acknowledged; until then a process may show it, die, and know nothing of it afterwards.
+    fn without_lost(&self, mut ops: Vec<Op>) -> Vec<Op> {
+        let is_shaken = |op: &Op| {
+            let (call, ret) = (op.call, op.ret.unwrap_or(u64::MAX));
+            self.deaths.iter().any(|death| call <= death.0 && death.0 <= ret)
+        };
+        let shaken: BTreeMap<u64, u64> = ops
+            .iter()
+            .filter(|op| is_shaken(op))
+            .filter_map(|op| match op.kind {
+                Kind::Write(value) => Some((value, op.ret.unwrap_or(u64::MAX))),
+                Kind::Read(_) => None,
+            })
+            .collect();
+        ops.retain(|op| match op.kind {
+            Kind::Read(value) => shaken.get(&value).is_none_or(|safe| op.call > *safe),
+            Kind::Write(_) => true,
+        });
+        ops
+    }
+
     /// Checks a read against what its client knows, and lets it learn from the read.
     pub fn check_session(&mut self, session: &mut Session, key: &[u8], shown: &Shown) {
-        if self.died || !self.emptied.is_empty() || self.is_last_write_wins(key) {
+        if self.died() || !self.emptied.is_empty() || self.is_last_write_wins(key) {
             return session.forget();
         }
         if shown.sloppy {
@@ -90,12 +121,12 @@ impl History {
         for id in missed {
             self.violation(key, &format!("session: its client knew {id} (read: {shown:?})"));
         }
-        shown.ids.iter().for_each(|id| session.learn(key, Known { id: *id, copies: 1 }));
+        shown.ids.iter().for_each(|id| session.learn(key, Known { id: *id, copies: shown.copies }));
     }
 
     /// Checks that a cart has every item in the end.
     pub fn check_cart(&mut self, key: &[u8], versions: &[Vec<u8>]) {
-        let died = self.died;
+        let died = self.died();
         let stored = |write: &Write| match write.outcome {
             Outcome::Acknowledged(ack) => {
                 self.copies_left(write, &ack) > 0 && (ack.durable || !died)
@@ -133,7 +164,7 @@ impl History {
 
     /// Checks what a key is in the end, on every replica.
     pub fn check_final(&mut self, key: &[u8], ids: &BTreeSet<WriteId>) {
-        let died = self.died;
+        let died = self.died();
         let found = match self.is_last_write_wins(key) {
             false => {
                 let mut found = self.false_siblings(key, ids);
@@ -197,7 +228,7 @@ impl History {
     fn all_gone(&self, key: &[u8], ids: &BTreeSet<WriteId>) -> Vec<String> {
         let of_key = || self.writes_of(key).map(|(_, write)| write);
         let deleted = of_key().any(|w| w.delete && w.outcome != Outcome::NotApplied);
-        let died = self.died;
+        let died = self.died();
         let stored = of_key().any(|write| match write.outcome {
             Outcome::Acknowledged(ack) => {
                 self.copies_left(write, &ack) > 0 && (ack.durable || !died)
@@ -231,4 +262,23 @@ impl History {
             }
         }
     }
+}
+
+/// Of the values that one read found only the newest: the writer of a register writes one after the
+/// other, and one whose outcome it never learned may stand beside its successor for ever.
+fn newest(ops: Vec<Op>) -> Vec<Op> {
+    let mut newest: BTreeMap<(u64, Option<u64>), u64> = BTreeMap::new();
+    let mut kept = Vec::new();
+    for op in ops {
+        match op.kind {
+            Kind::Read(value) => {
+                let found = newest.entry((op.call, op.ret)).or_default();
+                *found = value.max(*found);
+            }
+            Kind::Write(_) => kept.push(op),
+        }
+    }
+    let reads = newest.into_iter();
+    kept.extend(reads.map(|((call, ret), value)| Op { call, ret, kind: Kind::Read(value) }));
+    kept
 }

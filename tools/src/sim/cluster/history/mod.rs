@@ -89,6 +89,8 @@ pub struct Shown {
     pub answers: u8,
     /// Whether stand-ins were among them.
     pub sloppy: bool,
+    /// Replicas that hold at least what is shown: one, if the read was not monotonic.
+    pub copies: u8,
     /// When the answer came.
     pub until: Nanos,
     /// The writes.
@@ -120,8 +122,10 @@ pub struct History {
     pub replicas: u8,
     /// Whether stand-ins do not count unless a request says so.
     pub strict: bool,
-    /// Whether some process died: what was acknowledged as buffered may be lost.
-    pub died: bool,
+    /// When a process died: what was acknowledged as buffered may be lost.
+    pub deaths: Vec<Nanos>,
+    /// Whether all reads of registers are monotonic.
+    pub monotonic: bool,
     /// When a node lost its disk: each time a copy of everything.
     pub emptied: Vec<Nanos>,
     /// Where failures are shown, too.
@@ -284,6 +288,11 @@ impl History {
     pub fn covering(&self, id: WriteId) -> impl Iterator<Item = (&WriteId, &Write)> {
         let covers = self.covers.get(&id).map(Vec::as_slice).unwrap_or_default();
         covers.iter().filter_map(|id| self.writes.get_key_value(id))
+    }
+
+    /// Whether some process died.
+    pub fn died(&self) -> bool {
+        !self.deaths.is_empty()
     }
 
     /// Copies of an acknowledged write that are certainly there: every disk lost since may have

@@ -39,7 +39,7 @@ impl Story {
     fn read(&mut self, answers: u8, ids: &[WriteId]) {
         let (since, until) = (self.tick(), self.tick());
         let ids = ids.iter().copied().collect();
-        self.history.check(KEY, &Shown { since, until, answers, sloppy: false, ids });
+        self.history.check(KEY, &Shown { since, until, answers, sloppy: false, copies: 1, ids });
     }
 
     fn end(&mut self, ids: &[WriteId]) {
@@ -157,6 +157,32 @@ fn a_register_that_goes_back_is_found() {
 }
 
 #[test]
+fn a_register_seen_new_then_old_is_found_where_reads_are_monotonic() {
+    for (monotonic, dies) in [(false, false), (true, false), (true, true)] {
+        let mut story = Story::new(Style::Register);
+        story.history.monotonic = monotonic;
+        let a = story.write(2, true, &[]);
+        let b = story.write(0, true, &[a]); // for ever under way
+        story.read(2, &[b]);
+        if dies {
+            let at = story.tick();
+            story.history.deaths.push(at);
+        }
+        story.read(2, &[a]);
+        story.history.check_register(KEY);
+        assert_eq!(story.found("not linearizable"), monotonic && !dies, "{monotonic} {dies}");
+    }
+    let mut story = Story::new(Style::Register);
+    story.history.monotonic = true;
+    let a = story.write(0, true, &[]);
+    let b = story.write(2, true, &[]);
+    story.read(2, &[a, b]); // the one in doubt stays beside its successor
+    story.read(2, &[b]);
+    story.history.check_register(KEY);
+    assert!(!story.found(""), "{:?}", story.history.violations);
+}
+
+#[test]
 fn where_the_last_write_wins_one_must_be_left() {
     let mut story = Story::new(Style::Replace);
     let (a, _) = (story.write(2, true, &[]), story.write(2, true, &[]));
@@ -173,7 +199,7 @@ fn sessions_know_what_they_were_shown() {
     let mut read = |answers, ids: &[WriteId]| {
         let ids = ids.iter().copied().collect();
         let (since, until) = (Nanos(1), Nanos(2));
-        let shown = Shown { since, until, answers, sloppy: false, ids };
+        let shown = Shown { since, until, answers, sloppy: false, copies: 1, ids };
         story.history.check_session(&mut session, KEY, &shown);
         story.history.violations.len()
     };
