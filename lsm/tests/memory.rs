@@ -43,7 +43,7 @@ async fn read(engine: &TestEngine) -> EngineStats {
 /// Not all filters fit, some do, and all together keep to the budget.
 fn is_within(stats: &EngineStats, total: u64) {
     assert!(stats.filters_left_out_bytes > 0, "there is more than fits");
-    assert!(stats.table_memory_bytes > 0 && stats.filter_skips > 0 && stats.cache_bytes > 0);
+    assert!(stats.table_memory_bytes > 0 && stats.cache_bytes > 0);
     // Filters take three quarters at most, indexes come on top, the cache has a quarter at least.
     let tables = stats.table_memory_bytes;
     assert!(tables <= total * 3 / 4 + total / 32, "tables hold {tables} of {total} bytes");
@@ -62,7 +62,11 @@ fn indexes_and_filters_are_part_of_the_cache_budget() {
         is_within(&read(&engine).await, total as u64);
         engine.close().await.unwrap();
         let engine = open(&env, filters(total)).await;
-        is_within(&read(&engine).await, total as u64);
+        let stats = read(&engine).await;
+        is_within(&stats, total as u64);
+        // A merge of everything has old and new tables open at once and leaves new filters out that
+        // would fit once the old ones are gone; they are taken in when tables are opened anew.
+        assert!(stats.filter_skips > 0, "some filters fit");
         engine.close().await.unwrap();
 
         // With more memory all filters are there, and what they take is not the cache's.
