@@ -72,8 +72,9 @@ pub struct Get {
     asked_whole: bool,
     hedged: bool,
     repaired: bool,
-    /// The merged copy, once it is being written back before the reply.
-    writing_back: Option<Option<Vec<u8>>>,
+    /// The merged copy and who had answered by then, once it is being written back before the
+    /// reply. Who answers later is no proof of it: what is merged then does not count.
+    writing_back: Option<(Option<Vec<u8>>, Proof)>,
     replied: bool,
     done: bool,
 }
@@ -358,11 +359,11 @@ impl Get {
                 }
             }
         }
-        self.writing_back = Some(merged);
+        self.writing_back = Some((merged, self.proof()));
     }
 
     fn check_written_back(&mut self, effects: &mut Vec<Effect>) {
-        let Some(merged) = &self.writing_back else { return };
+        let Some((merged, _)) = &self.writing_back else { return };
         let homes = &self.places[..self.homes];
         let count = |which: Written| homes.iter().filter(|place| place.written == which).count();
         let needed = (self.homes + 1).saturating_sub(self.need);
@@ -383,7 +384,10 @@ impl Get {
     }
 
     fn reply(&mut self, object: Option<Vec<u8>>, effects: &mut Vec<Effect>) {
-        let mut proof = self.proof();
+        let mut proof = match &self.writing_back {
+            Some((_, proof)) => Proof { hedged: self.hedged, ..*proof },
+            None => self.proof(),
+        };
         let differ = object.as_deref().is_some_and(|merged| {
             let answered = self.places.iter().filter(|place| self.counts(place));
             answered.filter(|place| !place.stands_in).any(|place| !self.holds(place, merged))
