@@ -118,6 +118,9 @@ for round in $(seq "$ROUNDS"); do
   # Writes at full speed first: what they leave to merge is merged under the load that is measured.
   bench "churn-coronet-$round" --durability durable --read-percent 0 --warmup 1 --seconds 5
   bench "half-compaction-$round" --read-percent 90 --warmup 0 --seconds 10 --rate "$rate"
+  bench "churn-again-$round" --durability durable --read-percent 0 --warmup 0 --seconds 4
+  # The same question without the generator's clock: few connections in a closed loop.
+  CONNECTIONS=8 DEPTH=1 bench "half-closed-$round" --read-percent 90 --warmup 0 --seconds 4
   bench "half-quiet-$round" --read-percent 100 --warmup 2 --seconds "$SECONDS_EACH" --rate "$rate"
 done
 
