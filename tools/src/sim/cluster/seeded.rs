@@ -53,8 +53,8 @@ fn options(bug: Bug) -> Options {
         Bug::LogUnchecked => among(&[Fault::Power]),
         Bug::LogCutEarly => Options {
             nodes: Some(1),
-            clients: Some(12),
-            seconds: Some(20),
+            clients: Some(40),
+            seconds: Some(40),
             ..among(&[Fault::Power, Fault::SlowDisk])
         },
         Bug::HintForgottenWhenSent => {
