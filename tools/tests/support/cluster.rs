@@ -48,9 +48,11 @@ impl Cluster {
     fn launch_all(replicas: u8, peers: Vec<String>, wires: Option<Wires>) -> Cluster {
         let dir = tempfile::tempdir().expect("folder");
         let count = peers.len();
-        let clients = peers.iter().map(|_| free_addresses::<1>().concat()).collect();
-        let mut cluster = Cluster { dir, peers, clients, replicas, wires, nodes: Vec::new() };
+        let (clients, nodes) = (Vec::new(), Vec::new());
+        let mut cluster = Cluster { dir, peers, clients, replicas, wires, nodes };
         for index in 0..count {
+            // Drawn only now: links between nodes take ports of the same range meanwhile.
+            cluster.clients.push(free_addresses::<1>().concat());
             let node = cluster.launch(index);
             cluster.nodes.push(Some(node));
         }

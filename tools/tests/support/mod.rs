@@ -85,6 +85,11 @@ impl Server {
 
     /// The same, listening for clients on this address.
     pub fn start_at(clients: &str, dir: &Path, settings: &[(&str, &str)]) -> Server {
+        let begun = Instant::now();
+        // What the kernel still holds of a killed process it lets go in a moment.
+        while TcpListener::bind(clients).is_err() && begun.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let [peers, http] = free_addresses();
         let log = NamedTempFile::new().expect("server log");
         let output = log.reopen().expect("log handle");
