@@ -137,7 +137,7 @@ fn some_nodes() -> impl Strategy<Value = Vec<PlacedNode>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// Any change of nodes, weights and racks leaves sound, near-balanced, encodable tables.
     #[test]
