@@ -172,6 +172,34 @@ fn a_temporary_folder_is_printed_and_gone_after_a_clean_exit() {
 }
 
 /// Runs `coronetd` to its end, which must come by itself.
+/// Memory comes as small pages where a core touches it first, and as huge ones where it was made
+/// ready.
+#[test]
+fn memory_is_made_ready_in_huge_pages_once_a_node_has_data() {
+    if !Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+        return; // this kernel has no huge pages
+    }
+    let dir = folder();
+    let node = Node::start(dir.path(), "1");
+    let maps = format!("/proc/{}/smaps", node.child.id());
+    let has = |flag: &str| {
+        let text = std::fs::read_to_string(&maps).unwrap();
+        let mut lines = text.lines().filter(|line| line.starts_with("VmFlags:"));
+        lines.any(|line| line.split_ascii_whitespace().any(|word| word == flag))
+    };
+    assert!(has("nh"), "a core that touches memory first waits for a huge page to be cleared");
+    assert!(!has("hg"), "memory was made ready for a node without data");
+    let client = node.client();
+    for n in 0..48 {
+        client.put(&key(n), &vec![7; 1 << 20]).unwrap();
+    }
+    let started = Instant::now();
+    while !has("hg") {
+        assert!(started.elapsed() < PATIENCE, "no memory was made ready");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 fn refused(args: &[&str]) -> Output {
     let mut child =
         command().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

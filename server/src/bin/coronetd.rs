@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: coronet_server::daemon::Allocator = coronet_server::daemon::Allocator;
 
 fn main() -> ExitCode {
     coronet_server::daemon::keep_memory();

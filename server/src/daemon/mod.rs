@@ -5,13 +5,16 @@
 
 mod allocator;
 mod cli;
+mod counted;
 mod error;
 mod handler;
 mod local;
+mod prefault;
 mod run;
 
 pub use allocator::keep_memory;
 pub use cli::{Cli, Command, DevArgs, ServeArgs};
+pub use counted::Allocator;
 pub use error::DaemonError;
 
 use std::io::Write;

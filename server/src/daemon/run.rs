@@ -16,7 +16,7 @@ use coronet_ring::gossip::member::{Member, Newness, Standing};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::DaemonError;
+use super::{DaemonError, prefault};
 use crate::config::{Config, ControlCore, memory};
 use crate::data_dir::{DataDir, Wanted};
 use crate::node::{
@@ -82,6 +82,7 @@ pub(super) fn node(config: &Config, announce: impl FnOnce(&Ready)) -> Result<(),
         free_bytes: FREE_BYTES,
     })?;
     let Prepared { listener, peers, lock } = prepared;
+    prefault::start();
     let data_cores = u16::try_from(data_cores).unwrap_or(u16::MAX);
     let Opened { data, view, keyspaces } = open_data_dir(config, &dir, data_cores, &cpus)?;
     let clients = listener.as_ref().and_then(|socket| socket.local_addr().ok());
