@@ -4,10 +4,11 @@
 import glob
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
+from machine import build, processor
 
 SETTINGS = ("1,1", "2,2", "3,1", "1,3")
 WORKLOADS = (
@@ -55,25 +56,12 @@ def table(folder, workload, operations):
     return lines
 
 
-def output(*command):
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:
-        return "unknown"
-
-
 def machine():
-    model = "unknown processor"
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        for entry in file:
-            if entry.startswith("model name"):
-                model = entry.split(":", 1)[1].strip()
-                break
     load_average = os.getloadavg()[2]
     return [
-        f"- {os.cpu_count()} x {model}, Linux {platform.release()}, nodes and generator together on"
+        f"- {processor()}, nodes and generator together on"
         f" them; load average of the last 15 minutes, this run included: {load_average:.1f}",
-        f"- {output('rustc', '--version')}, commit {output('git', 'rev-parse', '--short', 'HEAD')}",
+        f"- {build()}",
     ]
 
 

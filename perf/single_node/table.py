@@ -4,10 +4,11 @@
 import glob
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
+from machine import build, output, processor
 
 
 def load(folder, name):
@@ -121,26 +122,13 @@ def storage(folder):
     return ["", f"Write amplification during the PUT runs: {factor:.2f} (median)."]
 
 
-def output(*command):
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:
-        return "unknown"
-
-
 def machine():
-    model = "unknown processor"
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        for entry in file:
-            if entry.startswith("model name"):
-                model = entry.split(":", 1)[1].strip()
-                break
     with open("/proc/meminfo", encoding="utf-8") as file:
         memory = int(file.readline().split()[1]) / 2**20
     return [
-        f"- {os.cpu_count()} x {model}, {memory:.0f} GiB memory, Linux {platform.release()}",
+        f"- {processor()}, {memory:.0f} GiB memory",
         f"- {output('redis-server', '--version')}",
-        f"- {output('rustc', '--version')}, commit {output('git', 'rev-parse', '--short', 'HEAD')}",
+        f"- {build()}",
         "- 1024 byte values, 24 byte keys, 100,000 keys, 50 connections x 16 deep, uniform keys,"
         " server on processor 0, generator on processor 1, medians of all rounds",
         "- repeat with `perf/single_node/run.sh`",
