@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use coronet_net::Quorum;
+use coronet_net::client::RequestOptions;
 use coronet_net::client::blocking::Client;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -169,6 +171,54 @@ fn a_temporary_folder_is_printed_and_gone_after_a_clean_exit() {
     node.signal("-INT");
     assert_eq!(node.wait().code(), Some(0));
     assert!(!Path::new(&dir).exists());
+}
+
+/// A port for clients of the first of three nodes: theirs and their neighbours' are free.
+fn free_ports() -> u16 {
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let all_free =
+        |first: &u16| (0..3).all(|node| (0..3).all(|at| is_free(first + 10 * node + at)));
+    std::iter::repeat_with(|| free_port() % 30_000 + 20_000).find(all_free).unwrap()
+}
+
+/// The processes that a process has started.
+fn children(id: u32) -> Vec<String> {
+    let list = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+    list.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_local_cluster_is_one_command_and_ends_with_it() {
+    let dir = folder();
+    let port = free_ports();
+    let at = |node: u16| format!("127.0.0.1:{}", port + 10 * node);
+    let args = ["--nodes", "3", "--dir", dir.path().to_str().unwrap()];
+    let mut cluster = Node::start_on(port, &args);
+    let said = cluster.invitation.join("\n");
+    for wanted in ["3 nodes serve", &at(0), &at(2), dir.path().to_str().unwrap(), "coronet --addr"]
+    {
+        assert!(said.contains(wanted), "no {wanted:?} in: {said}");
+    }
+    let nodes = children(cluster.child.id());
+    assert_eq!(nodes.len(), 3, "a process each");
+    let all = RequestOptions::new().r(Quorum::ALL).w(Quorum::ALL);
+    let started = Instant::now();
+    while Client::connect(at(0)).unwrap().put_with(b"k", b"v", &all).is_err() {
+        assert!(started.elapsed() < PATIENCE, "the nodes do not meet");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for node in 0..3 {
+        let found = Client::connect(at(node)).unwrap().get_with(b"k", &all).unwrap();
+        assert_eq!((found.value(), found.info.racks), (Some(&b"v"[..]), 3));
+        assert!(dir.path().join(format!("node-{}", node + 1)).join("node").exists());
+    }
+    // As a terminal does it.
+    cluster.signal("-INT");
+    assert_eq!(cluster.wait().code(), Some(0));
+    for node in nodes {
+        let running = std::fs::read_to_string(format!("/proc/{node}/comm"));
+        assert!(!running.is_ok_and(|name| name.starts_with("coronetd")), "node {node} goes on");
+    }
 }
 
 /// Runs `coronetd` to its end, which must come by itself.

@@ -11,6 +11,7 @@ use coronet_ring::{NodeId, PartitionMap};
 use serde::Serialize;
 
 use super::exit::{CliError, Exit};
+use super::health::Health;
 use super::options::{RingArgs, StatusArgs};
 use super::render::Encoded;
 use super::{print, print_json};
@@ -23,6 +24,7 @@ struct StatusJson {
     epoch: u64,
     replicas: u8,
     partitions: u32,
+    health: Health,
     nodes: Vec<NodeJson>,
 }
 
@@ -55,6 +57,7 @@ pub async fn status(client: &Client, args: &StatusArgs) -> Result<Exit, CliError
             epoch: topology.epoch().0,
             replicas: topology.replicas,
             partitions: partitions(client, &topology),
+            health: Health::of(&topology),
             nodes: topology.nodes.iter().map(NodeJson::new).collect(),
         })?;
     } else {
@@ -102,13 +105,16 @@ fn status_text(topology: &Topology, partitions: u32) -> String {
     let (address, rack) = (width(|node| &node.address, 7), width(|node| &node.rack, 4));
     // Writing to a String cannot fail.
     let _ = writeln!(text, "state  {:<address$}  {:<rack$}  cores  node", "address", "rack");
-    for node in &topology.nodes {
+    for node in by_address(&topology.nodes, |node| node.address.clone()) {
         let state = if node.alive { "alive" } else { "DOWN" };
         let _ = writeln!(
             text,
             "{state:<5}  {:<address$}  {:<rack$}  {:>5}  {}",
             node.address, node.rack, node.cores, node.id
         );
+    }
+    if topology.table.is_some() {
+        text.push_str(&Health::of(topology).text());
     }
     text
 }
@@ -193,6 +199,13 @@ pub async fn ring(client: &Client, args: &RingArgs) -> Result<Exit, CliError> {
     Ok(if balance.racks_violated > 0 { Exit::Data } else { Exit::Ok })
 }
 
+/// As people look for them: nodes are known by random ids.
+fn by_address<T>(items: &[T], address: impl Fn(&T) -> String) -> Vec<&T> {
+    let mut sorted: Vec<&T> = items.iter().collect();
+    sorted.sort_by_cached_key(|item| address(item));
+    sorted
+}
+
 fn address(topology: &Topology, id: NodeId) -> &str {
     topology.node(id).map_or("-", |node| node.address.as_str())
 }
@@ -223,8 +236,12 @@ fn ring_text(topology: &Topology, partitions: u32, balance: &Balance) -> String 
     let width = balance.nodes.iter().map(of).max().unwrap_or(0).max(7);
     let rack = balance.nodes.iter().map(|share| share.rack.len()).max().unwrap_or(0).max(4);
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "{:<width$}  {:<rack$}  held  first", "address", "rack");
-    for share in &balance.nodes {
+    let _ = writeln!(
+        text,
+        "{:<width$}  {:<rack$}  held  first  share of partitions held",
+        "address", "rack"
+    );
+    for share in by_address(&balance.nodes, |share| address(topology, share.id).to_owned()) {
         let bar = "#".repeat((share.held * BAR).div_ceil(most));
         let dead = topology.node(share.id).is_some_and(|node| !node.alive);
         let _ = writeln!(
@@ -250,6 +267,7 @@ fn ring_text(topology: &Topology, partitions: u32, balance: &Balance) -> String 
             "racks: VIOLATED, {violated} partitions have replicas on one rack without need"
         ),
     };
+    text.push_str(&Health::of(topology).text());
     if balance.short > 0 {
         let short = balance.short;
         let _ = writeln!(text, "replicas: {short} partitions have fewer, for want of nodes");
@@ -275,11 +293,11 @@ fn key_text(place: &KeyJson) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use coronet_ring::{Epoch, PlacedNode, Table};
 
-    fn topology() -> Topology {
+    pub fn topology() -> Topology {
         let told = |id: u128| TopologyNode {
             id: NodeId(id),
             alive: id != 2,
@@ -302,8 +320,8 @@ mod tests {
         let down: Vec<_> = text.lines().filter(|line| line.starts_with("DOWN")).collect();
         assert_eq!(down.len(), 1);
         assert!(down[0].contains("10.0.0.2:4720") && down[0].contains("rack-2"));
+        assert!(text.lines().last().is_some_and(|line| line.starts_with("partitions: ")), "{text}");
     }
-
     #[test]
     fn the_ring_has_a_bar_for_every_node_and_the_place_of_a_key() {
         let topology = topology();

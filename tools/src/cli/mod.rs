@@ -6,6 +6,7 @@ pub mod client;
 pub mod cluster;
 pub mod doctor;
 pub mod exit;
+mod health;
 pub mod keyspace;
 pub mod listing;
 pub mod options;
