@@ -45,10 +45,19 @@ impl Cluster {
         F: Future<Output = (Conn, bool)> + Send + 'static,
         S: Fn(usize, Conn, Asked) -> F + Send + Sync + 'static,
     {
+        Self::start_at(&vec!["127.0.0.1:0".to_owned(); count], serve).await
+    }
+
+    /// The same at these addresses.
+    async fn start_at<F, S>(addresses: &[String], serve: S) -> Self
+    where
+        F: Future<Output = (Conn, bool)> + Send + 'static,
+        S: Fn(usize, Conn, Asked) -> F + Send + Sync + 'static,
+    {
         let log = Log::default();
         let serve = Arc::new(serve);
         let mut nodes = Vec::new();
-        for at in 0..count {
+        for (at, address) in addresses.iter().enumerate() {
             let (log, serve) = (Arc::clone(&log), Arc::clone(&serve));
             let answer = move |mut conn: Conn| {
                 let (log, serve) = (Arc::clone(&log), Arc::clone(&serve));
@@ -63,7 +72,7 @@ impl Cluster {
                     }
                 }
             };
-            nodes.push(Fake::start(Says::default(), answer).await);
+            nodes.push(Fake::start_at(address, Says::default(), answer).await);
         }
         let cluster = Self { nodes, log };
         cluster.tell(1, &[]);
@@ -90,6 +99,16 @@ impl Cluster {
                 ..Says::default()
             });
         }
+    }
+
+    /// Ends all nodes; where they were.
+    async fn stop(self) -> Vec<String> {
+        let mut addresses = Vec::new();
+        for node in self.nodes {
+            node.stop().await;
+            addresses.push(node.address);
+        }
+        addresses
     }
 
     fn asked(&self) -> Vec<usize> {
@@ -339,6 +358,73 @@ async fn what_is_known_grows_old() {
         client.get(b"k").await.unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Requests may fail until the client knows where the nodes are, which it need not be told.
+async fn put_until_stored(client: &Client) {
+    while client.put(b"k", b"v").await.is_err() {}
+}
+
+#[tokio::test]
+async fn a_client_whose_nodes_all_moved_goes_back_to_where_it_was_sent_first() {
+    let first = Cluster::start(3, oblige).await;
+    // The client is sent to a forwarded port, which no node says of itself.
+    let shut = |mut conn: Conn| async move {
+        while let Some(asked) = conn.next().await {
+            conn.refuse(&asked, ErrorCode::Busy, 0).await;
+        }
+    };
+    let door = Fake::start(first.nodes[0].said(), shut).await;
+    let client = Client::connect(&door.address).await.unwrap();
+    door.stop().await;
+    client.put(b"k", b"v").await.unwrap();
+    let topology = client.topology().await.unwrap().unwrap();
+    assert!(topology.nodes.iter().all(|node| node.address != door.address));
+    first.stop().await;
+    let second = Cluster::start(3, oblige).await;
+    let _door = Fake::start_at(&door.address, second.nodes[0].said(), shut).await;
+    put_until_stored(&client).await;
+    assert!(!second.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_goes_back_to_what_it_has_learnt() {
+    let first = Cluster::start(3, oblige).await;
+    let client = Client::connect(&first.nodes[0].address).await.unwrap();
+    let second = Cluster::start(3, oblige).await;
+    for (node, moved) in first.nodes.iter().zip(&second.nodes) {
+        node.says(moved.said());
+    }
+    client.topology().await.unwrap();
+    let old = first.stop().await;
+    put_until_stored(&client).await;
+    second.stop().await;
+    // Not where it was sent first: there is nobody any more.
+    let elsewhere = ["127.0.0.1:0".to_owned(), old[1].clone(), old[2].clone()];
+    let third = Cluster::start_at(&elsewhere, oblige).await;
+    put_until_stored(&client).await;
+    assert!(!third.asked().is_empty());
+}
+
+#[tokio::test]
+async fn another_cluster_at_the_first_address_is_not_trusted() {
+    let cluster = Cluster::start(1, oblige).await;
+    let client = Client::builder().retries(3).connect(&cluster.nodes[0].address).await.unwrap();
+    let mut other = cluster.nodes[0].said();
+    let address = cluster.stop().await.remove(0);
+    other.node_id = NodeId(99);
+    other.topology.as_mut().unwrap().nodes[0].id = NodeId(99);
+    let _other = Fake::start_at(&address, other, |mut conn| async move {
+        while let Some(asked) = conn.next().await {
+            conn.written(&asked).await;
+        }
+    })
+    .await;
+    for _ in 0..3 {
+        let refused = client.put(b"k", b"v").await.unwrap_err();
+        assert!(matches!(refused, ClientError::Connect { .. }), "{refused}");
+    }
+    assert!(client.topology().await.is_err());
 }
 
 #[tokio::test]

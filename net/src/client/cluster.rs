@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::address::Address;
 use super::builder::Builder;
 use super::call::Target;
+use super::find::Known;
 use super::layout::Layout;
 use super::node::Node;
 use super::topology::Topology;
@@ -55,6 +56,10 @@ impl View {
             };
             nodes.insert(told.id, (node, told.alive));
         }
+        let home = match nodes.get(&home.id) {
+            Some((moved, _)) if !home.is_connected() => Arc::clone(moved),
+            _ => home,
+        };
         Ok(Self { topology: Some(topology), home, nodes })
     }
 
@@ -112,8 +117,16 @@ impl View {
         self.partitions().is_none() || self.nodes.values().any(|(_, alive)| !alive)
     }
 
+    /// Whether a topology is of the same cluster: it has a node in common with what is known.
+    pub(super) fn is_like(&self, topology: &Topology) -> bool {
+        topology
+            .nodes
+            .iter()
+            .any(|told| told.id == self.home.id || self.nodes.contains_key(&told.id))
+    }
+
     /// Whom to ask for the topology, best first.
-    fn sources(&self, first: Option<Arc<Node>>) -> Vec<Arc<Node>> {
+    pub(super) fn sources(&self, first: Option<Arc<Node>>) -> Vec<Arc<Node>> {
         let mut nodes: Vec<_> = self.nodes.values().collect();
         nodes.sort_by_key(|(node, alive)| {
             (!node.is_connected(), !alive || node.is_shunned(), node.id)
@@ -134,7 +147,8 @@ struct Freshness {
 #[derive(Debug)]
 pub(super) struct Cluster {
     settings: Builder,
-    seeds: Vec<Address>,
+    /// Where the cluster was ever reached.
+    pub(super) known: Known,
     /// Of the node the client came to first, when it came.
     layout: Arc<Layout>,
     view: RwLock<Arc<View>>,
@@ -149,8 +163,10 @@ impl Cluster {
             match first_view(&settings, seed.clone()).await {
                 Ok((view, layout)) => {
                     let freshness = Freshness { asked: Instant::now(), asking: false };
+                    let known = Known::new(seeds.clone());
+                    view.topology.iter().for_each(|topology| known.learn(topology));
                     let (view, freshness) = (RwLock::new(Arc::new(view)), Mutex::new(freshness));
-                    return Ok(Self { settings, seeds, layout, view, freshness });
+                    return Ok(Self { settings, known, layout, view, freshness });
                 }
                 Err(error) => failed = error,
             }
@@ -180,35 +196,13 @@ impl Cluster {
         }
     }
 
-    /// Asks the cluster for its topology, the node `first` before others, and keeps what comes.
-    async fn ask(&self, first: Option<Arc<Node>>) -> Result<Arc<View>, ClientError> {
-        let view = self.view();
-        let mut failed = ClientError::Lost { possibly_applied: false };
-        for node in view.sources(first) {
-            match node.topology(&self.settings).await {
-                Ok(Some(topology)) => return self.adopt(&view.home, topology),
-                // Whoever is alone now has left the cluster.
-                Ok(None) => {}
-                Err(error) => failed = error,
-            }
-        }
-        for seed in &self.seeds {
-            let asked = async {
-                let (node, _) = Node::connect(&self.settings, seed.clone()).await?;
-                let topology = node.topology(&self.settings).await?;
-                Ok((Arc::new(node), topology))
-            };
-            match asked.await {
-                Ok((node, Some(topology))) => return self.adopt(&node, topology),
-                Ok((_, None)) => {}
-                Err(error) => failed = error,
-            }
-        }
-        Err(failed)
-    }
-
     /// Keeps a topology unless a newer one is known.
-    fn adopt(&self, home: &Arc<Node>, topology: Topology) -> Result<Arc<View>, ClientError> {
+    pub(super) fn adopt(
+        &self,
+        home: &Arc<Node>,
+        topology: Topology,
+    ) -> Result<Arc<View>, ClientError> {
+        self.known.learn(&topology);
         let mut kept = self.view.write().unwrap_or_else(PoisonError::into_inner);
         if kept.epoch().is_some_and(|known| topology.epoch() < known) {
             return Ok(Arc::clone(&kept));

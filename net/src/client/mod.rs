@@ -30,6 +30,9 @@
 //! * A request a node of a cluster has kept for [`Builder::patience`], when it could be repeated
 //!   after a broken connection: at another node.
 //!
+//! A client whose nodes do not answer goes back to the addresses it was given and to all it has
+//! learnt since; whoever answers there must belong to the same cluster.
+//!
 //! When retries end without success, [`ClientError::possibly_applied`] says whether any attempt of
 //! a write may have been, or may still be, applied.
 
@@ -43,6 +46,7 @@ mod builder;
 mod call;
 mod cluster;
 mod error;
+mod find;
 mod keyspace;
 mod layout;
 mod link;

@@ -14,6 +14,7 @@ use coronet_net::{
 use coronet_ring::{CoreId, Epoch, Hlc, Incarnation, NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
 
 /// A request, owned.
 #[derive(Debug, Clone)]
@@ -198,6 +199,7 @@ pub struct Fake {
     pub address: String,
     accepted: Arc<AtomicUsize>,
     says: Arc<Mutex<Says>>,
+    tasks: Arc<Mutex<Vec<AbortHandle>>>,
 }
 
 impl Fake {
@@ -207,13 +209,24 @@ impl Fake {
         F: Future<Output = ()> + Send + 'static,
         S: Fn(Conn) -> F + Send + Sync + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0", says, serve).await
+    }
+
+    /// The same at an address.
+    pub async fn start_at<F, S>(address: &str, says: Says, serve: S) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+        S: Fn(Conn) -> F + Send + Sync + 'static,
+    {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let accepted = Arc::new(AtomicUsize::new(0));
         let says = Arc::new(Mutex::new(says));
         let (count, now) = (Arc::clone(&accepted), Arc::clone(&says));
         let serve = Arc::new(serve);
-        tokio::spawn(async move {
+        let tasks: Arc<Mutex<Vec<AbortHandle>>> = Arc::default();
+        let conns = Arc::clone(&tasks);
+        let listening = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let number = count.fetch_add(1, Ordering::SeqCst);
                 let says = now.lock().unwrap().clone();
@@ -221,20 +234,35 @@ impl Fake {
                 let now = Arc::clone(&now);
                 let mut conn = Conn { stream, input, now, says, number, core, reads: 0 };
                 let serve = Arc::clone(&serve);
-                tokio::spawn(async move {
+                let serving = tokio::spawn(async move {
                     if conn.hello().await {
                         conn.reads = 0;
                         serve(conn).await;
                     }
                 });
+                conns.lock().unwrap().push(serving.abort_handle());
             }
         });
-        Self { address, accepted, says }
+        tasks.lock().unwrap().push(listening.abort_handle());
+        Self { address, accepted, says, tasks }
+    }
+
+    /// The node is gone, and its connections with it.
+    pub async fn stop(&self) {
+        self.tasks.lock().unwrap().iter().for_each(AbortHandle::abort);
+        while TcpStream::connect(&self.address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Connections accepted so far.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
+    }
+
+    /// What it says of itself.
+    pub fn said(&self) -> Says {
+        self.says.lock().unwrap().clone()
     }
 
     /// What connections from now on are told.
