@@ -4,11 +4,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use coronet_probe::{AVAILABLE, Mark};
 use coronet_sim::for_each_seed;
 use coronet_tools::sim::cluster::fault::{ALL, Fault};
-use coronet_tools::sim::cluster::{Options, Report, run};
+use coronet_tools::sim::cluster::{Options, Report, returning, run};
 
 /// Branches that the seeds of this file do not come through.
 const RARE: [Mark; 4] = [
@@ -93,6 +94,18 @@ fn each_fault_alone_is_survived() {
 #[test]
 fn a_changed_length_does_not_stall_a_link() {
     survive(Fault::Corrupt, [106, 206]);
+}
+
+/// A node that is back dials the others at once; they used to dial it only when their pause was
+/// over, and until then its requests waited for answers that nobody could send.
+#[test]
+fn a_node_that_is_back_serves_at_once_and_so_do_the_others() {
+    for_each_seed(0..40, |seed| {
+        let away = Duration::from_millis(500 + seed % 8 * 1_500);
+        let found = returning::after(seed, away);
+        let slowest = found.itself.max(found.other);
+        assert!(slowest < Duration::from_secs(1), "seed {seed}, away {away:?}: {found:?}");
+    });
 }
 
 #[test]

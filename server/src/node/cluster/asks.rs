@@ -71,7 +71,7 @@ impl<E: NodeEnv> State<E> {
         if too_long || unknown || misplaced {
             self.links.worked_off(from, bytes);
             let answer = Answer::Refused(Refusal::Invalid);
-            self.links.send(from, &PeerMessage::Answer { ticket: theirs, answer });
+            self.links.answer(from, PeerMessage::Answer { ticket: theirs, answer });
             return;
         }
         let purpose = Purpose::Remote { ticket: theirs, bytes };
@@ -80,6 +80,26 @@ impl<E: NodeEnv> State<E> {
         let deadline = left.map(|left| self.env.now().after(left));
         let keyspace = KeyspaceId(keyspace);
         self.ask_own(ticket, Asking { keyspace, partition, key, deadline, ask });
+    }
+
+    /// What a node was asked will not be answered: requests that wait for it are told.
+    pub(super) fn lost(&mut self, node: NodeId) {
+        self.members.refresh(&self.links, self.env.now());
+        for id in self.requests.lost(node) {
+            let mut effects = Vec::new();
+            self.feed(id, Input::Failed(node), &mut effects);
+            self.carry_out(id, effects);
+        }
+    }
+
+    /// A node dialed, so it runs: it is dialed at once, too. Without that link it is given no
+    /// answer.
+    pub(super) fn dial_back(&mut self, node: NodeId) {
+        let now = self.env.now();
+        self.members.refresh(&self.links, now);
+        if let Some(member) = self.members.gossip.member(node) {
+            self.links.retry(&member.peer_address, now);
+        }
     }
 
     /// An answer came, from a data core (`from` is this node) or from another node.
@@ -91,7 +111,7 @@ impl<E: NodeEnv> State<E> {
         match ask.purpose {
             Purpose::Remote { ticket, bytes } => {
                 self.links.worked_off(ask.node, bytes);
-                self.links.send(ask.node, &PeerMessage::Answer { ticket, answer });
+                self.links.answer(ask.node, PeerMessage::Answer { ticket, answer });
             }
             Purpose::Request { id, partition } => {
                 let mut effects = Vec::new();

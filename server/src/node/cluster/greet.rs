@@ -18,10 +18,13 @@ impl Links {
                 link.node = Some(other.node);
                 link.frame(FrameKind::Greeting, |into| greeting.write(into));
                 self.mark(conn);
-                // An older link of the same node is a leftover.
+                // An older link of the same node is a leftover: answers on it may be lost.
                 if let Some(old) = self.reads.insert(other.node, conn) {
                     self.close(old);
+                    self.owed.remove(&other.node);
+                    self.events.push_back(LinkEvent::Unheard(other.node));
                 }
+                self.events.push_back(LinkEvent::Heard(other.node));
             }
             Err(refused) => {
                 link.frame(FrameKind::Refused, |into| into.push(refused as u8));
@@ -48,6 +51,9 @@ impl Links {
                 match old {
                     Some(old) => self.close(old),
                     None => self.events.push_back(LinkEvent::Up(other.node)),
+                }
+                for answer in self.owed.remove(&other.node).unwrap_or_default() {
+                    self.send(other.node, &answer);
                 }
             }
             Err(refused) => {

@@ -26,6 +26,8 @@ const MAX_FRAME: u32 = 64 << 20;
 /// Pauses between two attempts to reach a peer.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// Answers kept for a node that dialed and is not linked yet.
+const OWED: usize = 1024;
 /// How long a greeting may take.
 const GREETING: Duration = Duration::from_secs(5);
 
@@ -36,6 +38,10 @@ pub(super) enum LinkEvent {
     Up(NodeId),
     /// No longer; what was sent may or may not have arrived.
     Down(NodeId),
+    /// This node can be reached by that one, which just dialed.
+    Heard(NodeId),
+    /// Nothing comes from this node any more, not even answers to what it was asked before.
+    Unheard(NodeId),
     /// A node says something that took this many bytes.
     Message(NodeId, PeerMessage, u64),
     /// Nothing sent to this node was worked off for a while: it should be sent something that is
@@ -72,6 +78,8 @@ pub(super) struct Links {
     pub(super) up: BTreeMap<NodeId, ConnId>,
     /// The link another node sends on, by node.
     pub(super) reads: BTreeMap<NodeId, ConnId>,
+    /// Answers for nodes that are heard and not linked yet.
+    pub(super) owed: BTreeMap<NodeId, Vec<PeerMessage>>,
     dials: BTreeMap<u64, String>,
     next_ticket: u64,
     dirty: VecDeque<ConnId>,
@@ -88,6 +96,7 @@ impl Links {
             targets: BTreeMap::new(),
             up: BTreeMap::new(),
             reads: BTreeMap::new(),
+            owed: BTreeMap::new(),
             dials: BTreeMap::new(),
             next_ticket: 0,
             dirty: VecDeque::new(),
@@ -111,9 +120,21 @@ impl Links {
         }
     }
 
+    /// Dials an address at its next tick, whatever pause it has come to.
+    pub(super) fn retry(&mut self, address: &str, now: Nanos) {
+        if let Some(target) = self.targets.get_mut(address) {
+            (target.next_try, target.pause) = (now, FIRST_PAUSE);
+        }
+    }
+
     /// Whether messages can be sent to a node.
-    pub(super) fn is_up(&self, node: NodeId) -> bool {
+    pub(super) fn sends_to(&self, node: NodeId) -> bool {
         self.up.contains_key(&node)
+    }
+
+    /// Whether a node can be sent asks and can answer them: it sends on a link of its own.
+    pub(super) fn is_up(&self, node: NodeId) -> bool {
+        self.up.contains_key(&node) && self.reads.contains_key(&node)
     }
 
     /// The nodes messages can be sent to.
@@ -143,6 +164,16 @@ impl Links {
             link.waiting.push_back(bytes);
         }
         true
+    }
+
+    /// Sends an answer, or keeps it until the link is there to a node that is heard already.
+    pub(super) fn answer(&mut self, to: NodeId, answer: PeerMessage) {
+        if !self.send(to, &answer) && !self.sends_to(to) && self.reads.contains_key(&to) {
+            let owed = self.owed.entry(to).or_default();
+            if owed.len() < OWED {
+                owed.push(answer);
+            }
+        }
     }
 
     /// A message of this many bytes that came from `from` is worked off. Credit is granted at once
@@ -223,6 +254,8 @@ impl Links {
         }
         if self.reads.get(&node) == Some(&conn) {
             self.reads.remove(&node);
+            self.owed.remove(&node);
+            self.events.push_back(LinkEvent::Unheard(node));
         }
     }
 

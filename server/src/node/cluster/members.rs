@@ -83,7 +83,9 @@ impl Members {
     /// Nodes that are linked but silent for improbably long.
     pub(super) fn suspects(&self, links: &Links, now: Nanos) -> Vec<NodeId> {
         let others = self.gossip.members().map(|member| member.id).filter(|id| *id != self.me);
-        others.filter(|id| links.is_up(*id) && self.detector.is_suspect(*id, micros(now))).collect()
+        others
+            .filter(|id| links.sends_to(*id) && self.detector.is_suspect(*id, micros(now)))
+            .collect()
     }
 
     /// Whether a node seems reachable.

@@ -54,7 +54,7 @@ use agree::Agreeing;
 use gather::Gather;
 use links::{LinkEvent, Links};
 use members::{Members, Say};
-use requests::{Input, Requests};
+use requests::Requests;
 
 /// How often data cores are asked for the hints they keep for reachable nodes.
 const HINTS: Duration = Duration::from_secs(1);
@@ -309,14 +309,12 @@ impl<E: NodeEnv> State<E> {
                     self.env.log(&format!("node {node} is linked"));
                 }
                 LinkEvent::Down(node) => {
-                    self.members.refresh(&self.links, self.env.now());
                     self.env.log(&format!("node {node} is no longer linked"));
-                    for id in self.requests.lost(node) {
-                        let mut effects = Vec::new();
-                        self.feed(id, Input::Failed(node), &mut effects);
-                        self.carry_out(id, effects);
-                    }
+                    self.requests.forget_asks_of(node);
+                    self.lost(node);
                 }
+                LinkEvent::Heard(node) => self.dial_back(node),
+                LinkEvent::Unheard(node) => self.lost(node),
                 LinkEvent::Message(node, message, bytes) => self.message(node, message, bytes),
                 LinkEvent::Quiet(node) => self.greet([node]),
                 LinkEvent::Trouble(text) => self.env.log(&text),

@@ -245,11 +245,16 @@ impl Requests {
         self.asks.values().any(|ask| ask.node == node && hint(ask))
     }
 
-    /// A node cannot be reached: forgets what it asked and was asked, and returns the requests
-    /// that wait for it.
+    /// A node cannot be answered: forgets what it asked.
+    pub(super) fn forget_asks_of(&mut self, node: NodeId) {
+        self.asks.retain(|_, ask| !(ask.node == node && is_remote(ask)));
+    }
+
+    /// A node will not answer: forgets what it was asked, and returns the requests that wait for it.
     pub(super) fn lost(&mut self, node: NodeId) -> Vec<u64> {
+        let asked = |ask: &InFlight| ask.node == node && !is_remote(ask);
         let gone: Vec<u64> =
-            self.asks.iter().filter(|(_, ask)| ask.node == node).map(|(t, _)| *t).collect();
+            self.asks.iter().filter(|(_, ask)| asked(ask)).map(|(t, _)| *t).collect();
         let mut waiting = BTreeSet::new();
         for ticket in gone {
             if let Some(InFlight { purpose: Purpose::Request { id, .. }, .. }) =
@@ -326,6 +331,11 @@ impl Requests {
             running.due = next;
         }
     }
+}
+
+/// Whether it is another node's ask to this one.
+fn is_remote(ask: &InFlight) -> bool {
+    matches!(ask.purpose, Purpose::Remote { .. })
 }
 
 /// Bytes of an answer that a machine keeps.

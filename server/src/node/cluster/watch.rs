@@ -181,7 +181,7 @@ mod tests {
         pair.ask();
         let quiet = pair.pass(QUIET + TICK, false, true);
         assert!(quiet.iter().any(|event| matches!(event, LinkEvent::Quiet(THERE))), "{quiet:?}");
-        assert!(pair.here.is_up(THERE) && !is_down(&quiet));
+        assert!(pair.here.sends_to(THERE) && !is_down(&quiet));
         assert!(!is_down(&pair.pass(STUCK - QUIET - TICK * 3, false, true)), "no sooner than said");
         assert!(is_down(&pair.pass(TICK * 3, false, true)));
         assert!(!pair.here.send(THERE, &PeerMessage::Gossip(Vec::new())), "no link, no message");
@@ -189,7 +189,7 @@ mod tests {
         let old = pair.conn;
         pair.link();
         pair.here.disconnect(old);
-        assert!(pair.here.is_up(THERE), "the old connection's end is not the new link's");
+        assert!(pair.here.sends_to(THERE), "the old connection's end is not the new link's");
         pair.ask();
         assert!(!is_down(&pair.pass(STUCK * 2, true, true)));
     }

@@ -10,6 +10,7 @@
 //! * [`clients`]: operations over real frames; [`cart`]: those that must keep every item.
 //! * [`history`]: what clients were told, and what an answer may therefore show.
 //! * [`check`]: what must hold in the end.
+//! * [`returning`]: how soon a node that was away serves again.
 //! * [`seeded`]: mistakes made on purpose, which the checkers must find.
 //! * [`mod@minimize`]: a failing run made smaller.
 
@@ -24,6 +25,7 @@ mod mix;
 pub mod nemesis;
 mod promise;
 pub mod reading;
+pub mod returning;
 pub mod seeded;
 mod wires;
 pub mod world;

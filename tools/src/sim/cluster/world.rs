@@ -197,8 +197,8 @@ impl World {
         }
     }
 
-    /// All phases.
-    pub fn run(&mut self) {
+    /// Starts all nodes and lets them find each other.
+    pub(super) fn found(&mut self) {
         for host in 0..self.hosts.len() {
             let env = self.hosts[host].env.clone();
             self.sim.block_on(async move {
@@ -211,6 +211,11 @@ impl World {
             self.start(host);
         }
         self.pass(FOUNDING);
+    }
+
+    /// All phases.
+    pub fn run(&mut self) {
+        self.found();
         let client_env = self.sim.node_env("clients");
         let (directory, history) = (&self.directory, &self.history);
         let rng = self.rng.fork();
