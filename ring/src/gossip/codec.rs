@@ -86,7 +86,14 @@ fn read_list<T>(
     let count = usize::from(reader.u16()?);
     // Every item has at least four bytes: nothing is reserved beyond what there is.
     let plausible = count <= most && count * 4 <= reader.len();
-    plausible.then(|| (0..count).map(|_| read(reader)).collect())?
+    if !plausible {
+        return None;
+    }
+    let mut items = Vec::with_capacity(count);
+    for _ in 0..count {
+        items.push(read(reader)?);
+    }
+    Some(items)
 }
 
 fn write_newness((id, newness): &(NodeId, Newness), into: &mut Vec<u8>) {

@@ -22,7 +22,7 @@ pub const MAX_PAUSE: u64 = 1_000_000;
 const SAMPLES: usize = 200;
 
 /// Longest interval that is learned from: after an outage a node is judged as before it.
-const LONGEST_SAMPLE: u64 = 5_000_000;
+const LONGEST_SAMPLE: u32 = 5_000_000;
 
 /// Lowest deviation assumed, microseconds: regularity must not make a short hiccup a death.
 const LEAST_DEVIATION: f64 = 200_000.0;
@@ -31,9 +31,10 @@ const LEAST_DEVIATION: f64 = 200_000.0;
 #[derive(Debug, Clone)]
 struct History {
     last: u64,
-    intervals: VecDeque<u64>,
+    /// Microseconds; as short as can be, for every node keeps them of every other.
+    intervals: VecDeque<u32>,
     sum: u64,
-    squares: u128,
+    squares: u64,
     /// Smoothed time to answer, microseconds; zero before the first.
     latency: u64,
 }
@@ -80,7 +81,7 @@ impl Detector {
         let interval = now.saturating_sub(history.last);
         // Answers come in bursts; only the silence between bursts says something.
         if interval * 4 >= expected {
-            history.learn(interval.min(LONGEST_SAMPLE));
+            history.learn(interval);
             history.last = now;
         } else if history.intervals.len() < 2 {
             history.last = now;
@@ -120,15 +121,16 @@ impl Detector {
 
 impl History {
     fn learn(&mut self, interval: u64) {
+        let interval = u32::try_from(interval).unwrap_or(LONGEST_SAMPLE).min(LONGEST_SAMPLE);
         if self.intervals.len() >= SAMPLES
             && let Some(oldest) = self.intervals.pop_front()
         {
-            self.sum -= oldest;
-            self.squares -= u128::from(oldest).pow(2);
+            self.sum -= u64::from(oldest);
+            self.squares -= u64::from(oldest).pow(2);
         }
         self.intervals.push_back(interval);
-        self.sum += interval;
-        self.squares += u128::from(interval).pow(2);
+        self.sum += u64::from(interval);
+        self.squares += u64::from(interval).pow(2);
     }
 
     fn phi(&self, now: u64) -> f64 {

@@ -87,12 +87,16 @@ pub struct Gossip {
     pub(super) table: Option<Table>,
     /// Hash of the encoded table.
     table_check: u64,
+    /// Seeds that are no member's peer address. Kept: with a thousand of them it takes long to
+    /// find out, and every round asks.
+    unmet: Vec<String>,
 }
 
 impl Gossip {
     /// A node that knows itself and nothing else. A founder of one is a cluster at once.
     pub fn new(me: Member, founding: Founding) -> Self {
         let mut gossip = Self::unfounded(me, founding);
+        gossip.meet();
         gossip.found();
         gossip
     }
@@ -101,7 +105,8 @@ impl Gossip {
         let (id, name) = (me.id, founding.name());
         let members = BTreeMap::from([(id, me)]);
         let keyspaces = BTreeMap::new();
-        Self { me: id, founding, name, members, keyspaces, table: None, table_check: 0 }
+        let unmet = Vec::new();
+        Self { me: id, founding, name, members, keyspaces, table: None, table_check: 0, unmet }
     }
 
     /// Every member known, this node included, ascending by id.
@@ -136,6 +141,7 @@ impl Gossip {
             me.id = self.me;
             me.newness.version += 1;
         }
+        self.meet();
     }
 
     /// The data cores made progress: the heart beats.
@@ -212,13 +218,9 @@ impl Gossip {
             let at = random as usize % others.len();
             targets.push((Target::Node(others[at]), digest.clone()));
         }
-        let met: BTreeSet<&str> =
-            self.members.values().map(|member| member.peer_address.as_str()).collect();
-        let unmet: Vec<_> =
-            self.founding.addresses.iter().filter(|seed| !met.contains(seed.as_str())).collect();
-        if !unmet.is_empty() {
-            let at = (random >> 32) as usize % unmet.len();
-            targets.push((Target::Seed(unmet[at].clone()), digest));
+        if !self.unmet.is_empty() {
+            let at = (random >> 32) as usize % self.unmet.len();
+            targets.push((Target::Seed(self.unmet[at].clone()), digest));
         }
         targets
     }
@@ -269,13 +271,13 @@ impl Gossip {
     /// What the sender of a digest does not know, as much as fits into one message.
     fn better_than(&self, digest: &Digest, random: u64) -> Delta {
         let (mut delta, mut bytes) = (Delta::default(), 0);
-        let theirs: BTreeMap<NodeId, Newness> = digest.members.iter().copied().collect();
+        let mut theirs = Ascending { items: &digest.members, at: 0 };
         let skip = random as usize % self.members.len().max(1);
         let turned = self.members.values().skip(skip).chain(self.members.values().take(skip));
         for member in turned {
             let newness = member.newness;
-            match theirs.get(&member.id) {
-                Some(known) if *known >= newness => continue,
+            match theirs.of(member.id) {
+                Some(known) if known >= newness => continue,
                 Some(known) if known.same_description(&newness) => {
                     bytes += 40;
                     delta.beats.push((member.id, newness));
@@ -319,8 +321,12 @@ impl Gossip {
         delta: Delta,
         events: &mut Vec<Event>,
     ) -> Option<Digest> {
+        let described = !delta.members.is_empty();
         for member in delta.members {
             self.learn_member(from, member, events);
+        }
+        if described {
+            self.meet();
         }
         for (id, newness) in delta.beats {
             if let Some(known) = self.members.get_mut(&id)
@@ -395,15 +401,29 @@ impl Gossip {
         }
     }
 
+    /// Finds out which seeds are still unmet, after descriptions changed.
+    fn meet(&mut self) {
+        let met: BTreeSet<&str> =
+            self.members.values().map(|member| member.peer_address.as_str()).collect();
+        let unmet = self.founding.addresses.iter().filter(|seed| !met.contains(seed.as_str()));
+        self.unmet = unmet.cloned().collect();
+    }
+
     /// The first table, once every founder is known: a function of the founding settings and of
     /// what the founders say of themselves, so that all compute the same.
     fn found(&mut self) -> Option<Epoch> {
         if self.table.is_some() {
             return None;
         }
-        let by_address =
-            |address: &String| self.members.values().find(|member| member.peer_address == *address);
-        let founders: Option<Vec<_>> = self.founding.addresses.iter().map(by_address).collect();
+        if !self.unmet.is_empty() {
+            return None;
+        }
+        // Of several members with one address the first counts.
+        let members = self.members.values().rev();
+        let by_address: BTreeMap<&str, &Member> =
+            members.map(|member| (member.peer_address.as_str(), member)).collect();
+        let founder = |address: &String| by_address.get(address.as_str()).copied();
+        let founders: Option<Vec<_>> = self.founding.addresses.iter().map(founder).collect();
         let placed = |member: &&Member| PlacedNode {
             id: member.id,
             rack: member.rack.clone(),
@@ -414,5 +434,24 @@ impl Gossip {
             Table::create(Epoch(1), self.founding.partitions, self.founding.depth, nodes);
         self.set_table(table.ok()?);
         self.table.as_ref().map(Table::epoch)
+    }
+}
+
+/// A digest's members, looked up in ascending order, which may begin anew. A digest that is not
+/// ascending, as no node of this program sends it, is answered with more than it asks for.
+struct Ascending<'a> {
+    items: &'a [(NodeId, Newness)],
+    at: usize,
+}
+
+impl Ascending<'_> {
+    fn of(&mut self, id: NodeId) -> Option<Newness> {
+        if self.at > 0 && self.items[self.at - 1].0 >= id {
+            self.at = 0;
+        }
+        while self.items.get(self.at).is_some_and(|(other, _)| *other < id) {
+            self.at += 1;
+        }
+        self.items.get(self.at).filter(|(other, _)| *other == id).map(|(_, newness)| *newness)
     }
 }

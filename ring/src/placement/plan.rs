@@ -68,6 +68,9 @@ struct Plan {
     lists: Vec<Vec<u16>>,
     /// Per node how many it holds.
     held: Vec<usize>,
+    /// Per node how much it lacks, as a share of its quota in millionths; zero when it has enough.
+    /// Kept, because with a thousand nodes it is looked up tens of millions of times.
+    hunger: Vec<u64>,
 }
 
 impl Plan {
@@ -96,7 +99,10 @@ impl Plan {
                 held[usize::from(extra)] -= 1;
             }
         }
-        Plan { nodes, racks, quotas, lists, held }
+        let hunger = vec![0; nodes.len()];
+        let mut plan = Plan { nodes, racks, quotas, lists, held, hunger };
+        (0..plan.nodes.len()).for_each(|node| plan.feel(node));
+        plan
     }
 
     /// Whether `node` may hold the partition once `leaving` no longer does.
@@ -113,22 +119,30 @@ impl Plan {
         same_rack < self.quotas.per_rack
     }
 
-    /// How much a node lacks, as a share of its quota; nothing when it has enough.
-    fn hunger(&self, node: usize) -> Option<u64> {
+    /// Notes how hungry a node is after its number of replicas changed. Quotas are far below a
+    /// million: whoever lacks one is hungry.
+    fn feel(&mut self, node: usize) {
         let (quota, held) = (self.quotas.of_node[node], self.held[node]);
-        (held < quota).then(|| ((quota - held) as u64 * 1_000_000) / quota as u64)
+        let lacks = quota.saturating_sub(held) as u64;
+        self.hunger[node] = lacks * 1_000_000 / quota.max(1) as u64;
     }
 
     /// The hungriest of the nodes that may take the partition in place of `leaving`.
     fn taker(&self, partition: usize, leaving: Option<u16>) -> Option<u16> {
         let list = &self.lists[partition];
-        let hungry = (0..self.nodes.len()).filter_map(|node| Some((self.hunger(node)?, node)));
-        hungry
-            .filter(|(_, node)| self.fits(list, leaving, *node as u16))
-            .max_by_key(|(hunger, node)| {
-                (*hunger, scatter(partition as u16, self.nodes[*node].id)) // at most 2^15
-            })
-            .map(|(_, node)| node as u16)
+        let mut best = (1, 0);
+        let mut found = None;
+        for (node, hunger) in self.hunger.iter().enumerate() {
+            // By far the most nodes end here.
+            if *hunger < best.0 || !self.fits(list, leaving, node as u16) {
+                continue;
+            }
+            let wish = (*hunger, scatter(partition as u16, self.nodes[node].id)); // at most 2^15
+            if wish >= best {
+                (best, found) = (wish, Some(node as u16));
+            }
+        }
+        found
     }
 
     /// Gives every partition as many replicas as there can be.
@@ -142,6 +156,7 @@ impl Plan {
                 if let Some(node) = chosen {
                     self.lists[partition].push(node);
                     self.held[usize::from(node)] += 1;
+                    self.feel(usize::from(node));
                 }
             }
         }
@@ -160,6 +175,8 @@ impl Plan {
             *place = coming;
             self.held[usize::from(leaving)] -= 1;
             self.held[usize::from(coming)] += 1;
+            self.feel(usize::from(leaving));
+            self.feel(usize::from(coming));
         }
     }
 
@@ -235,7 +252,7 @@ impl Plan {
                         continue;
                     }
                     came_by[at] = Some((from, partition));
-                    if self.hunger(at).is_some() {
+                    if self.hunger[at] > 0 {
                         let before = self.held[usize::from(giver)];
                         self.follow(giver, to, &came_by);
                         return self.held[usize::from(giver)] < before;
