@@ -4,9 +4,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::Duration;
 
-use coronet_probe::{AVAILABLE, Mark};
+use coronet_probe::{AVAILABLE, Bug, Mark};
 use coronet_sim::for_each_seed;
 use coronet_tools::sim::cluster::fault::{ALL, Fault};
 use coronet_tools::sim::cluster::{Options, Report, returning, run};
@@ -23,11 +24,19 @@ const RARE: [Mark; 4] = [
     Mark::TornTail,
 ];
 
+/// The mistake that `CORONET_SIM_BUG` names, to see that it is found and how it is told.
+fn bug() -> Option<Bug> {
+    let name = std::env::var("CORONET_SIM_BUG").ok()?;
+    Some(Bug::by_name(&name).expect("a mistake of docs/SEEDED_BUGS.md"))
+}
+
 fn check(seed: u64) -> Report {
-    let report = run(seed, &Options::default());
+    let bug = bug();
+    let report = run(seed, &Options { bug, ..Options::default() });
+    let with = bug.map(|bug| format!(" --bug {bug}")).unwrap_or_default();
     assert!(
         report.violations.is_empty(),
-        "seed {seed} ({}):\n{}",
+        "seed {seed} ({}):\n{}\nrepeat with: coronet sim --seed {seed}{with}",
         report.setting,
         report.violations.join("\n")
     );
@@ -37,7 +46,7 @@ fn check(seed: u64) -> Report {
 #[test]
 fn what_clients_are_told_holds() {
     let (acknowledged, marks) = (Cell::new(0), RefCell::new(BTreeSet::new()));
-    for_each_seed(0..60, |seed| {
+    for_each_seed(0..80, |seed| {
         let report = check(seed);
         acknowledged.set(acknowledged.get() + report.acknowledged);
         marks.borrow_mut().extend(report.marks.into_keys());
@@ -61,6 +70,29 @@ fn fresh_seeds_hold_too() {
     });
 }
 
+/// What the test above prints in a run like that of continuous integration is enough to see the
+/// same failure again.
+#[cfg(debug_assertions)]
+#[test]
+fn a_fresh_seed_that_fails_is_printed_and_fails_again() {
+    let bug = Bug::AckOneShort;
+    let fresh = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "fresh_seeds_hold_too"])
+        .env("CORONET_SIM_BUG", bug.name())
+        .env_remove("CORONET_SIM_SEED")
+        .output()
+        .unwrap();
+    assert!(!fresh.status.success(), "the mistake is not found");
+    let text = String::from_utf8_lossy(&fresh.stdout) + String::from_utf8_lossy(&fresh.stderr);
+    let command = text.lines().find_map(|line| line.strip_prefix("repeat with: coronet sim "));
+    let seed = command.and_then(|command| command.strip_suffix(" --bug ack-one-short"));
+    let seed = seed.and_then(|seed| seed.strip_prefix("--seed ")?.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(|| panic!("no seed is printed:\n{text}"));
+    let report = run(seed, &Options { bug: Some(bug), ..Options::default() });
+    assert!(!report.violations.is_empty(), "seed {seed} does not fail again");
+    report.violations.iter().for_each(|line| assert!(text.contains(line), "{line}\n{text}"));
+}
+
 #[test]
 fn the_same_seed_replays_the_same_cluster() {
     for seed in [3, 4] {
@@ -74,7 +106,7 @@ fn survive(fault: Fault, seeds: [u64; 2]) {
     let mut struck = 0;
     for seed in seeds {
         let faults = Some(vec![fault]);
-        let options = Options { nodes: Some(3), faults, seconds: Some(8), ..Options::default() };
+        let options = Options { nodes: Some(3), faults, millis: Some(8_000), ..Options::default() };
         let report = run(seed, &options);
         struck += report.faults;
         let found = report.violations.join("\n");
@@ -111,7 +143,7 @@ fn a_node_that_is_back_serves_at_once_and_so_do_the_others() {
 #[test]
 fn a_plan_without_some_faults_keeps_the_others_and_recording_changes_nothing() {
     let faults = Some(vec![Fault::Kill, Fault::Partition]);
-    let options = Options { nodes: Some(3), faults, seconds: Some(8), ..Options::default() };
+    let options = Options { nodes: Some(3), faults, millis: Some(8_000), ..Options::default() };
     let seed = (0..).find(|seed| run(*seed, &options).strikes.len() > 2).unwrap();
     let whole = run(seed, &options);
     assert_eq!(run(seed, &Options { record: true, ..options.clone() }).hash, whole.hash);

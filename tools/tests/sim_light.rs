@@ -18,6 +18,13 @@ fn a_hundred_nodes_agree_again() {
     assert!(strikes.get() > 3, "nothing went wrong");
 }
 
+/// Of more than a hundred nodes only a few found the cluster.
+#[test]
+fn many_nodes_join_their_founders() {
+    let report = run(1, &Options { nodes: 120, seconds: 5 });
+    assert!(report.violations.is_empty(), "{}", report.violations.join("\n"));
+}
+
 #[test]
 fn few_nodes_agree_again() {
     for_each_seed(0..20, |seed| {

@@ -14,6 +14,7 @@ use crate::bench::process::cpu_micros;
 use crate::sim::checkers::plot;
 use crate::sim::checkers::staleness::Staleness;
 use crate::sim::cluster::fault::Fault;
+use crate::sim::cluster::operations::Chosen;
 use crate::sim::cluster::{self, Options, Report, minimize};
 use crate::sim::{light, record, timeline};
 
@@ -27,7 +28,7 @@ const MOST_SEEDS: u64 = 300;
 /// Reads of a setting that say something about how stale reads are.
 const FEWEST_READS: u64 = 50;
 /// Runs to make one failure smaller.
-const MOST_RUNS: u64 = 200;
+const MOST_RUNS: u64 = 500;
 
 /// What to simulate.
 #[derive(Debug, Args)]
@@ -56,13 +57,17 @@ pub struct SimArgs {
     /// Keys at most.
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
     pub keys: Option<u64>,
-    /// Seconds of faults per cluster; drawn per seed when absent.
-    #[arg(long, value_name = "S")]
+    /// Seconds of faults per cluster, such as 8 or 1.25; drawn per seed when absent.
+    #[arg(long, value_name = "S", value_parser = millis)]
     pub seconds: Option<u64>,
+    /// Of what clients plan to do only these steps: 1.4,2.7-9 are step 4 of client 1 and steps 7
+    /// to 9 of client 2.
+    #[arg(long, value_name = "LIST", num_args = 0..=1, default_missing_value = "")]
+    pub operations: Option<Chosen>,
     /// Simulate so many nodes without data instead: gossip, failure detectors, placement.
     #[arg(long, value_name = "NODES", value_parser = clap::value_parser!(u16).range(1..=2000))]
     pub light: Option<u16>,
-    /// Make every failing run smaller, by up to 200 further runs.
+    /// Make every failing run smaller, by up to 500 further runs.
     #[arg(long)]
     pub minimize: bool,
     /// Write what happened in every failing run, or in that of --seed, into this folder: as text
@@ -87,6 +92,13 @@ fn range(text: &str) -> Result<Range<u64>, String> {
     let (from, to) = text.split_once("..").ok_or_else(expected)?;
     let number = |text: &str| text.parse::<u64>().map_err(|_| expected());
     Ok(number(from)?..number(to)?)
+}
+
+/// Milliseconds of a number of seconds.
+fn millis(text: &str) -> Result<u64, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is no number of seconds"))?;
+    let millis = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    u64::try_from(millis.as_millis()).map_err(|error| error.to_string())
 }
 
 #[cfg(debug_assertions)]
@@ -208,12 +220,15 @@ pub fn run(args: &SimArgs) -> Result<Exit, CliError> {
     Ok(if passed { Exit::Ok } else { Exit::Data })
 }
 
-/// Seconds of faults in a light world.
-const LIGHT_SECONDS: u64 = 30;
+/// Milliseconds of faults in a light world; of more than [`FEW`] nodes, of which every second costs
+/// with the square of their number.
+const LIGHT_MILLIS: [u64; 2] = [30_000, 10_000];
+const FEW: usize = 300;
 
 /// Runs worlds of many nodes without data.
 fn run_light(args: &SimArgs, nodes: usize) -> Result<Exit, CliError> {
-    let options = light::Options { nodes, seconds: args.seconds.unwrap_or(LIGHT_SECONDS) };
+    let millis = args.seconds.unwrap_or(LIGHT_MILLIS[usize::from(nodes > FEW)]);
+    let options = light::Options { nodes, seconds: millis.div_ceil(1_000) };
     let (began, limit) = (Instant::now(), args.limit());
     let (mut failed, mut simulated, mut runs) = (Vec::new(), Duration::ZERO, 0_u64);
     for seed in args.seeds() {
@@ -267,7 +282,8 @@ impl SimArgs {
             strikes: self.strikes.as_ref().map(|list| list.iter().copied().collect()),
             clients: self.clients,
             keys: self.keys,
-            seconds: self.seconds,
+            millis: self.seconds,
+            operations: self.operations.clone(),
             record: false,
             bug: self.bug(),
         }
@@ -278,7 +294,10 @@ impl SimArgs {
 fn command(seed: u64, options: &Options) -> String {
     let mut text = format!("coronet sim --seed {seed}");
     let mut add = |name: &str, value: Option<String>| {
-        value.into_iter().for_each(|value| text.push_str(&format!(" --{name} {value}")));
+        if let Some(value) = value {
+            let space = if value.is_empty() { "" } else { " " };
+            text.push_str(&format!(" --{name}{space}{value}"));
+        }
     };
     let names = |faults: &Vec<Fault>| {
         let names = faults.iter().filter_map(ValueEnum::to_possible_value);
@@ -290,8 +309,9 @@ fn command(seed: u64, options: &Options) -> String {
     add("faults", options.faults.as_ref().map(names));
     add("clients", options.clients.map(|clients| clients.to_string()));
     add("keys", options.keys.map(|keys| keys.to_string()));
-    add("seconds", options.seconds.map(|seconds| seconds.to_string()));
+    add("seconds", options.millis.map(|millis| (millis as f64 / 1e3).to_string()));
     add("strikes", options.strikes.as_ref().map(numbers));
+    add("operations", options.operations.as_ref().map(Chosen::to_string));
     add("bug", options.bug.map(|bug| bug.to_string()));
     text
 }
@@ -307,14 +327,21 @@ fn examine(args: &SimArgs, options: &Options, report: Report) -> Result<(), CliE
         options = smaller.options;
         let first = smaller.report.violations.first().unwrap_or(&first);
         let (faults, runs) = (smaller.report.faults, smaller.runs);
+        let operations = smaller.report.operations.len();
         let repeat = command(seed, &options);
         line(&format!(
-            "seed {seed} made smaller by {runs} runs, {faults} faults left: {first}; {repeat}"
+            "seed {seed} made smaller by {runs} runs, {faults} faults and {operations} operations left: \
+             {first}; {repeat}"
         ))?;
     }
     let Some(dir) = &args.out else { return Ok(()) };
     let recorded = cluster::run(seed, &Options { record: true, ..options.clone() });
-    let title = format!("Seed {seed}: {} failures", recorded.violations.len());
+    let failures = match recorded.violations.len() {
+        0 => "no failure".to_owned(),
+        1 => "one failure".to_owned(),
+        more => format!("{more} failures"),
+    };
+    let title = format!("Seed {seed}: {failures}");
     let about = format!("{}. {}", recorded.setting, command(seed, &options));
     let page = timeline::page(&title, &about, &recorded.events);
     let failed = |e: std::io::Error| CliError::local("writing what happened", &e);
@@ -370,12 +397,14 @@ mod tests {
             nodes: Some(3),
             faults: Some(vec![Fault::Kill, Fault::EmptyDisk]),
             strikes: Some(BTreeSet::from([2, 5])),
-            seconds: Some(4),
+            millis: Some(4_250),
+            operations: Some(Chosen([(1, 3)].into())),
             ..Options::default()
         };
         assert_eq!(
             command(7, &options),
-            "coronet sim --seed 7 --nodes 3 --faults kill,empty-disk --seconds 4 --strikes 2,5"
+            "coronet sim --seed 7 --nodes 3 --faults kill,empty-disk --seconds 4.25 --strikes 2,5 \
+             --operations 1.3"
         );
     }
 

@@ -19,8 +19,10 @@ use super::history::{
     Acknowledgement, History, Outcome, Shown, Style, WriteId, name, number_of, value_of,
 };
 use super::mix::{Habit, Mix, Step};
+use super::operations::{Chosen, Operation};
 use super::promise;
 use super::reading::{self, Found, PATIENCE, connect, is_sloppy, within};
+use super::words;
 use crate::sim::checkers::session::Session;
 use crate::sim::record::{EventKind, Lane, Recorder};
 use crate::sim::{Client, Network};
@@ -43,70 +45,102 @@ struct Held {
 /// One client.
 struct Author {
     number: usize,
+    step: u64,
     session: Session,
 }
 
-/// All clients of a world.
+/// What all clients of a world share.
+#[derive(Default)]
+struct Common {
+    stop: Cell<bool>,
+    running: Cell<usize>,
+    /// If set: only these operations are carried out.
+    chosen: Option<Chosen>,
+    done: RefCell<Vec<Operation>>,
+}
+
+/// The clients of a world, or one of them.
+#[derive(Clone)]
 pub struct Clients {
     env: SimEnv,
+    /// Of a client: the randomness of its step.
     rng: RefCell<Rng>,
     directory: Directory,
     history: Rc<RefCell<History>>,
     keys: Vec<Vec<u8>>,
-    stop: Cell<bool>,
-    running: Cell<usize>,
+    common: Rc<Common>,
     mix: Mix,
     recorder: Rc<Recorder>,
 }
 
 impl Clients {
-    /// Clients that work with `keys`; `env` is no node's.
+    /// Clients that work with the keys of `history`; `env` is no node's.
     pub fn new(
         env: SimEnv,
         mut rng: Rng,
         directory: &Directory,
         history: &Rc<RefCell<History>>,
         recorder: &Rc<Recorder>,
-    ) -> Rc<Self> {
+        chosen: Option<Chosen>,
+    ) -> Self {
         let keys = history.borrow().keys();
         let mix = Mix::draw(&mut rng);
-        Rc::new(Clients {
+        Clients {
             env,
             rng: RefCell::new(rng),
             directory: Rc::clone(directory),
             history: Rc::clone(history),
             keys,
-            stop: Cell::new(false),
-            running: Cell::new(0),
+            common: Rc::new(Common { chosen, ..Common::default() }),
             mix,
             recorder: Rc::clone(recorder),
-        })
+        }
     }
 
     /// Starts some.
-    pub fn start(self: &Rc<Self>, count: u64) {
+    pub fn start(&self, count: u64) {
+        let running = &self.common.running;
         for number in 0..usize::try_from(count).unwrap_or(0) {
-            let this = Rc::clone(self);
-            self.running.set(self.running.get() + 1);
+            let plan = self.rng.borrow_mut().fork();
+            let this = self.clone();
+            running.set(running.get() + 1);
             self.env.spawn(TaskClass::Foreground, async move {
-                this.work(number).await;
-                this.running.set(this.running.get() - 1);
+                this.work(number, plan).await;
+                this.common.running.set(this.common.running.get() - 1);
             });
         }
     }
 
     /// Ends them after what they are at.
     pub fn stop(&self) {
-        self.stop.set(true);
+        self.common.stop.set(true);
     }
 
     /// Whether all have ended.
     pub fn ended(&self) -> bool {
-        self.running.get() == 0
+        self.common.running.get() == 0
+    }
+
+    /// The operations so far, by key.
+    pub fn operations(&self) -> Vec<Operation> {
+        let mut done = self.common.done.borrow().clone();
+        done.sort_unstable();
+        done
+    }
+
+    /// Whether a client carries out this step; if so, that it does is noted.
+    fn performs(&self, author: &Author, key: usize) -> bool {
+        let step = (author.number as u64 + 1, author.step);
+        let performs = self.common.chosen.as_ref().is_none_or(|chosen| chosen.0.contains(&step));
+        if performs {
+            self.common.done.borrow_mut().push(Operation { key, step });
+        }
+        performs
     }
 
     fn record(&self, author: &Author, since: Nanos, text: impl FnOnce() -> String) {
         let lane = Lane::Client(author.number);
+        let text = || format!("{} (step {}.{})", text(), author.number + 1, author.step);
         self.recorder.span(EventKind::Operation, lane, since, text);
     }
 
@@ -133,20 +167,26 @@ impl Clients {
     }
 
     /// Works until told to stop. The first one writes what one client only writes.
-    async fn work(&self, number: usize) {
-        let mut author = Author { number, session: Session::default() };
+    async fn work(&self, number: usize, mut plan: Rng) {
+        let mut author = Author { number, step: 0, session: Session::default() };
         let mut contexts: BTreeMap<Vec<u8>, Vec<Held>> = BTreeMap::new();
         let mut client: Option<Rc<Client>> = None;
-        while !self.stop.get() {
+        while !self.common.stop.get() {
+            author.step += 1;
+            self.rng.replace(plan.fork());
             self.sleep(self.mix.pause).await;
+            let (step, at) = {
+                let rng = &mut self.rng.borrow_mut();
+                (self.mix.step(rng), self.mix.key(rng, self.keys.len()))
+            };
+            if !self.performs(&author, at) {
+                continue;
+            }
             if self.below(8) == 0 || client.as_ref().is_none_or(|client| !client.is_open()) {
                 client = self.any_node().await;
             }
             let Some(open) = &client else { continue };
-            let (step, key) = {
-                let rng = &mut self.rng.borrow_mut();
-                (self.mix.step(rng), self.keys[self.mix.key(rng, self.keys.len())].clone())
-            };
+            let key = self.keys[at].clone();
             let style = self.history.borrow().style(&key);
             let replaces = self.history.borrow().is_last_write_wins(&key);
             let held = contexts.entry(key.clone()).or_default();
@@ -207,9 +247,12 @@ impl Clients {
             Some(found) => {
                 let ids: Vec<_> = found.values.iter().map(|value| number_of(value)).collect();
                 let count = found.answers;
-                format!("read {} with {r:?} {mode:?}: {ids:?} from {count}", name(key))
+                let r = words::of_quorum(r);
+                format!("read {} with R={r} {mode:?}: {ids:?} from {count}", name(key))
             }
-            None => format!("read {} with {r:?} {mode:?}: no answer", name(key)),
+            None => {
+                format!("read {} with R={} {mode:?}: no answer", name(key), words::of_quorum(r))
+            }
         });
         let Found { values, context, answers, sloppy } = found?;
         let mut history = self.history.borrow_mut();
@@ -348,7 +391,8 @@ impl Clients {
         };
         self.record(author, now, || {
             let verb = if value.is_some() { "write" } else { "delete" };
-            format!("{verb} {id} of {} with W={w:?}: {outcome:?}", name(key))
+            let (w, outcome) = (words::of_quorum(w), words::of_outcome(&outcome));
+            format!("{verb} {id} of {} with W={w}: {outcome}", name(key))
         });
         let mut history = self.history.borrow_mut();
         if let Outcome::Acknowledged(ack) = outcome {

@@ -1,8 +1,9 @@
-//! Makes a failing run smaller: less time, fewer faults, clients and keys, while it still fails
-//! in the same way. What is left is easier to read, and is repeated by its options.
+//! Makes a failing run smaller: less time, fewer faults, fewer operations, while it still fails in
+//! the same way. What is left is easier to read, and is repeated by its options.
 
 use std::collections::BTreeSet;
 
+use super::operations::{Chosen, Step};
 use super::{Options, Report};
 
 /// What is left of a failing run.
@@ -39,9 +40,7 @@ pub fn minimize(
     let kinds = report.violations.iter().map(|violation| kind(violation)).collect();
     let options = Options {
         strikes: Some(report.strikes.iter().copied().collect()),
-        clients: Some(report.clients),
-        keys: Some(report.keys),
-        seconds: Some(report.seconds),
+        millis: Some(report.millis),
         ..options.clone()
     };
     let best = Smaller { options, report, runs: 0 };
@@ -51,8 +50,7 @@ pub fn minimize(
         before = Some(search.size());
         search.shorten();
         search.drop_strikes();
-        search.lower(|options| &mut options.clients);
-        search.lower(|options| &mut options.keys);
+        search.drop_operations();
     }
     search.best
 }
@@ -65,9 +63,9 @@ struct Search<F> {
 }
 
 impl<F: FnMut(&Options) -> Report> Search<F> {
-    fn size(&self) -> (Option<u64>, usize, Option<u64>, Option<u64>) {
-        let Options { seconds, strikes, clients, keys, .. } = &self.best.options;
-        (*seconds, strikes.as_ref().map_or(0, BTreeSet::len), *clients, *keys)
+    fn size(&self) -> (Option<u64>, usize, usize) {
+        let Options { millis, strikes, .. } = &self.best.options;
+        (*millis, strikes.as_ref().map_or(0, BTreeSet::len), self.best.report.operations.len())
     }
 
     /// Keeps options that still fail in the same way.
@@ -84,12 +82,16 @@ impl<F: FnMut(&Options) -> Report> Search<F> {
         fails
     }
 
+    /// Ends the chaos earlier. What came before is as it was, so the end of the shortest run that
+    /// fails is found by halving.
     fn shorten(&mut self) {
-        while let Some(seconds) = self.best.options.seconds.filter(|seconds| *seconds > 1) {
-            let mut shorter = self.best.options.clone();
-            shorter.seconds = Some(seconds / 2);
-            if !self.attempt(shorter) {
-                break;
+        let (mut passes, mut fails) = (0, self.best.options.millis.unwrap_or(0));
+        while fails > passes + 1 + fails / 64 {
+            let middle = passes + (fails - passes) / 2;
+            let shorter = Options { millis: Some(middle), ..self.best.options.clone() };
+            match self.attempt(shorter) {
+                true => fails = middle,
+                false => passes = middle,
             }
         }
     }
@@ -112,22 +114,37 @@ impl<F: FnMut(&Options) -> Report> Search<F> {
         }
     }
 
-    fn lower(&mut self, field: impl Fn(&mut Options) -> &mut Option<u64>) {
-        let mut fewer = self.best.options.clone();
-        let now = field(&mut fewer).unwrap_or(1);
-        let smaller = |count: &u64| *count > 0 && *count < now;
-        for count in [1, now / 2, now.saturating_sub(1)].into_iter().filter(smaller) {
-            *field(&mut fewer) = Some(count);
-            if self.attempt(fewer.clone()) {
-                break;
+    /// Leaves out what clients do, likewise. By key: what concerns other keys goes first.
+    fn drop_operations(&mut self) {
+        let mut part = self.best.report.operations.len();
+        while part > 0 {
+            let plan: Vec<Step> = self.best.report.operations.iter().map(|o| o.step).collect();
+            for drop in plan.chunks(part) {
+                let mut kept: BTreeSet<Step> =
+                    self.best.report.operations.iter().map(|o| o.step).collect();
+                let before = kept.len();
+                kept.retain(|step| !drop.contains(step));
+                if kept.len() < before {
+                    let operations = Some(Chosen(kept));
+                    self.attempt(Options { operations, ..self.best.options.clone() });
+                }
             }
+            part /= 2;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::operations::Operation;
     use super::*;
+
+    /// Ten steps of each of three clients, as far as chosen; a key for every step.
+    fn operations(options: &Options) -> Vec<Operation> {
+        let all = (1..=10).flat_map(|step| (1..=3).map(move |client| (client, step)));
+        let chosen = |step: &Step| options.operations.as_ref().is_none_or(|c| c.0.contains(step));
+        all.filter(chosen).map(|step| Operation { key: step.1 as usize, step }).collect()
+    }
 
     fn report(options: &Options, fails: bool) -> Report {
         Report {
@@ -137,9 +154,8 @@ mod tests {
             } else {
                 vec![]
             },
-            clients: options.clients.unwrap_or(6),
-            keys: options.keys.unwrap_or(9),
-            seconds: options.seconds.unwrap_or(30),
+            operations: operations(options),
+            millis: options.millis.unwrap_or(30_000),
             ..Report::default()
         }
     }
@@ -150,15 +166,18 @@ mod tests {
             let strikes =
                 options.strikes.as_ref().is_none_or(|s| s.contains(&3) && s.contains(&17));
             strikes
-                && options.clients.is_none_or(|c| c >= 2)
-                && options.seconds.is_none_or(|s| s > 6)
+                && operations(options).iter().any(|o| o.step == (2, 7))
+                && operations(options).iter().any(|o| o.step == (3, 1))
+                && options.millis.is_none_or(|millis| millis > 6_000)
         };
         let whole = Options { strikes: Some((0..40).collect()), ..Options::default() };
         let first = report(&whole, true);
         let found = minimize(&whole, first, 1_000, |options| report(options, needs(options)));
         assert_eq!(found.options.strikes, Some(BTreeSet::from([3, 17])));
-        assert_eq!((found.options.clients, found.options.keys), (Some(2), Some(1)));
-        assert_eq!(found.options.seconds, Some(7));
+        assert_eq!(found.options.operations, Some(Chosen([(2, 7), (3, 1)].into())));
+        let millis = found.options.millis.unwrap_or(0);
+        assert!((6_001..6_200).contains(&millis), "{millis}");
+        assert!(found.runs < 150, "{} runs", found.runs);
     }
 
     #[test]
@@ -172,7 +191,7 @@ mod tests {
             Report { violations, ..report(options, false) }
         };
         let found = minimize(&whole, first, 5, other);
-        assert_eq!((found.options.seconds, found.runs), (Some(30), runs));
+        assert_eq!((found.options.millis, found.runs), (Some(30_000), runs));
         assert!(runs <= 5);
     }
 

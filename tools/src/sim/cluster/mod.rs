@@ -7,7 +7,7 @@
 //!
 //! * [`world`]: hosts, their lives, what they are configured as.
 //! * [`fault`], [`nemesis`]: what goes wrong, when and where.
-//! * [`clients`]: operations over real frames; [`cart`]: those that must keep every item.
+//! * [`clients`], [`operations`]: operations over real frames; [`cart`]: those that must keep every item.
 //! * [`history`]: what clients were told, and what an answer may therefore show.
 //! * [`check`]: what must hold in the end.
 //! * [`returning`]: how soon a node that was away serves again.
@@ -23,11 +23,13 @@ mod holders;
 pub mod minimize;
 mod mix;
 pub mod nemesis;
+pub mod operations;
 mod promise;
 pub mod reading;
 pub mod returning;
 pub mod seeded;
 mod wires;
+mod words;
 pub mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +38,7 @@ use std::time::Duration;
 
 use coronet_probe::{Bug, Mark};
 use fault::Fault;
+use operations::{Chosen, Operation};
 use world::World;
 
 use super::checkers::staleness::Staleness;
@@ -54,8 +57,10 @@ pub struct Options {
     pub clients: Option<u64>,
     /// Keys at most.
     pub keys: Option<u64>,
-    /// Length of the chaos in seconds; drawn when absent.
-    pub seconds: Option<u64>,
+    /// Length of the chaos in milliseconds; drawn when absent.
+    pub millis: Option<u64>,
+    /// Of what clients plan to do only this; all when absent.
+    pub operations: Option<Chosen>,
     /// Whether to keep what happens, for people.
     pub record: bool,
     /// A mistake that the nodes shall make; none in builds without debug assertions.
@@ -83,12 +88,10 @@ pub struct Report {
     pub marks: BTreeMap<Mark, u64>,
     /// The numbers of those planned.
     pub strikes: Vec<u64>,
-    /// Clients there were.
-    pub clients: u64,
-    /// Keys there were.
-    pub keys: u64,
-    /// Seconds of chaos.
-    pub seconds: u64,
+    /// What clients did until the chaos ended, by key.
+    pub operations: Vec<Operation>,
+    /// Milliseconds of chaos.
+    pub millis: u64,
     /// How stale reads were where nothing is promised; measured when nothing went wrong.
     pub staleness: Staleness,
     /// What happened, when it was to be kept.

@@ -32,7 +32,7 @@ pub fn after(seed: u64, away: Duration) -> Return {
     let options = Options {
         nodes: Some(3),
         faults: Some(Vec::new()),
-        seconds: Some(1),
+        millis: Some(1_000),
         ..Options::default()
     };
     let mut world = World::new(seed, &options);

@@ -54,7 +54,7 @@ fn options(bug: Bug) -> Options {
         Bug::LogCutEarly => Options {
             nodes: Some(1),
             clients: Some(40),
-            seconds: Some(40),
+            millis: Some(40_000),
             ..among(&[Fault::Power, Fault::SlowDisk])
         },
         Bug::HintForgottenWhenSent => {
@@ -95,7 +95,7 @@ fn arguments(options: &Options) -> String {
     let numbers = [
         ("nodes", options.nodes.map(|nodes| nodes as u64)),
         ("clients", options.clients),
-        ("seconds", options.seconds),
+        ("seconds", options.millis.map(|millis| millis / 1_000)),
     ];
     let mut text = String::new();
     if !faults.is_empty() {

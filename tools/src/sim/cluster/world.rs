@@ -18,6 +18,7 @@ use coronet_sim::{Faults as DiskFaults, Latency, Rng, Sim, SimEnv};
 use super::clients::{Clients, Directory};
 use super::history::{History, Style};
 use super::nemesis::{Nemesis, REPLACED, Recovery};
+use super::operations::Chosen;
 use super::{Options, Report, check};
 use crate::sim::checkers::staleness::LATE_FACTOR;
 use crate::sim::internet::{Internet, Weather};
@@ -90,6 +91,8 @@ pub struct World {
     bug: Option<Bug>,
     chaos: Duration,
     clients: u64,
+    chosen: Option<Chosen>,
+    crew: Option<Clients>,
 }
 
 fn address(host: usize) -> SocketAddr {
@@ -152,7 +155,7 @@ impl World {
         };
         let hosts: Vec<Host> = (0..nodes).map(host).collect();
         let drawn = Duration::from_secs(rng.range(5, 40));
-        let chaos = options.seconds.map_or(drawn, Duration::from_secs);
+        let chaos = options.millis.map_or(drawn, Duration::from_millis);
         let clients = rng.range(2, 6);
         let nemesis = Nemesis::draw(&mut rng.fork(), nodes, chaos, options);
         let mut history = History::default();
@@ -163,6 +166,8 @@ impl World {
             directory: Rc::new(RefCell::new((0..nodes).map(|_| None).collect())),
             chaos,
             clients: options.clients.unwrap_or(clients),
+            chosen: options.operations.clone(),
+            crew: None,
             bug: options.bug,
             watch,
             log: VecDeque::new(),
@@ -219,8 +224,10 @@ impl World {
         let client_env = self.sim.node_env("clients");
         let (directory, history) = (&self.directory, &self.history);
         let rng = self.rng.fork();
-        let clients = Clients::new(client_env, rng, directory, history, &self.recorder);
+        let chosen = self.chosen.take();
+        let clients = Clients::new(client_env, rng, directory, history, &self.recorder, chosen);
         clients.start(self.clients);
+        self.crew = Some(clients.clone());
         let begun = self.sim.elapsed();
         while let Some(strike) = self.nemesis.next_strike() {
             self.pass((begun + strike.at).saturating_sub(self.sim.elapsed()));
@@ -390,12 +397,13 @@ impl World {
         Report {
             seed: self.sim.seed(),
             setting: format!(
-                "{} nodes, N={}, {:?}, {} clients, {} s of {}{}",
+                "{} nodes, N={}, {:?}, {} clients, {} keys, {:?} of {}{}",
                 self.hosts.len(),
                 settings.n(),
                 settings.mode,
                 self.clients,
-                self.chaos.as_secs(),
+                history.keys().len(),
+                self.chaos,
                 self.nemesis,
                 self.bug.map(|bug| format!(", bug {bug}")).unwrap_or_default(),
             ),
@@ -408,9 +416,8 @@ impl World {
             strikes: self.strikes.clone(),
             events: self.recorder.events(),
             staleness: history.staleness.clone(),
-            clients: self.clients,
-            keys: history.keys().len() as u64,
-            seconds: self.chaos.as_secs(),
+            operations: self.crew.as_ref().map(Clients::operations).unwrap_or_default(),
+            millis: u64::try_from(self.chaos.as_millis()).unwrap_or(u64::MAX),
             violations: history.violations.clone(),
         }
     }

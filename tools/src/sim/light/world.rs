@@ -18,6 +18,10 @@ use super::{MOST_NODES, Options, Report};
 
 /// How long nodes may take to find each other, and to agree after the last fault.
 const DEADLINE: Duration = Duration::from_secs(120);
+/// Up to so many nodes all are founders; of more, [`FOUNDERS`] are, and the others join them. Every
+/// node computes the founders' placement by itself: with a thousand that alone takes a minute.
+const MOST_FOUNDERS: usize = 100;
+const FOUNDERS: usize = 16;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A machine.
@@ -87,11 +91,12 @@ impl World {
             disk: Disk::default(),
             rack: format!("rack-{}", at % racks),
         };
+        let founders = if nodes > MOST_FOUNDERS { FOUNDERS } else { nodes };
         let founding = Founding {
             cluster: u128::from(seed),
             partitions: u32::try_from((nodes * 8).next_power_of_two()).unwrap_or(1 << 14),
             depth: 3,
-            addresses: addresses.into_iter().collect(),
+            addresses: addresses.into_iter().take(founders).collect(),
         };
         World {
             hosts: (0..nodes).map(host).collect(),
@@ -113,6 +118,11 @@ impl World {
         self.report.founding = self.settle("founding");
         self.latest = self.table_of(0);
         self.report.violations.extend(self.latest.iter().flat_map(check::faults_of));
+        if self.founding.addresses.len() < self.hosts.len() {
+            self.place_all();
+            let joining = self.settle("joining");
+            self.report.founding += joining;
+        }
         let end = self.sim.elapsed() + Duration::from_secs(self.seconds);
         while self.sim.elapsed() < end {
             let strike = STRIKES[self.rng.index(STRIKES.len())];
@@ -258,8 +268,7 @@ impl World {
         life.store();
     }
 
-    /// The next placement is decided: one node less, or one more of those that may hold data. One
-    /// node is told.
+    /// The next placement has one node less, or one more of those that may hold data.
     fn place(&mut self) {
         let Some(old) = self.latest.clone() else { return };
         let mut nodes: Vec<PlacedNode> = old.nodes().to_vec();
@@ -273,17 +282,40 @@ impl World {
                 nodes.push(PlacedNode { id: id_of(at), rack, weight: 100 });
             }
         }
+        if let Some(new) = self.change(&old, nodes) {
+            self.report.violations.extend(check::faults_of_change(&old, &new));
+        }
+    }
+
+    /// Every host gets its share.
+    fn place_all(&mut self) {
+        let placed = |(at, host): (usize, &Host)| PlacedNode {
+            id: id_of(at),
+            rack: host.rack.clone(),
+            weight: 100,
+        };
+        let nodes = self.hosts.iter().enumerate().map(placed).collect();
+        if let Some(old) = self.latest.clone() {
+            self.change(&old, nodes);
+        }
+    }
+
+    /// The next placement is decided, and one node is told.
+    fn change(&mut self, old: &Table, nodes: Vec<PlacedNode>) -> Option<Table> {
         match old.change(Epoch(old.epoch().0 + 1), nodes) {
             Ok(new) => {
                 self.report.violations.extend(check::faults_of(&new));
-                self.report.violations.extend(check::faults_of_change(&old, &new));
                 if let Some(life) = self.any_life() {
                     life.gossip.borrow_mut().adopt_table(new.clone());
                     life.store();
                 }
-                self.latest = Some(new);
+                self.latest = Some(new.clone());
+                Some(new)
             }
-            Err(error) => self.report.violations.push(format!("placement: {error}")),
+            Err(error) => {
+                self.report.violations.push(format!("placement: {error}"));
+                None
+            }
         }
     }
 
