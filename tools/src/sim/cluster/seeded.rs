@@ -47,10 +47,9 @@ fn options(bug: Bug) -> Options {
     let all = Options { bug: Some(bug), ..Options::default() };
     let among = |faults: &[Fault]| Options { faults: Some(faults.to_vec()), ..all.clone() };
     match bug {
-        Bug::OldIncarnation | Bug::NamerCountsEarly | Bug::AckBeforeSync => {
-            among(&[Fault::Power, Fault::SlowDisk])
-        }
-        Bug::LogUnchecked => among(&[Fault::Power]),
+        Bug::NamerCountsEarly | Bug::AckBeforeSync => among(&[Fault::Power, Fault::SlowDisk]),
+        Bug::WriteBackForgotten => Options { nodes: Some(3), ..among(&[Fault::Partition]) },
+        Bug::OldIncarnation | Bug::LogUnchecked => among(&[Fault::Power]),
         Bug::LogCutEarly => Options {
             nodes: Some(1),
             clients: Some(40),
