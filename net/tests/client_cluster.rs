@@ -191,6 +191,14 @@ async fn the_first_address_that_answers_is_enough() {
 }
 
 #[tokio::test]
+async fn addresses_that_all_lead_nowhere_are_all_named() {
+    let cluster = Cluster::start(2, oblige).await;
+    let gone = cluster.stop().await;
+    let refused = Client::connect(gone.clone()).await.unwrap_err().to_string();
+    assert!(gone.iter().all(|address| refused.contains(address.as_str())), "{refused}");
+}
+
+#[tokio::test]
 async fn a_lost_write_goes_to_the_next_replica_under_its_token() {
     let breaks = |at, mut conn: Conn, asked: Asked| async move {
         if at == 0 {

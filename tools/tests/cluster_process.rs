@@ -9,6 +9,7 @@ mod support;
 mod wires;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cluster::{Cluster, strict, wait};
 use coronet_net::client::blocking::Client;
@@ -49,6 +50,48 @@ fn a_node_that_dies_under_load_costs_no_request_and_no_acknowledged_write() {
                 .is_ok_and(|found| found.value() == Some(&n.to_le_bytes()[..]))
         })
     });
+}
+
+/// Each node in turn is stopped in order and started again, while clients go on.
+#[test]
+fn a_rolling_restart_under_load_fails_no_request() {
+    let mut cluster = Cluster::start::<3>(3);
+    let addresses = cluster.addresses();
+    let over = AtomicBool::new(false);
+    let (done, failed) = std::thread::scope(|scope| {
+        let work = |number: u32| {
+            let client = Client::connect(addresses.clone()).unwrap();
+            let mut failed = Vec::new();
+            let mut done = 0_u32;
+            while !over.load(Ordering::Relaxed) {
+                let key = key(number * 100_000 + done);
+                let value = done.to_le_bytes();
+                match client.put_with(&key, &value, &quorum(2)) {
+                    Ok(_) => match client.get_with(&key, &quorum(2)) {
+                        Ok(found) if found.value() == Some(&value[..]) => {}
+                        other => failed.push(format!("get: {other:?}")),
+                    },
+                    Err(error) => failed.push(format!("put: {error}")),
+                }
+                done += 1;
+            }
+            (done, failed)
+        };
+        let workers: Vec<_> = (0..3).map(|number| scope.spawn(move || work(number))).collect();
+        for index in 0..3 {
+            cluster.stop(index);
+            cluster.restart(index);
+            (0..3).for_each(|index| cluster.wait_until_met(index));
+        }
+        over.store(true, Ordering::Relaxed);
+        let ended = workers.into_iter().map(|worker| worker.join().unwrap());
+        ended.fold((0, Vec::new()), |(done, mut all), (more, failed)| {
+            all.extend(failed);
+            (done + more, all)
+        })
+    });
+    assert!(failed.is_empty(), "{} of {done} failed: {:?}", failed.len(), failed.first());
+    assert!(done > 10, "only {done} requests");
 }
 
 #[test]

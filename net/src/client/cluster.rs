@@ -159,6 +159,7 @@ impl Cluster {
     /// Connects to the first of the addresses that answers.
     pub async fn connect(settings: Builder, seeds: Vec<Address>) -> Result<Self, ClientError> {
         let mut failed = ClientError::Address(String::new());
+        let mut silent = Vec::new();
         for seed in &seeds {
             match first_view(&settings, seed.clone()).await {
                 Ok((view, layout)) => {
@@ -167,6 +168,12 @@ impl Cluster {
                     view.topology.iter().for_each(|topology| known.learn(topology));
                     let (view, freshness) = (RwLock::new(Arc::new(view)), Mutex::new(freshness));
                     return Ok(Self { settings, known, layout, view, freshness });
+                }
+                Err(ClientError::Connect { address, source, possibly_applied }) => {
+                    // All of them are named, with the reason of the last.
+                    silent.push(address);
+                    let address = silent.join(", ");
+                    failed = ClientError::Connect { address, source, possibly_applied };
                 }
                 Err(error) => failed = error,
             }

@@ -32,10 +32,16 @@ pub enum Refused {
     #[error("the nodes have no peer protocol version in common")]
     Version = 1,
     /// The other end belongs to another cluster.
-    #[error("the other node belongs to another cluster; check cluster.name on both")]
+    #[error(
+        "the other node belongs to another cluster, or was founded otherwise: cluster.name, \
+         cluster.nodes and the number of partitions must be the same on both"
+    )]
     Cluster = 2,
     /// The other end is this very node.
-    #[error("the address leads to this node itself")]
+    #[error(
+        "the node there has this node's id: it is this one, or was started on a copy of its data \
+         folder; each node needs a folder of its own"
+    )]
     Myself = 3,
     /// The greeting cannot be read.
     #[error("the greeting cannot be read")]

@@ -25,9 +25,11 @@ const QUEUE: usize = 32 << 20;
 const MAX_FRAME: u32 = 64 << 20;
 /// Pauses between two attempts to reach a peer.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// Answers kept for a node that dialed and is not linked yet.
 const OWED: usize = 1024;
+/// An address that was never reached for so long is told.
+const UNREACHED: Duration = Duration::from_secs(5);
 /// How long a greeting may take.
 const GREETING: Duration = Duration::from_secs(5);
 
@@ -57,10 +59,14 @@ pub(super) struct Target {
     pub node: Option<NodeId>,
     dialing: bool,
     pub conn: Option<ConnId>,
-    next_try: Nanos,
+    pub next_try: Nanos,
     pub pause: Duration,
-    /// The last refusal was told.
+    /// Since when it is dialed.
+    since: Nanos,
+    /// The last refusal, or that nobody is there, was told.
     pub complained: bool,
+    /// That its node answers at another address, too, was told.
+    pub told_twice: bool,
 }
 
 /// What to dial now.
@@ -114,7 +120,9 @@ impl Links {
                 conn: None,
                 next_try: now,
                 pause: FIRST_PAUSE,
+                since: now,
                 complained: false,
+                told_twice: false,
             };
             self.targets.insert(address.to_owned(), target);
         }
@@ -202,6 +210,14 @@ impl Links {
                 continue;
             }
             let Ok(parsed) = address.parse() else { continue };
+            if target.node.is_none()
+                && now.since(target.since) >= UNREACHED
+                && !std::mem::replace(&mut target.complained, true)
+            {
+                let text =
+                    format!("peer {address}: not reached since this node's start; goes on trying");
+                self.events.push_back(LinkEvent::Trouble(text));
+            }
             target.dialing = true;
             self.next_ticket += 1;
             self.dials.insert(self.next_ticket, address.clone());
