@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use coronet_ring::placement::table::{PlacedNode, Table, TableError};
-use coronet_ring::{Epoch, NodeId, PartitionId};
+use coronet_ring::{Epoch, NodeId, PartitionId, key_hash};
 use proptest::prelude::*;
 
 fn nodes(count: usize, racks: usize) -> Vec<PlacedNode> {
@@ -71,6 +71,36 @@ fn a_join_moves_the_newcomers_share_and_nothing_else() {
         assert!(moves.moved <= 3 * 1024 / (count + 1) + 1 && moves.moved >= newcomer, "{count}");
         let back = after.change(Epoch(3), before.nodes().to_vec()).unwrap();
         assert_eq!(after.moves_to(&back).moved, moves.moved, "leaving moves what joining did");
+    }
+}
+
+/// What docs/PLACEMENT.md shows, over keys: a join moves at most the newcomer's share of the copies,
+/// where `hash % nodes` would move nearly every key.
+#[test]
+fn a_join_moves_few_keys_where_hash_mod_n_moves_nearly_all() {
+    const KEYS: usize = 20_000;
+    for count in [3, 6, 12, 30, 99, 300] {
+        let before = table(4096, 3, nodes(count, 3));
+        let after = before.change(Epoch(2), nodes(count + 1, 3)).unwrap();
+        let (mut moved, mut modulo) = (0, 0);
+        for key in 0..KEYS {
+            let key = key.to_le_bytes();
+            let hash = key_hash(&key);
+            let partition = before.partition_of(&key);
+            let old = before.preference(partition, 3);
+            moved += after.preference(partition, 3).iter().filter(|id| !old.contains(id)).count();
+            modulo += usize::from(hash % count as u64 != hash % (count as u64 + 1));
+        }
+        // Whole partitions move, so that keys are a sample: a tenth and one partition more.
+        let share = 3 * KEYS / (count + 1);
+        let partition = 3 * KEYS / 4096;
+        assert!(
+            moved > 0 && moved <= share + share / 10 + partition,
+            "{count}: {moved} of {share}"
+        );
+        let expected = KEYS * count / (count + 1);
+        assert!(modulo.abs_diff(expected) < KEYS / 50, "{count}: {modulo}, expected {expected}");
+        assert!(before.balance().off_quota <= 1, "{count}");
     }
 }
 

@@ -143,7 +143,7 @@ impl<E: NodeEnv> Alone<E> {
         Ok(Done::Changed(id, self.saving.want()))
     }
 
-    /// See [`Rollout::defined`].
+    /// A core serves a definition, or says why it cannot.
     pub fn defined(&mut self, core: CoreId, id: KeyspaceId, version: u64, problem: Option<String>) {
         self.rollout.defined(core, id, version, problem);
     }
