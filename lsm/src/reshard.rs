@@ -51,11 +51,15 @@ pub async fn link_into<E: Env>(
             *lost.last >= *range.start && range.end.as_ref().is_none_or(|end| *lost.first < **end)
         };
         edit.lost.extend(loaded.state.lost.iter().filter(inside).cloned());
+        edit.given_up.extend_from_slice(&loaded.state.given_up);
         let ranks = ranks(&loaded.state);
         for meta in loaded.state.tables.values() {
             let path = table_path(source, meta.id);
             let marks = LostRanges::new(&loaded.state.lost, meta.keyspace);
-            let Some(bounds) = clip(env, &path, meta, range, &marks).await? else { continue };
+            let given_up = loaded.state.given_up.iter().filter(|block| block.uid == meta.uid);
+            let damaged = marks.offsets(meta.uid).chain(given_up.map(|block| block.offset));
+            let damaged: Vec<u64> = damaged.collect();
+            let Some(bounds) = clip(env, &path, meta, range, &damaged).await? else { continue };
             let id = TableId(next_table);
             next_table += 1;
             let target = table_path(dest, id);
@@ -124,7 +128,7 @@ async fn clip<E: Env>(
     path: &Path,
     meta: &TableMeta,
     range: &ScanRange,
-    marks: &LostRanges,
+    damaged: &[u64],
 ) -> Result<Option<Bounds>> {
     let inside = |key: &[u8]| range.end.as_ref().is_none_or(|end| key < &end[..]);
     if *meta.last < *range.start || !inside(&meta.first) {
@@ -136,7 +140,7 @@ async fn clip<E: Env>(
     // The range ends inside the table: the last key before its end is found by reading, so
     // that the bounds are keys and two engines never claim the same one.
     let table = Rc::new(Table::open(env, path, meta.uid).await?);
-    table.set_lost(marks.offsets(meta.uid));
+    table.set_lost(damaged.iter().copied());
     let bounds = Bounds { first: meta.first.clone(), last: meta.last.clone() };
     let mut cursor = TableCursor::new(TableRef { table, bounds }, CursorOptions::compaction());
     cursor.seek(&range.start).await?;

@@ -149,8 +149,8 @@ pub(crate) async fn scrub_task<E: Env>(shared: Rc<Shared<E>>) {
 }
 
 impl<E: Env> Shared<E> {
-    /// Takes every mark back. Readers pass over the damaged blocks from now on; a restart finds
-    /// the damage again in tables that no merge has rewritten until then.
+    /// Takes every mark back. Readers pass over the damaged blocks from now on, and after a
+    /// restart, too.
     pub async fn accept_loss(&self) -> Result<()> {
         self.readable()?;
         self.versions.with(|v| v.tables().for_each(|(_, live)| live.table.table.give_up()));

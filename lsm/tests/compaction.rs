@@ -171,6 +171,33 @@ fn a_long_merge_frees_its_inputs_as_it_goes() {
     assert_eq!(found, model.into_iter().collect::<Vec<_>>());
 }
 
+/// A step ends with its output; what its inputs read ahead beyond that is read again by the next.
+#[test]
+fn a_merge_of_many_steps_reads_its_inputs_not_much_more_than_once() {
+    let options = Options {
+        compaction: HEAP.parse::<CompactionPolicy>().unwrap().sized(64 << 10, 256 << 10),
+        memtable_bytes: 1 << 20,
+        ..Options::tiny()
+    };
+    let sim = Sim::new(12);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let engine = open(&env, options).await;
+        for round in 0..4 {
+            write_many(&env, &engine, (0..16_000).filter(|n| n % 4 == round)).await;
+            engine.flush().await.unwrap();
+        }
+        engine.compact().await.unwrap();
+        let (input, before) = (table_bytes(&env), env.disk().stats().read_bytes);
+        let policy = "leveled".parse::<CompactionPolicy>().unwrap();
+        engine.set_policy(policy.sized(64 << 20, 256 << 10)).await.unwrap();
+        engine.compact().await.unwrap();
+        let read = env.disk().stats().read_bytes - before;
+        let steps = engine.stats().compaction_steps;
+        assert!(steps >= 10 && read <= input * 2, "{read} bytes of {input} in {steps} steps");
+    });
+}
+
 #[test]
 fn a_long_merge_survives_crashes_without_starting_over() {
     let sim = Sim::new(12);

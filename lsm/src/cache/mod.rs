@@ -189,6 +189,11 @@ impl BlockCache {
         self.blocks.borrow().peek(key, note).is_some()
     }
 
+    /// Whether a copy of a block that was just written is of use here. To be asked once per block.
+    pub(crate) fn admits_warm(&self) -> bool {
+        self.blocks.borrow_mut().admits_warm()
+    }
+
     /// Puts a block in that was just written and whose entries were in memory until now.
     pub(crate) fn warm(&self, key: BlockKey, block: &Block) {
         self.make_room_and(key, block, Slots::insert_warm);

@@ -4,6 +4,7 @@
 //! keep a quarter of the budget whatever tables need.
 
 use super::BlockCache;
+use std::cell::Cell;
 use std::rc::Rc;
 
 /// Blocks and rows keep one of so many parts of the budget.
@@ -32,40 +33,74 @@ impl Depth {
 #[derive(Debug)]
 pub(crate) struct Reserved {
     cache: Rc<BlockCache>,
-    bytes: usize,
+    bytes: Cell<usize>,
+    /// Bytes of its filter.
+    filter: usize,
     /// What its filter would have taken.
-    left_out: usize,
+    left_out: Cell<usize>,
 }
 
 impl Reserved {
     /// Reserves the memory of an index, and that of the filter if there is room for it; see
     /// [`Reserved::has_filter`].
     pub fn new(cache: Rc<BlockCache>, index: usize, filter: usize, depth: Depth) -> Self {
-        let most = match depth {
-            Depth::Above => cache.total - cache.total / KEPT_SHARE,
-            Depth::Last => cache.total / LAST_LEVEL_SHARE,
-        };
-        let fits = cache.reserved.get() + index + filter <= most;
+        let fits = cache.fits(index + filter, depth);
         let (bytes, left_out) = if fits { (index + filter, 0) } else { (index, filter) };
         cache.left_out.set(cache.left_out.get() + left_out);
         cache.reserve(cache.reserved.get() + bytes);
-        Reserved { cache, bytes, left_out }
+        Reserved { cache, bytes: Cell::new(bytes), filter, left_out: Cell::new(left_out) }
     }
 
     /// Whether the filter may stay in memory.
     pub fn has_filter(&self) -> bool {
-        self.left_out == 0
+        self.left_out.get() == 0
+    }
+
+    /// Reserves the memory of the filter that was left out, if there is room for it by now.
+    pub fn take_filter_in(&self, depth: Depth) -> bool {
+        let (cache, filter) = (&self.cache, self.left_out.get());
+        let fits = filter > 0 && cache.fits(filter, depth);
+        if fits {
+            self.bytes.set(self.bytes.get() + filter);
+            self.left_out.set(0);
+            cache.left_out.set(cache.left_out.get() - filter);
+            cache.reserve(cache.reserved.get() + filter);
+        }
+        fits
+    }
+
+    /// Gives the memory of the filter back: it could not be read.
+    pub fn leave_filter_out(&self) {
+        let filter = self.filter;
+        self.bytes.set(self.bytes.get() - filter);
+        self.left_out.set(filter);
+        self.cache.left_out.set(self.cache.left_out.get() + filter);
+        self.cache.reserve(self.cache.reserved.get() - filter);
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.cache.left_out.set(self.cache.left_out.get() - self.left_out);
-        self.cache.reserve(self.cache.reserved.get() - self.bytes);
+        self.cache.left_out.set(self.cache.left_out.get() - self.left_out.get());
+        self.cache.reserve(self.cache.reserved.get() - self.bytes.get());
     }
 }
 
 impl BlockCache {
+    /// Whether tables may take so many bytes more for a filter at this depth.
+    fn fits(&self, bytes: usize, depth: Depth) -> bool {
+        let most = match depth {
+            Depth::Above => self.total - self.total / KEPT_SHARE,
+            Depth::Last => self.total / LAST_LEVEL_SHARE,
+        };
+        self.reserved.get() + bytes <= most
+    }
+
+    /// Whether any open table goes without its filter.
+    pub(crate) fn has_left_out(&self) -> bool {
+        self.left_out.get() > 0
+    }
+
     /// Tables hold so many bytes from now on: what they leave is for blocks and rows.
     fn reserve(&self, bytes: usize) {
         self.reserved.set(bytes);
@@ -98,6 +133,22 @@ mod tests {
         drop((first, last, above, index));
         let stats = cache.stats();
         assert_eq!((stats.budget, stats.table_bytes, stats.filters_left_out_bytes), (1000, 0, 0));
+    }
+
+    #[test]
+    fn a_filter_comes_back_when_there_is_room() {
+        let cache = Rc::new(BlockCache::new(1000));
+        let first = Reserved::new(cache.clone(), 100, 200, Depth::Last);
+        let last = Reserved::new(cache.clone(), 50, 200, Depth::Last);
+        assert!(!last.take_filter_in(Depth::Last));
+        drop(first);
+        assert!(last.take_filter_in(Depth::Last) && last.has_filter());
+        assert!(!last.take_filter_in(Depth::Last), "it is there");
+        assert_eq!((cache.stats().budget, cache.stats().filters_left_out_bytes), (750, 0));
+        last.leave_filter_out();
+        assert_eq!((cache.stats().budget, cache.stats().filters_left_out_bytes), (950, 200));
+        drop(last);
+        assert_eq!((cache.stats().budget, cache.stats().filters_left_out_bytes), (1000, 0));
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //!
 //! Blocks that were written a moment ago and not read yet ("warm") are no scan: they go to the main
 //! queue, as long as enough of them are asked for before they leave. Under a load that never
-//! reads what it writes they go to the small one.
+//! reads what it writes only samples are let in, into the small one: copying all of them would be
+//! several percent of what such a write costs.
 //!
 //! Being found writes one byte and moves nothing. A reader notes where it found a block; the next
 //! time one comparison tells whether it is still there.
@@ -29,6 +30,8 @@ const SMALL_SHARE: u64 = 10;
 const SWEEP_AT: usize = 256;
 /// Warm blocks go to the main queue while at least one of so many is used before it leaves.
 const WARM_WASTE: u32 = 8;
+/// While they do not, one of so many is let in, to see whether that has changed.
+const WARM_SAMPLES: u32 = 16;
 /// Warm blocks whose fate is remembered, more or less.
 const WARM_MEMORY: u32 = 1024;
 /// Cost of a slot beside what it holds: itself, its places in queue, map and memory of the gone.
@@ -76,12 +79,14 @@ pub(super) struct Slots<B> {
 struct WarmFates {
     used: u32,
     wasted: u32,
+    /// Blocks that were not let in since the last one that was.
+    refused: u32,
 }
 
 impl Default for WarmFates {
     /// The first few prove nothing.
     fn default() -> Self {
-        WarmFates { used: WARM_MEMORY / 64, wasted: 0 }
+        WarmFates { used: WARM_MEMORY / 64, wasted: 0, refused: 0 }
     }
 }
 
@@ -96,6 +101,13 @@ impl WarmFates {
 
     fn worth_keeping(&self) -> bool {
         self.used * WARM_WASTE >= self.wasted
+    }
+
+    /// Whether the next one is let in: all while they are of use, otherwise samples.
+    fn admits(&mut self) -> bool {
+        let admits = self.worth_keeping() || self.refused + 1 >= WARM_SAMPLES;
+        self.refused = if admits { 0 } else { self.refused + 1 };
+        admits
     }
 }
 
@@ -172,6 +184,11 @@ impl<B> Slots<B> {
     /// Puts a block of so many bytes in that somebody asked for; others leave until it fits.
     pub fn insert(&mut self, key: BlockKey, block: B, bytes: usize) {
         self.put(key, block, bytes, false);
+    }
+
+    /// Whether a block that is about to be written should be copied for [`Slots::insert_warm`].
+    pub fn admits_warm(&mut self) -> bool {
+        self.warm.admits()
     }
 
     /// [`Slots::insert`] of a block that was just written, and that nobody asked for yet.

@@ -133,7 +133,8 @@ impl<E: Env> Shared<E> {
         id: TableId,
         output: &mut Option<Output<E>>,
     ) -> Result<Reached> {
-        let mut cursor = MergeCursor::new(sources(work, &self.cache));
+        let table_bytes = work.policy.tree().map_or(TABLE_BYTES, |tree| tree.table_bytes);
+        let mut cursor = MergeCursor::new(sources(work, &self.cache, table_bytes));
         cursor.seek(&[]).await?;
         let merged: Vec<u64> = work
             .parts
@@ -147,7 +148,7 @@ impl<E: Env> Shared<E> {
             now: self.core.now(),
             cursor,
             older: Older::than(self.versions.current(), target, &merged),
-            table_bytes: work.policy.tree().map_or(TABLE_BYTES, |tree| tree.table_bytes),
+            table_bytes,
             last_key: Vec::new(),
             has_last: false,
             dropped: 0,
@@ -265,14 +266,20 @@ fn keeps<E: Env>(shared: &Shared<E>, older: &mut Older<E>, entry: &EntryRef<'_>)
     !shared.filter_drops(entry)
 }
 
-/// The inputs as merge sources: one per run.
-fn sources<E: Env>(work: &Work<E>, cache: &Rc<BlockCache>) -> Vec<Source<E>> {
+/// The inputs as merge sources: one per run. Each gives its share of an output of `table_bytes`.
+fn sources<E: Env>(work: &Work<E>, cache: &Rc<BlockCache>, table_bytes: u64) -> Vec<Source<E>> {
     let options = CursorOptions::compaction().asking(cache.clone());
-    let sources = work.parts.iter().map(|(_, tables)| match &tables[..] {
-        [live] => Source::Table(TableCursor::new(live.table.clone(), options.clone())),
-        _ => {
-            let tables = tables.iter().map(|live| live.table.clone()).collect();
-            Source::Run(RunCursor::new(tables, options.clone()))
+    let bytes = |tables: &[Rc<LiveTable<E>>]| tables.iter().map(|live| live.bytes()).sum::<u64>();
+    let all: u64 = work.parts.iter().map(|(_, tables)| bytes(tables)).sum();
+    let sources = work.parts.iter().map(|(_, tables)| {
+        let share = bytes(tables) as f64 / all.max(1) as f64;
+        let options = options.clone().using((table_bytes as f64 * share) as u64);
+        match &tables[..] {
+            [live] => Source::Table(TableCursor::new(live.table.clone(), options)),
+            _ => {
+                let tables = tables.iter().map(|live| live.table.clone()).collect();
+                Source::Run(RunCursor::new(tables, options))
+            }
         }
     });
     sources.collect()

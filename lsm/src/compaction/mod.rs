@@ -27,6 +27,7 @@ pub(crate) use pacer::Pacer;
 pub use policy::{CompactionPolicy, FifoPolicy, LevelShape, TreePolicy};
 pub(crate) use shape::Shape;
 
+use crate::cache::Depth;
 use crate::engine::Shared;
 use crate::env::Env;
 use crate::version::set::Change;
@@ -56,6 +57,7 @@ pub(crate) async fn compaction_task<E: Env>(shared: Rc<Shared<E>>) {
         let Some(mut work) = shared.next_work(&mut pending) else {
             shared.compacting.set(false);
             shared.progress.notify();
+            shared.take_filters_in().await;
             shared.wait_for_work(epoch).await;
             continue;
         };
@@ -113,6 +115,24 @@ impl<E: Env> Shared<E> {
             }
             self.compaction_wanted.notify();
             self.progress.changed(epoch).await;
+        }
+    }
+
+    /// Reads filters that were left out for want of memory and fit by now: after a merge of
+    /// everything the old tables are gone that took their place. Upper levels come first.
+    async fn take_filters_in(&self) {
+        if !self.cache.has_left_out() {
+            return;
+        }
+        let version = self.versions.current();
+        for (place, live) in version.tables() {
+            let depth = Depth::of(place.level, version.deepest());
+            // Without its filter a table is slower and no less right; what is wrong with the file is
+            // told by whoever opens it next.
+            let _ = live.table.table.take_filter_in(depth).await;
+            if self.closing.get() {
+                return;
+            }
         }
     }
 

@@ -78,7 +78,7 @@ fn pick_tree(shape: &Shape, policy: &TreePolicy, now: &Situation<'_>) -> Option<
     match level {
         _ if score < 1.0 => mostly_deletes(shape, policy, now),
         0 => from_level0(shape, policy, now),
-        _ if merges_in_place(shape, policy, level) => in_place(shape, level, now),
+        _ if shape.merges_in_place(policy, level) => in_place(shape, level, now),
         _ => downwards(shape, policy, level, now),
     }
 }
@@ -138,13 +138,6 @@ fn past_level1(
     Some(job)
 }
 
-/// Whether all of a level fits one run of it, so that merging it where it is settles it.
-fn merges_in_place(shape: &Shape, policy: &TreePolicy, level: usize) -> bool {
-    let allowed = policy.runs(level, shape.bottom()) as u64;
-    let fits = shape.bytes(level) <= policy.capacity(level) / allowed;
-    shape.levels[level].len() > 1 && (fits || level + 1 == LEVELS)
-}
-
 /// Merges older runs of a level into the newest of them.
 fn in_place(shape: &Shape, level: usize, now: &Situation<'_>) -> Option<Job> {
     let (newest, older) = oldest(&shape.levels[level]).split_first()?;
@@ -155,9 +148,8 @@ fn in_place(shape: &Shape, level: usize, now: &Situation<'_>) -> Option<Job> {
 /// run, otherwise all of its runs together.
 fn downwards(shape: &Shape, policy: &TreePolicy, level: usize, now: &Situation<'_>) -> Option<Job> {
     let runs = oldest(&shape.levels[level]);
-    let leveled = policy.shape(level).runs == 1 && policy.runs(level + 1, shape.bottom()) == 1;
     let upper = match runs {
-        [run] if leveled => {
+        [run] if !shape.goes_down_whole(policy, level) => {
             let position = &now.positions[level][..];
             let next = run.tables.iter().find(|table| *table.first > *position);
             vec![(run.number, vec![next.or(run.tables.first())?])]

@@ -234,6 +234,9 @@ fn settle(tree: &mut Tree, policy: &CompactionPolicy, positions: &mut [Vec<u8>; 
     while let Some(job) = pick(&tree.shape(), policy, &situation(positions, false)) {
         let ids: Vec<TableId> = job.upper.iter().flat_map(|(_, ids)| ids.clone()).collect();
         let shape = tree.shape();
+        if job.action == Action::Merge && (job.upper.len() > 1 || job.level == job.target_level) {
+            assert!(shape.debt(policy.tree().unwrap()) > 0, "{policy}: no debt of {job:?}");
+        }
         let tables = shape.levels[job.level].iter().flat_map(|run| &run.tables);
         let last = tables.filter(|table| ids.contains(&table.id)).map(|t| t.last.to_vec()).max();
         tree.run(&job, policy, None);

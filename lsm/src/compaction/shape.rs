@@ -113,19 +113,42 @@ impl Shape {
         by_runs.max(self.bytes(level) as f64 / (policy.capacity(level) as f64 * slack))
     }
 
+    /// Whether all of a level fits one run of it, so that merging it where it is settles it.
+    pub fn merges_in_place(&self, policy: &TreePolicy, level: usize) -> bool {
+        let allowed = policy.runs(level, self.bottom()) as u64;
+        let fits = self.bytes(level) <= policy.capacity(level) / allowed;
+        self.levels[level].len() > 1 && (fits || level + 1 == LEVELS)
+    }
+
+    /// Whether a level that owes a merge goes down with all of its runs, not table by table.
+    pub fn goes_down_whole(&self, policy: &TreePolicy, level: usize) -> bool {
+        let leveled = policy.shape(level).runs == 1 && policy.runs(level + 1, self.bottom()) == 1;
+        !leveled || self.levels[level].len() != 1
+    }
+
     /// Bytes that merges still have to write until no level owes one, estimated.
     pub fn debt(&self, policy: &TreePolicy) -> u64 {
         let bottom = self.bottom();
         let mut debt = 0u64;
         let mut arriving = 0u64;
-        for level in 0..LEVELS - 1 {
+        for level in 0..LEVELS {
             if self.levels[level].is_empty() && arriving == 0 {
                 continue;
             }
+            let owes = self.score(level, policy) >= 1.0;
+            if level > 0 && owes && self.merges_in_place(policy, level) {
+                debt = debt.saturating_add(self.bytes(level));
+                arriving = 0;
+                continue;
+            }
+            if level + 1 == LEVELS {
+                break;
+            }
             let bytes = self.bytes(level).saturating_add(arriving);
             let over = match level {
-                _ if arriving == 0 && self.score(level, policy) < 1.0 => 0,
+                _ if arriving == 0 && !owes => 0,
                 0 => bytes,
+                _ if owes && self.goes_down_whole(policy, level) => bytes,
                 _ => bytes.saturating_sub(policy.capacity(level)),
             };
             if over == 0 {

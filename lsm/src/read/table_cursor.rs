@@ -9,6 +9,8 @@ use std::rc::Rc;
 
 /// Largest read-ahead, bytes.
 const WINDOW: usize = 256 << 10;
+/// Least read-ahead of a merge, bytes.
+const LEAST_WINDOW: usize = 32 << 10;
 /// First read-ahead of a scan; it doubles with every read.
 const FIRST_WINDOW: usize = 16 << 10;
 
@@ -18,6 +20,8 @@ pub struct CursorOptions {
     cache: Option<Rc<BlockCache>>,
     /// Asked whether it has a block, without taking it from there.
     asks: Option<Rc<BlockCache>>,
+    /// Largest read-ahead, bytes.
+    window: usize,
 }
 
 impl CursorOptions {
@@ -25,18 +29,25 @@ impl CursorOptions {
     /// with a point read, so that short scans of the same place need no I/O; whatever follows is
     /// read ahead in growing runs and does not go into the cache.
     pub fn scan(cache: Rc<BlockCache>) -> Self {
-        CursorOptions { cache: Some(cache), asks: None }
+        CursorOptions { cache: Some(cache), asks: None, window: WINDOW }
     }
 
     /// For reading everything once: large reads, past the cache. Blocks that are marked as
     /// damaged are passed over; the version remembers which keys they held.
     pub fn compaction() -> Self {
-        CursorOptions { cache: None, asks: None }
+        CursorOptions { cache: None, asks: None, window: WINDOW }
     }
 
     /// The same, which also tells what the cache has of it: [`TableCursor::is_warm`].
     pub fn asking(self, cache: Rc<BlockCache>) -> Self {
         CursorOptions { asks: Some(cache), ..self }
+    }
+
+    /// The same for a reader who stops after about `bytes` of a table: it reads less ahead, since
+    /// what was read and not used is read again by the next.
+    pub fn using(self, bytes: u64) -> Self {
+        let window = usize::try_from(bytes / 2).unwrap_or(WINDOW).clamp(LEAST_WINDOW, WINDOW);
+        CursorOptions { window, ..self }
     }
 }
 
@@ -132,7 +143,7 @@ impl<E: Env> TableCursor<E> {
         }
         self.target = Some(target);
         self.direction = seek.direction();
-        self.window = if self.options.cache.is_some() { 0 } else { WINDOW };
+        self.window = if self.options.cache.is_some() { 0 } else { self.options.window };
         self.leave();
         self.enter()
     }
@@ -208,7 +219,7 @@ impl<E: Env> TableCursor<E> {
                     }
                     let offset = table.index().handle(blocks.start).offset;
                     self.run = Some(Run { buf, offset, blocks });
-                    self.window = (self.window * 2).min(WINDOW);
+                    self.window = (self.window * 2).min(self.options.window);
                 }
             }
             self.enter()?;

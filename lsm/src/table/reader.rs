@@ -10,7 +10,7 @@ use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
 use crate::prefetch::prefetch;
 use crate::{BlockCache, EntryKind, EntryRef, Error, Millis, Result, Seq, TableUid};
 use futures_util::FutureExt;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::rc::Rc;
@@ -73,7 +73,8 @@ pub struct Table<E: Env> {
     path: Rc<Path>,
     info: TableInfo,
     index: Index,
-    filter: Filter,
+    /// Empty while there is no room for it.
+    filter: OnceCell<Filter>,
     /// What index and filter take of the cache's budget.
     reserved: Option<Reserved>,
     /// Blocks known to be damaged.
@@ -115,17 +116,17 @@ impl<E: Env> Table<E> {
         let (index, filter) = decode_meta(&meta, &footer, path)?;
         let info = footer.info(&index);
         let (lost, given_up) = (RefCell::default(), RefCell::default());
-        let (path, reserved) = (path.into(), None);
+        let (path, reserved, filter) = (path.into(), None, OnceCell::from(filter));
         Ok(Table { file, path, info, index, filter, reserved, lost, given_up })
     }
 
     /// The same table with its memory taken off the cache's budget as long as it is open. Where
     /// there is no room for its filter, the table goes without: every key may be in it.
     pub(crate) fn within(mut self, cache: &Rc<BlockCache>, depth: Depth) -> Self {
-        let (index, filter) = (self.index.held(), self.filter.held());
+        let (index, filter) = (self.index.held(), self.filter_bytes());
         let reserved = Reserved::new(cache.clone(), index, filter, depth);
         if !reserved.has_filter() {
-            self.filter = Filter::absent();
+            self.filter.take();
         }
         self.reserved = Some(reserved);
         self
@@ -143,12 +144,41 @@ impl<E: Env> Table<E> {
 
     /// Memory that index and filter hold, bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.index.held() + self.filter.held()
+        self.index.held() + self.filter_bytes()
     }
 
-    /// Whether a key with this hash may be in the table.
+    fn filter_bytes(&self) -> usize {
+        self.filter.get().map_or(0, Filter::held)
+    }
+
+    /// Whether a key with this hash may be in the table. Without a filter every key may.
     pub fn may_contain(&self, hash: u64) -> bool {
-        self.filter.may_contain(hash)
+        self.filter.get().is_none_or(|filter| filter.may_contain(hash))
+    }
+
+    /// Reads the filter that [`Table::within`] left out, if there is room for it by now.
+    pub(crate) async fn take_filter_in(&self, depth: Depth) -> Result<()> {
+        let Some(reserved) = self.reserved.as_ref().filter(|r| r.take_filter_in(depth)) else {
+            return Ok(());
+        };
+        let read = self.read_filter().await;
+        let read = read.map(|filter| drop(self.filter.set(filter)));
+        if read.is_err() {
+            reserved.leave_filter_out();
+        }
+        read
+    }
+
+    async fn read_filter(&self) -> Result<Filter> {
+        let (file, path, len) = (&self.file, &self.path, self.info.file_bytes);
+        let at = len - PAGE as u64;
+        let footer = Footer::decode(&read(file, path, at, PAGE).await?, len);
+        let footer = footer.map_err(|_| Error::corruption(path, at, "the footer is damaged"))?;
+        if footer.uid != self.info.uid {
+            return Err(Error::corruption(path, at, "the footer is another table's"));
+        }
+        let padded = (footer.offset() - footer.filter_offset) as usize;
+        decode_filter(&read(file, path, footer.filter_offset, padded).await?, &footer, path)
     }
 
     /// Whether `key` lies between the smallest and the largest key.
@@ -230,7 +260,7 @@ impl<E: Env> Table<E> {
 
     /// First step of looking ahead to a point read: asks for the filter.
     pub(crate) fn prefetch_filter(&self, hash: u64) {
-        self.filter.prefetch(hash);
+        self.filter.get().iter().for_each(|filter| filter.prefetch(hash));
     }
 
     /// Second step, for keys that pass the filter: asks for the index.
@@ -378,12 +408,18 @@ pub(super) fn decode_meta(meta: &[u8], footer: &Footer, path: &Path) -> Result<(
         return Err(bad(index_at)("index and footer count different blocks"));
     }
 
-    let start = (filter_at - index_at) as usize;
-    let frame = &meta[start..start + footer.filter_len as usize];
-    let FrameHeader { payload, count, .. } =
-        check(frame, FrameKind::Filter, footer.uid, filter_at).map_err(bad(filter_at))?;
-    let filter = Filter::decode(&frame[frame.len() - payload..], count).map_err(bad(filter_at))?;
+    let filter = decode_filter(&meta[(filter_at - index_at) as usize..], footer, path)?;
     Ok((index, filter))
+}
+
+/// The filter whose frame `bytes` begin with.
+fn decode_filter(bytes: &[u8], footer: &Footer, path: &Path) -> Result<Filter> {
+    let at = footer.filter_offset;
+    let bad = |what: Damage| Error::corruption(path, at, what);
+    let frame = &bytes[..footer.filter_len as usize];
+    let FrameHeader { payload, count, .. } =
+        check(frame, FrameKind::Filter, footer.uid, at).map_err(bad)?;
+    Filter::decode(&frame[frame.len() - payload..], count).map_err(bad)
 }
 
 async fn read<F: File>(file: &F, path: &Path, offset: u64, len: usize) -> Result<AlignedBuf> {

@@ -200,7 +200,8 @@ impl<E: Env> TableWriter<E> {
         }
         self.index.add(end, frame.len());
         let warm_bytes = std::mem::take(&mut self.warm_bytes);
-        if let Some(cache) = self.warms.as_ref().filter(|_| warm_bytes * 2 > raw) {
+        let warms = self.warms.as_ref().filter(|_| warm_bytes * 2 > raw);
+        if let Some(cache) = warms.filter(|cache| cache.admits_warm()) {
             let block = Block::just_sealed(frame);
             let block = block.map_err(|what| Error::corruption(&self.path, offset, what))?;
             cache.warm(BlockKey { uid: self.uid, offset }, &block);

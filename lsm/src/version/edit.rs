@@ -1,7 +1,7 @@
 //! One atomic change of the tree and its encoding.
 
 use super::Flushed;
-use super::lost::Lost;
+use super::lost::{GivenUp, Lost};
 use crate::stats::LEVELS;
 use crate::{KeyspaceId, KeyspaceOptions, Seq, TableId, TableUid};
 use std::collections::BTreeMap;
@@ -21,6 +21,7 @@ const TAG_DEFINE: u8 = 9;
 const TAG_DROP: u8 = 10;
 const TAG_FLUSHED: u8 = 11;
 const TAG_PROGRESS: u8 = 12;
+const TAG_GIVEN_UP: u8 = 13;
 
 /// A table as the manifest knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +72,8 @@ pub struct Edit {
     pub accepted: Vec<KeyspaceId>,
     /// Damage that was found.
     pub lost: Vec<Lost>,
+    /// Damaged blocks whose loss was accepted earlier.
+    pub given_up: Vec<GivenUp>,
     /// Per keyspace the entry up to which everything is in tables.
     pub flushed: Vec<(KeyspaceId, Seq)>,
     /// The counters after the edit.
@@ -111,6 +114,9 @@ impl Edit {
             for part in [lost.file.as_bytes(), &lost.first, &lost.last] {
                 writer.block(part);
             }
+        }
+        for block in &self.given_up {
+            writer.of(block.keyspace).item(TAG_GIVEN_UP, &[block.uid.0, block.offset]);
         }
         for (id, seq) in &self.flushed {
             writer.of(*id).item(TAG_FLUSHED, &[seq.0]);
@@ -210,6 +216,10 @@ impl Reader<'_> {
                 let (first, last) = (self.key()?, self.key()?);
                 edit.lost.push(Lost { keyspace, uid, offset, through, file, first, last });
             }
+            TAG_GIVEN_UP => {
+                let (uid, offset) = (TableUid(self.u64()?), self.u64()?);
+                edit.given_up.push(GivenUp { keyspace, uid, offset });
+            }
             TAG_KEYSPACE => {
                 let id = self.take(4)?.try_into().ok().map(u32::from_le_bytes)?;
                 self.keyspace = KeyspaceId(id);
@@ -276,6 +286,8 @@ pub struct State {
     pub tables: BTreeMap<TableId, TableMeta>,
     /// Damage that was found and not accepted.
     pub lost: Vec<Lost>,
+    /// Damaged blocks of live tables whose loss was accepted.
+    pub given_up: Vec<GivenUp>,
     /// Every keyspace; the default one is always there.
     pub keyspaces: BTreeMap<KeyspaceId, KeyspaceState>,
     /// The newest counters.
@@ -287,6 +299,7 @@ impl Default for State {
         State {
             tables: BTreeMap::new(),
             lost: Vec::new(),
+            given_up: Vec::new(),
             keyspaces: BTreeMap::from([(KeyspaceId::DEFAULT, KeyspaceState::default())]),
             progress: Progress::default(),
         }
@@ -326,8 +339,7 @@ impl State {
                 return Err(format!("edit adds table {} twice", table.id.0));
             }
         }
-        self.lost.retain(|lost| !edit.accepted.contains(&lost.keyspace));
-        self.lost.extend_from_slice(&edit.lost);
+        self.apply_damage(edit);
         for (id, seq) in &edit.flushed {
             match self.keyspaces.get_mut(id) {
                 Some(keyspace) => keyspace.flushed = *seq,
@@ -336,6 +348,17 @@ impl State {
         }
         self.progress = edit.progress;
         Ok(())
+    }
+
+    fn apply_damage(&mut self, edit: &Edit) {
+        let State { tables, lost, given_up, .. } = self;
+        let accepted = lost.iter().filter(|lost| edit.accepted.contains(&lost.keyspace));
+        given_up.extend(accepted.filter_map(GivenUp::of));
+        given_up.extend_from_slice(&edit.given_up);
+        // What a merge has rewritten is not read any more.
+        given_up.retain(|block| tables.values().any(|table| table.uid == block.uid));
+        lost.retain(|lost| !edit.accepted.contains(&lost.keyspace));
+        lost.extend_from_slice(&edit.lost);
     }
 
     /// The state as one edit on nothing.
@@ -347,6 +370,7 @@ impl State {
             policies: keyspaces().filter_map(|(id, s)| Some((*id, policy(s)?))).collect(),
             added: self.tables.values().cloned().collect(),
             lost: self.lost.clone(),
+            given_up: self.given_up.clone(),
             flushed: keyspaces().map(|(id, state)| (*id, state.flushed)).collect(),
             progress: self.progress,
             ..Edit::default()
@@ -395,6 +419,11 @@ mod tests {
         )
     }
 
+    fn given_up() -> impl Strategy<Value = GivenUp> {
+        (keyspace(), any::<u64>().prop_map(TableUid), any::<u64>())
+            .prop_map(|(keyspace, uid, offset)| GivenUp { keyspace, uid, offset })
+    }
+
     fn options() -> impl Strategy<Value = KeyspaceOptions> {
         proptest::option::of(0u64..1000).prop_map(|ttl| KeyspaceOptions {
             default_ttl: ttl.map(Duration::from_secs),
@@ -413,6 +442,7 @@ mod tests {
             flushed in proptest::collection::vec((keyspace(), any::<u64>().prop_map(Seq)), 0..3),
             lost in proptest::collection::vec(table(), 0..4),
             accepted in proptest::collection::vec(keyspace(), 0..2),
+            given_up in proptest::collection::vec(given_up(), 0..3),
             numbers in any::<(u64, u64, u64)>(),
             cut in any::<proptest::sample::Index>(),
         ) {
@@ -422,7 +452,7 @@ mod tests {
             let lost = lost.iter().map(|meta| Lost::table(meta, "000001.sst".as_ref(), Seq(7)));
             let lost = lost.collect();
             let edit = Edit {
-                removed, dropped, defined, policies, added, accepted, lost, flushed, progress,
+                removed, dropped, defined, policies, added, accepted, lost, given_up, flushed, progress,
             };
             let bytes = edit.encode();
             prop_assert_eq!(Edit::decode(&bytes), Ok(edit));
@@ -522,7 +552,29 @@ mod tests {
         assert_eq!(Edit::decode(bytes), Ok(expected));
     }
 
-    /// `docs/FORMATS.md`, "Manifest": these bytes are what version 4 is.
+    #[test]
+    fn an_accepted_block_is_given_up_as_long_as_its_table_lives() {
+        let block = Lost { offset: 4096, ..Lost::table(&meta(), "1.sst".as_ref(), Seq(6)) };
+        let whole = Lost::table(&meta(), "1.sst".as_ref(), Seq(6));
+        let mut state = State::default();
+        let found = Edit { added: vec![meta()], lost: vec![block, whole], ..Edit::default() };
+        state.apply(&found).unwrap();
+        let accepted = Edit { accepted: vec![KeyspaceId::DEFAULT], ..Edit::default() };
+        state.apply(&accepted).unwrap();
+        let given_up = GivenUp { keyspace: KeyspaceId::DEFAULT, uid: meta().uid, offset: 4096 };
+        assert_eq!((&state.given_up[..], state.lost.len()), (&[given_up][..], 0));
+        let mut copy = State::default();
+        copy.apply(&Edit::decode(&state.as_edit().encode()).unwrap()).unwrap();
+        assert_eq!(copy, state);
+        let moved = TableMeta { level: 1, ..meta() };
+        let edit = Edit { removed: vec![TableId(1)], added: vec![moved], ..Edit::default() };
+        state.apply(&edit).unwrap();
+        assert_eq!(state.given_up.len(), 1, "the table lives on another level");
+        state.apply(&Edit { removed: vec![TableId(1)], ..Edit::default() }).unwrap();
+        assert_eq!(state.given_up, []);
+    }
+
+    /// `docs/FORMATS.md`, "Manifest": these bytes are what version 5 is.
     #[test]
     fn golden_bytes_of_an_edit_with_keyspaces() {
         let id = KeyspaceId(258);
@@ -536,6 +588,7 @@ mod tests {
             added: vec![TableMeta { keyspace: id, level: 2, id: TableId(4), ..meta() }],
             accepted: vec![id],
             lost: vec![Lost::table(&lost, "4.sst".as_ref(), Seq(6))],
+            given_up: vec![GivenUp { keyspace: id, uid: TableUid(9), offset: 4096 }],
             flushed: vec![(id, Seq(50))],
             progress: Progress { next_table: 5, last_seq: Seq(100), log_floor: 7 },
         };
@@ -548,6 +601,7 @@ mod tests {
             \x05\
             \x04\x09\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\x06\0\0\0\0\0\0\0\
             \x05\0\0\x004.sst\x01\0\0\0a\x01\0\0\0b\
+            \x0d\x09\0\0\0\0\0\0\0\0\x10\0\0\0\0\0\0\
             \x0b\x32\0\0\0\0\0\0\0\
             \x0c\x05\0\0\0\0\0\0\0\x64\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0";
         assert_eq!(edit.encode(), golden);

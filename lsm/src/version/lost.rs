@@ -32,6 +32,25 @@ pub struct Lost {
     pub last: Rc<[u8]>,
 }
 
+/// A damaged block whose loss was accepted: readers pass over it as long as its table lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Whose it is.
+    pub keyspace: KeyspaceId,
+    /// The table.
+    pub uid: TableUid,
+    /// File offset of the block.
+    pub offset: u64,
+}
+
+impl GivenUp {
+    /// What an accepted mark leaves; `None` for a whole table, of which nothing is left to read.
+    pub fn of(lost: &Lost) -> Option<Self> {
+        let Lost { keyspace, uid, .. } = *lost;
+        lost.block().map(|offset| GivenUp { keyspace, uid, offset })
+    }
+}
+
 impl Lost {
     /// A table that cannot be opened; nothing in tables is newer than `flushed`.
     pub fn table(meta: &TableMeta, file: &Path, flushed: Seq) -> Self {

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// Format version that this release writes, and the newest it reads.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// The oldest that can be read: without keyspaces, runs and policy, and marks of damage.
 const OLDEST: u32 = 1;
 const MAGIC: [u8; 8] = *b"CRNTMAN\0";
@@ -305,10 +305,10 @@ mod tests {
         assert_eq!(decode_header(&page, path, Some(3)).unwrap(), Some(11));
         assert!(matches!(decode_header(&page, path, Some(4)), Err(Error::Corruption { .. })));
         let mut newer = page.clone();
-        newer[8] = 5;
+        newer[8] = 6;
         assert!(matches!(
             decode_header(&newer, path, Some(3)),
-            Err(Error::UnknownVersion { found: 5, supported: 4, .. })
+            Err(Error::UnknownVersion { found: 6, supported: 5, .. })
         ));
         let mut torn = page;
         torn[20] ^= 1;

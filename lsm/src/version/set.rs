@@ -189,6 +189,9 @@ pub async fn open_tables<E: Env>(
                 }
                 table => table?,
             };
+            let given_up = state.given_up.iter().filter(|block| block.uid == meta.uid);
+            table.table.set_lost(given_up.map(|block| block.offset));
+            table.table.give_up();
             table.table.set_lost(marks[&meta.keyspace].offsets(meta.uid));
             let live = LiveTable::new(meta.id, table, meta.flushed, trash.clone());
             let tables = opened.tables.entry(meta.keyspace).or_default();

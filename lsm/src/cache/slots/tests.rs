@@ -119,6 +119,34 @@ fn what_was_just_written_stays_while_it_is_read() {
     check(&slots);
 }
 
+/// So many blocks are written; returns how many of them were let in.
+fn write(slots: &mut Slots<u64>, keys: std::ops::Range<u64>) -> Vec<u64> {
+    let mut came = Vec::new();
+    for n in keys {
+        if slots.admits_warm() {
+            slots.insert_warm(key(n), n, 1000);
+            came.push(n);
+        }
+    }
+    came
+}
+
+#[test]
+fn what_is_written_and_never_read_is_sampled_until_it_is_read_again() {
+    let (mut slots, note) = settled();
+    write(&mut slots, 1000..5000);
+    let samples = write(&mut slots, 5000..5320).len();
+    assert_eq!(samples, 320 / WARM_SAMPLES as usize);
+    // From here on all that is there is asked for.
+    for first in (6000..40_000).step_by(10) {
+        for n in write(&mut slots, first..first + 10) {
+            slots.get(key(n), &note);
+        }
+    }
+    assert_eq!(write(&mut slots, 50_000..50_100).len(), 100, "all are let in again");
+    check(&slots);
+}
+
 #[test]
 fn what_is_written_and_never_read_pushes_nothing_out() {
     let (mut slots, note) = settled();
