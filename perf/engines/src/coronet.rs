@@ -72,7 +72,7 @@ async fn measure(
     engine: &Engine<RtEnv>,
     job: &Job,
 ) -> Result<(Recorder, Usage), Failure> {
-    let clients = job.workload.clients(job.subject);
+    let clients = job.clients();
     let shared = Shared::new(job);
     let window = Window::start(job);
     let from = RefCell::new(None);
@@ -82,11 +82,14 @@ async fn measure(
             env.sleep(warm_up).await;
         }
         *from.borrow_mut() = Some(Moment::now(&job.dir)?);
-        Ok(Recorder::default())
+        Ok::<_, Failure>(())
     };
+    // One for all clients: they share a thread, and each one's own would not fit the processor's
+    // caches together.
+    let recorder = RefCell::new(Recorder::default());
     let workers = join_all((0..clients).map(|client| {
         let stream = Stream::new(job, &shared, client, clients);
-        work(env, engine, job, stream, window)
+        work(env, engine, job, stream, window, &recorder)
     }));
     let beside = async {
         match job.workload {
@@ -95,10 +98,9 @@ async fn measure(
         }
     };
     let (observed, workers, beside) = futures_util::join!(observer, workers, beside);
-    let mut all = Recorder::default();
-    for recorder in workers.into_iter().chain([observed, beside]) {
-        all.merge(&recorder?);
-    }
+    workers.into_iter().chain([observed]).collect::<Result<(), _>>()?;
+    let mut all = recorder.into_inner();
+    all.merge(&beside?);
     let from = from.into_inner().ok_or("the run ended before its warm-up")?;
     Ok((all, from.since(&job.dir)?))
 }
@@ -110,8 +112,8 @@ async fn work(
     job: &Job,
     mut stream: Stream,
     window: Window,
-) -> Result<Recorder, Failure> {
-    let mut recorder = Recorder::default();
+    recorder: &RefCell<Recorder>,
+) -> Result<(), Failure> {
     let mut random = Random::new(7);
     let mut value = vec![0; job.sizes.value_bytes];
     let mut batch = WriteBatch::new();
@@ -125,11 +127,11 @@ async fn work(
         }
         let found = execute(env, engine, &op, &value, &mut batch).await?;
         if window.counts(start) {
-            recorder.count(&op, found, start.elapsed());
+            recorder.borrow_mut().count(&op, found, start.elapsed());
         }
         env.coop().await;
     }
-    Ok(recorder)
+    Ok(())
 }
 
 /// How many entries an operation found.

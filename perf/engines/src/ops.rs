@@ -48,9 +48,7 @@ impl Shared {
         Arc::new(Shared {
             zipf: is_zipf.then(|| Zipf::new(job.sizes.keys)),
             next_insert: AtomicU64::new(job.sizes.keys + behind),
-            inserting: (0..job.workload.clients(job.subject))
-                .map(|_| AtomicU64::new(NO_INSERT))
-                .collect(),
+            inserting: (0..job.clients()).map(|_| AtomicU64::new(NO_INSERT)).collect(),
         })
     }
 

@@ -42,7 +42,7 @@ pub trait Peer: Sync {
 /// # Errors
 /// The first that any call had.
 pub fn run(peer: &impl Peer, job: &Job) -> Result<(Recorder, Usage), Failure> {
-    let clients = job.workload.clients(job.subject);
+    let clients = job.clients();
     let shared = Shared::new(job);
     let window = Window::start(job);
     let done = AtomicBool::new(false);

@@ -53,7 +53,8 @@ pub enum Workload {
     ReadRandom32,
     /// Random point reads in calls of 32 keys, where the engine has such a call.
     MultiGet32,
-    /// As `ReadRandom32` with a cache that holds next to nothing: every read goes to the disk.
+    /// As `ReadRandom32` with a cache for little more than indexes and filters: nearly every read
+    /// goes to the disk.
     ColdRead32,
     /// One reader beside a writer of a fixed rate.
     ReadWhileWriting,
@@ -122,14 +123,17 @@ impl Workload {
     }
 
     /// Operations in flight: tasks in Coronet's executor, threads in the others.
-    pub fn clients(self, subject: Subject) -> usize {
+    fn clients(self, subject: Subject, value_bytes: usize) -> usize {
         use Workload::{ColdRead32, MultiGet32, ReadRandom1, ReadRandom32, ReadWhileWriting};
         use Workload::{SeekRandom, ShortScan};
         match self {
             // A commit of Coronet's is a direct write that somebody waits for, one of the others'
             // a copy into the page cache: one thread is their best, writes in flight are ours.
+            // How many was measured: with fewer the log is written in smaller pieces, with more
+            // what is in flight leaves the processor's caches.
             Workload::FillSeq | Workload::FillRandom | Workload::Overwrite => match subject {
-                Subject::Coronet | Subject::CoronetTiered => 64,
+                Subject::Coronet | Subject::CoronetTiered if value_bytes < 512 => 256,
+                Subject::Coronet | Subject::CoronetTiered => 128,
                 Subject::Rocksdb | Subject::Fjall => 1,
             },
             ReadRandom1 | SeekRandom | ShortScan | ReadWhileWriting | MultiGet32 => 1,
@@ -192,6 +196,16 @@ impl Sizes {
         (self.value_bytes + crate::keys::KEY_BYTES) as u64
     }
 
+    /// A cache with room for indexes and filters and next to nothing else: Coronet's take from it,
+    /// and without its filters a read would ask every level. Filters of 10 bits per key, an index
+    /// entry of about 40 bytes for 8 KiB of data, and half again for what overwriting leaves; the
+    /// last level's filters may take half of the cache.
+    pub fn cold_cache_bytes(&self) -> usize {
+        let index = self.live_bytes() / (8 << 10) * 40;
+        let tables = (self.keys * 10 / 8 + index) * 3 / 2;
+        2 * tables as usize
+    }
+
     /// Target of the first level, as all engines are told, bytes.
     pub fn level1_bytes(&self) -> u64 {
         4 * self.memtable_bytes as u64
@@ -217,9 +231,14 @@ impl Job {
     /// The cache of this job, bytes.
     pub fn cache_bytes(&self) -> usize {
         match self.workload {
-            Workload::ColdRead32 => 64 << 10,
+            Workload::ColdRead32 => self.sizes.cold_cache_bytes(),
             _ => self.sizes.cache_bytes,
         }
+    }
+
+    /// Operations in flight.
+    pub fn clients(&self) -> usize {
+        self.workload.clients(self.subject, self.sizes.value_bytes)
     }
 
     /// The counted time of a workload that runs for a time.
