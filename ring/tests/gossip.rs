@@ -1,8 +1,7 @@
 //! Nodes that gossip over a lossy toy network come to know the same, in few rounds.
 #![allow(clippy::unwrap_used)] // in helpers: a failure is the test's failure
 
-use coronet_ring::gossip::codec::{decode_keyspaces, encode_keyspaces};
-use coronet_ring::gossip::keyspace::{Keyspace, KeyspaceError, KeyspaceId, Rank};
+use coronet_ring::gossip::keyspace::{Keyspace, KeyspaceError, KeyspaceId};
 use coronet_ring::gossip::member::{Member, Newness, Standing};
 use coronet_ring::gossip::message::{Body, ClusterName, Delta, Digest, Message};
 use coronet_ring::gossip::snapshot::SnapshotError;
@@ -49,8 +48,6 @@ fn founding(seeds: usize) -> Founding {
 fn keyspace(name: &str) -> Keyspace {
     Keyspace {
         name: name.to_owned(),
-        born: 0,
-        buried: Vec::new(),
         version: 0,
         author: NodeId(0),
         dropped: false,
@@ -119,7 +116,7 @@ impl Cluster {
                 |m: &Member| Member { newness: Newness { beat: 0, ..m.newness }, ..m.clone() };
             node.members().map(quiet).collect()
         };
-        let keyspaces = |node: &Gossip| node.definitions().cloned().collect::<Vec<_>>();
+        let keyspaces = |node: &Gossip| node.keyspaces().cloned().collect::<Vec<_>>();
         let first = &self.nodes[0];
         first.members().count() == self.nodes.len()
             && first.table().is_some()
@@ -210,46 +207,11 @@ fn concurrent_definitions_end_as_one_everywhere() {
     assert_eq!(cluster.nodes[5].keyspaces().count(), 0);
 }
 
-/// Two sides that do not see each other drop, change and create again.
-#[test]
-fn a_dropped_keyspace_does_not_come_back_with_a_node_that_was_away() {
-    let mut cluster = Cluster::new(6, 3, 3, 0);
-    cluster.rounds_until_agreed(20);
-    cluster.nodes[0].define(keyspace("k")).unwrap();
-    cluster.rounds_until_agreed(20);
-    let id = KeyspaceId::of("k");
-    let drop_at = |cluster: &mut Cluster, node: usize| {
-        let known = cluster.nodes[node].keyspace(id).unwrap().clone();
-        cluster.nodes[node].define(Keyspace { dropped: true, ..known }).unwrap();
-    };
-    drop_at(&mut cluster, 0);
-    // Whoever was away changes it meanwhile, later and more often.
-    for r in [1, 2, 3] {
-        cluster.nodes[5].define(Keyspace { r, version: 1_000, ..keyspace("k") }).unwrap();
-    }
-    cluster.rounds_until_agreed(30);
-    assert!(cluster.nodes.iter().all(|node| node.keyspace(id).is_none()));
-    // Created again and dropped again; another one still knows only the first.
-    let old = cluster.nodes[5].clone();
-    cluster.nodes[3].define(keyspace("k")).unwrap();
-    let second = cluster.nodes[3].keyspace(id).unwrap().store();
-    cluster.rounds_until_agreed(30);
-    drop_at(&mut cluster, 2);
-    cluster.nodes[2].define(keyspace("k")).unwrap();
-    cluster.nodes[5] = old;
-    cluster.rounds_until_agreed(30);
-    let now = cluster.nodes[5].keyspace(id).unwrap();
-    assert!(now.gone().eq([id, second]) && now.store() != second && now.store() != id);
-}
-
 #[test]
 fn impossible_keyspaces_are_refused() {
     let mut node = Gossip::new(member(0), founding(1));
     let refused = |k: Keyspace| k.check().err();
     assert_eq!(refused(keyspace("")), Some(KeyspaceError::Name));
-    let adopted = Keyspace { born: 3, version: 4, buried: vec![3], ..keyspace("k") };
-    assert_eq!(adopted.check(), Err(KeyspaceError::Lineage));
-    assert_eq!(Keyspace { born: 4, ..keyspace("k") }.check(), Err(KeyspaceError::Lineage));
     assert_eq!(refused(Keyspace { w: 4, ..keyspace("k") }), Some(KeyspaceError::Quorum));
     assert_eq!(refused(Keyspace { n: 17, ..keyspace("k") }), Some(KeyspaceError::Quorum));
     let unsorted = vec![("b".into(), String::new()), ("a".into(), String::new())];
@@ -338,13 +300,11 @@ fn newness() -> impl Strategy<Value = Newness> {
 
 fn digest() -> impl Strategy<Value = Digest> {
     let members = prop::collection::vec((any::<u128>().prop_map(NodeId), newness()), 0..5);
-    let keyspaces = prop::collection::vec(any::<(u32, u64, bool, u64, u128)>(), 0..5);
+    let keyspaces = prop::collection::vec(any::<(u32, u64, u128)>(), 0..5);
     (members, any::<bool>(), keyspaces, any::<(u64, u64)>()).prop_map(
         |(members, complete, k, t)| {
-            let rank = |(id, born, dropped, version, author)| {
-                (KeyspaceId(id), Rank { born, dropped, version, author: NodeId(author) })
-            };
-            let keyspaces = k.into_iter().map(rank).collect();
+            let keyspaces =
+                k.into_iter().map(|(id, v, a)| (KeyspaceId(id), v, NodeId(a))).collect();
             Digest { members, complete, keyspaces, table: Epoch(t.0), table_check: t.1 }
         },
     )
@@ -361,12 +321,7 @@ fn message() -> impl Strategy<Value = Message> {
         .prop_map(|(members, beats, names, table, want)| {
             let members =
                 members.into_iter().map(|(n, newness)| Member { newness, ..member(n) }).collect();
-            let again = |name: &String| Keyspace {
-                born: names.len() as u64,
-                buried: (0..names.len() as u64).collect(),
-                ..keyspace(name)
-            };
-            let keyspaces = names.iter().map(again).collect();
+            let keyspaces = names.iter().map(|name| keyspace(name)).collect();
             Body::Delta(Delta { members, beats, keyspaces, table, want })
         });
     let body = prop_oneof![digest().prop_map(Body::Digest), delta];
@@ -411,26 +366,11 @@ proptest! {
 
 /// The bytes of format 1, fixed for ever.
 #[test]
-fn definitions_of_the_first_format_are_read() {
-    let (mut bytes, defined) = (Vec::new(), keyspace("k"));
-    encode_keyspaces([&defined], &mut bytes);
-    assert_eq!(decode_keyspaces(&bytes), Some(vec![defined.clone()]));
-    // Without what was born and buried.
-    bytes.truncate(bytes.len() - 10);
-    assert_eq!(decode_keyspaces(&bytes), None);
-    bytes[0] = 1;
-    assert_eq!(decode_keyspaces(&bytes), Some(vec![defined]));
-}
-
-#[test]
 fn golden() {
     let digest = Digest {
         members: vec![(NodeId(5), Newness { generation: 1, version: 2, beat: 3 })],
         complete: true,
-        keyspaces: vec![(
-            KeyspaceId(16),
-            Rank { born: 1, dropped: true, version: 2, author: NodeId(3) },
-        )],
+        keyspaces: vec![],
         table: Epoch(4),
         table_check: 6,
     };
@@ -441,7 +381,7 @@ fn golden() {
     let wide = |n: u8| [n, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let number = |n: u8| [n, 0, 0, 0, 0, 0, 0, 0];
     let expected = [
-        &[2, 1][..],
+        &[1, 1][..],
         &wide(7),
         &number(8),
         &wide(9),
@@ -453,11 +393,7 @@ fn golden() {
         &number(1),
         &number(2),
         &number(3),
-        &[1, 0, 16, 0, 0, 0],
-        &number(1),
-        &[1],
-        &number(2),
-        &wide(3),
+        &[0, 0],
     ]
     .concat();
     assert_eq!(bytes, expected);

@@ -152,36 +152,6 @@ fn a_restart_keeps_keyspaces_and_what_is_in_them() {
 }
 
 #[test]
-fn a_dropped_keyspace_is_gone_and_one_of_its_name_begins_empty() {
-    let mut node = TestNode::new(2);
-    for life in 0..3 {
-        create(&node, "brief", &[]);
-        let conn = node.client(0);
-        assert!(keys(&conn, "brief").is_empty(), "life {life}");
-        let wrote = (0..40).map(|n| put(&conn, "brief", format!("k{n}").as_bytes(), b"v"));
-        assert!(wrote.into_iter().all(|reply| reply.status() == Status::Ok));
-        let seen = context(&get(&conn, "brief", b"k1"));
-        let gone = ask(&node, &conn, KeyspaceAction::Drop, "brief", &[]).unwrap();
-        assert!(gone.is_empty());
-        let unknown = Status::Error(ErrorCode::UnknownKeyspace);
-        assert_eq!(get(&conn, "brief", b"k1").status(), unknown);
-        assert_eq!(put_after(&conn, "brief", b"k1", b"v", &seen).status(), unknown);
-        assert_eq!(ask(&node, &conn, KeyspaceAction::List, "", &[]).unwrap().len(), 1);
-        if life == 1 {
-            node = node.restart();
-            node.settle_and_tick();
-            assert_eq!(get(&node.client(0), "brief", b"k1").status(), unknown);
-            let again = ask(&node, &node.client(0), KeyspaceAction::Drop, "brief", &[]);
-            assert_eq!(again, Ok(Vec::new()), "the answer may have got lost");
-        }
-    }
-    let conn = node.client(0);
-    let drop = |name| ask(&node, &conn, KeyspaceAction::Drop, name, &[]);
-    assert_eq!(drop("default"), Err(ErrorCode::InvalidArgument));
-    assert_eq!(drop("never"), Err(ErrorCode::UnknownKeyspace));
-}
-
-#[test]
 fn what_makes_no_sense_is_refused() {
     let node = TestNode::new(1);
     let conn = node.client(0);

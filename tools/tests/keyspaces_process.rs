@@ -18,7 +18,6 @@ use coronet_net::ErrorCode;
 use coronet_net::Quorum;
 use coronet_net::client::RequestOptions;
 use coronet_net::client::blocking::Client;
-use coronet_ring::KeyspaceId;
 
 fn key(n: u32) -> Vec<u8> {
     format!("key/{n:05}").into_bytes()
@@ -215,98 +214,6 @@ fn a_node_that_was_down_learns_keyspaces_and_what_was_written_to_them() {
     }
 }
 
-/// Whether a node's engines keep a tree for the first keyspace of a name.
-fn keeps_data(client: &Client, name: &str) -> bool {
-    let group = format!("keyspace.{}.", KeyspaceId::of(name).0);
-    client.stats().unwrap().counters.iter().any(|(counter, _)| counter.starts_with(&group))
-}
-
-fn is_unknown(client: &Client, name: &str) -> bool {
-    let answer = client.keyspace(name).get_with(&key(1), &strict().r(Quorum(1)));
-    answer.is_err_and(|error| error.code() == Some(ErrorCode::UnknownKeyspace))
-}
-
-#[test]
-fn a_dropped_keyspace_stays_away_and_a_new_one_of_its_name_is_empty() {
-    let mut cluster = Cluster::start::<3>(3);
-    let client = cluster.client(0);
-    for name in ["docs", "other"] {
-        client.create_keyspace(name, &[]).unwrap();
-        (0..60).for_each(|n| drop(client.keyspace(name).put(&key(n), b"old").unwrap()));
-    }
-    let seen = client.keyspace("docs").get(&key(1)).unwrap().context;
-    client.drop_keyspace("docs").unwrap();
-    // No waiting: no node that was reached serves it.
-    for index in 0..3 {
-        let node = cluster.client(index);
-        assert!(is_unknown(&node, "docs") && !knows(&node, "docs") && !keeps_data(&node, "docs"));
-        assert!(knows(&node, "other") && keeps_data(&node, "other"));
-    }
-    client.drop_keyspace("docs").expect("the answer may have got lost");
-    let never = client.drop_keyspace("never").unwrap_err();
-    assert_eq!(never.code(), Some(ErrorCode::UnknownKeyspace));
-    let default = client.drop_keyspace("default").unwrap_err();
-    assert_eq!(default.code(), Some(ErrorCode::InvalidArgument));
-    // Whoever was told may lose its power at once.
-    cluster.kill(0);
-    cluster.restart(0);
-    cluster.wait_until_met(0);
-    let client = cluster.client(0);
-    assert!(is_unknown(&client, "docs") && !knows(&client, "docs") && !keeps_data(&client, "docs"));
-
-    client.create_keyspace("docs", &[]).unwrap();
-    for index in 0..3 {
-        let node = cluster.client(index).keyspace("docs");
-        assert!(listed(&node).is_empty());
-        let all = strict().r(Quorum::ALL);
-        assert!((0..60).all(|n| !node.get_with(&key(n), &all).unwrap().exists()));
-    }
-    let old = RequestOptions::new().context(seen);
-    let foreign = client.keyspace("docs").put_with(&key(1), b"new", &old).unwrap_err();
-    assert_eq!(foreign.code(), Some(ErrorCode::BadContext));
-}
-
-#[test]
-fn a_node_that_was_away_forgets_what_was_dropped_meanwhile() {
-    let mut cluster = Cluster::start::<3>(3);
-    let client = cluster.client(0);
-    for name in ["gone", "again"] {
-        client.create_keyspace(name, &[]).unwrap();
-        (0..60).for_each(|n| drop(client.keyspace(name).put(&key(n), b"old").unwrap()));
-    }
-    cluster.kill(2);
-    for name in ["gone", "again"] {
-        // Hints of it must not reach the one that comes after it.
-        (60..90).for_each(|n| drop(client.keyspace(name).put(&key(n), b"old").unwrap()));
-        client.drop_keyspace(name).unwrap();
-    }
-    client.create_keyspace("again", &[]).unwrap();
-    let again = client.keyspace("again");
-    (0..10).for_each(|n| drop(again.put(&key(n), b"new").unwrap()));
-    // The others go, too: only what is on their disks tells the one that comes back.
-    drop((client, again));
-    cluster.kill(0);
-    cluster.kill(1);
-    (0..3).for_each(|index| cluster.restart(index));
-    (0..3).for_each(|index| cluster.wait_until_met(index));
-    let back = cluster.client(2);
-    wait("it knows of the drops", || {
-        is_unknown(&back, "gone") && !knows(&back, "gone") && !keeps_data(&back, "gone")
-    });
-    wait("it knows the new one", || !is_unknown(&back, "again"));
-    wait("the old one of that name goes", || !keeps_data(&back, "again"));
-    for index in 0..3 {
-        let node = cluster.client(index).keyspace("again");
-        wait_until_served(&node, 3);
-        let all = strict().r(Quorum::ALL);
-        for n in 0..90 {
-            let found = node.get_with(&key(n), &all).unwrap();
-            assert_eq!(found.value(), (n < 10).then_some(&b"new"[..]), "key {n} at node {index}");
-        }
-        assert_eq!(listed(&node), (0..10).map(key).collect());
-    }
-}
-
 #[test]
 fn a_node_that_joins_or_leaves_a_cluster_keeps_its_keyspaces() {
     let dir = tempfile::tempdir().unwrap();
@@ -397,13 +304,4 @@ fn the_command_line_makes_uses_changes_and_lists_keyspaces() {
     text(run(&["delete", "--keyspace", "docs", "a"]));
     assert_eq!(run(&["get", "--keyspace", "docs", "a"]).status.code(), Some(3));
     assert_eq!(run(&["get", "--keyspace", "nowhere", "a"]).status.code(), Some(5));
-    let careless = run(&["keyspace", "drop", "docs"]);
-    assert_eq!(careless.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&careless.stderr).contains("--yes"), "{careless:?}");
-    assert_eq!(text(run(&["ls", "--keyspace", "docs"])).lines().count(), 20);
-    text(run(&["keyspace", "drop", "docs", "--yes"]));
-    assert_eq!(run(&["get", "--keyspace", "docs", "a"]).status.code(), Some(5));
-    assert_eq!(text(run(&["keyspace", "ls"])).lines().count(), 1);
-    text(run(&["keyspace", "create", "docs"]));
-    assert_eq!(text(run(&["ls", "--keyspace", "docs"])), "");
 }

@@ -224,11 +224,6 @@ impl Client {
         self.wait(self.client.alter_keyspace(name, settings))
     }
 
-    /// Drops a keyspace: see [`super::Client::drop_keyspace`].
-    pub fn drop_keyspace(&self, name: &str) -> Result<(), ClientError> {
-        self.wait(self.client.drop_keyspace(name))
-    }
-
     /// Lists keyspaces: see [`super::Client::keyspaces`].
     pub fn keyspaces(&self) -> Result<Vec<KeyspaceInfo>, ClientError> {
         self.wait(self.client.keyspaces())

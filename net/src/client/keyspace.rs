@@ -1,4 +1,4 @@
-//! Keyspaces: working in one, creating, changing, listing and dropping them.
+//! Keyspaces: working in one, creating, changing and listing them.
 
 use std::sync::Arc;
 
@@ -54,23 +54,6 @@ impl Client {
         settings: &[(&str, &str)],
     ) -> Result<KeyspaceInfo, ClientError> {
         self.change_keyspace(KeyspaceAction::Alter, name, settings).await
-    }
-
-    /// Drops a keyspace with everything in it, on all nodes. When this returns, the node that
-    /// answered has forgotten it durably, and so have the nodes it reaches unless they take longer
-    /// than two seconds; those that are away do so when they are back, before anybody can read it
-    /// there. Dropping it again succeeds. One created under the name later is empty.
-    ///
-    /// ```no_run
-    /// # async fn example(client: coronet_net::client::Client)
-    /// # -> Result<(), coronet_net::client::ClientError> {
-    /// client.drop_keyspace("carts").await?;
-    /// assert!(client.keyspace("carts").get(b"anna").await.is_err());
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn drop_keyspace(&self, name: &str) -> Result<(), ClientError> {
-        self.ask_keyspaces(KeyspaceAction::Drop, name, &[]).await.map(drop)
     }
 
     /// Every keyspace, as the node knows them that the client came to first.

@@ -1,4 +1,4 @@
-//! Creating, changing, listing and dropping keyspaces.
+//! Creating, changing and listing keyspaces.
 //!
 //! Settings travel as names and values in text, so that nodes of different versions agree on what
 //! they do not know. Little endian.
@@ -23,14 +23,11 @@ pub enum KeyspaceAction {
     List = 2,
     /// Other values for these settings; the others stay. An empty value is the default.
     Alter = 3,
-    /// The keyspace is to go with everything in it. Settings are ignored.
-    Drop = 4,
 }
 
 impl KeyspaceAction {
     fn from_u8(number: u8) -> Option<Self> {
-        let all = [Self::Create, Self::List, Self::Alter, Self::Drop];
-        all.into_iter().find(|action| *action as u8 == number)
+        [Self::Create, Self::List, Self::Alter].into_iter().find(|action| *action as u8 == number)
     }
 }
 
@@ -141,7 +138,7 @@ pub struct KeyspaceInfo {
 /// The answer to KEYSPACE: count u16; each id u32, version u64, name (u16 length, UTF-8), settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeyspaceReply {
-    /// The keyspaces: those listed, or the one created or altered as it is now; none after a drop.
+    /// The keyspaces: those listed, or the one created or altered as it is now.
     pub keyspaces: Vec<KeyspaceInfo>,
 }
 
@@ -190,7 +187,7 @@ mod tests {
     proptest! {
         #[test]
         fn requests_and_replies_come_back_and_no_cut_is_taken(
-            action in 1_u8..5, name in "\\PC{0,20}",
+            action in 1_u8..4, name in "\\PC{0,20}",
             settings in prop::collection::vec(("\\PC{0,10}", "\\PC{0,30}"), 0..8),
             id: u32, version: u64, cut: prop::sample::Index,
         ) {

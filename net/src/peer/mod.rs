@@ -17,8 +17,8 @@ pub use greeting::{Greeting, Refused};
 pub use message::{MessageError, PeerMessage};
 
 /// The peer protocol this crate speaks.
-pub const PEER_VERSION: u8 = 3;
+pub const PEER_VERSION: u8 = 2;
 /// The oldest peer protocol it still speaks.
-pub const MIN_PEER_VERSION: u8 = 3;
+pub const MIN_PEER_VERSION: u8 = 2;
 /// The port other nodes connect to unless told otherwise.
 pub const DEFAULT_PEER_PORT: u16 = 4721;

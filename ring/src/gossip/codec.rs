@@ -1,26 +1,23 @@
-//! Gossip messages as bytes. Format 2, little endian:
+//! Gossip messages as bytes. Format 1, little endian:
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 1 | version, 2 |
+//! | 1 | version, 1 |
 //! | 1 | kind: 1 digest, 2 delta |
 //! | 16, 8 | cluster id, hash of the founding settings |
 //! | 16 | sender |
 //! | | digest, or delta |
 //!
 //! Newness: generation, version, beat (8 each). Text: length (2), UTF-8. Lists: number (2), items.
-//! Digest: complete (1), table epoch (8), hash of the table (8), members (id 16, newness), keyspaces
-//! (id 4, born 8, dropped 1, version 8, author 16). Delta: members, beats (id, newness), keyspaces,
-//! table (length 4, bytes; 0: none), want (1: digest follows, 0). Member: id 16, newness, incarnation 8, standing 1, client address,
+//! Digest: complete (1), table epoch (8), hash of the table (8), members (id 16, newness), keyspaces (id 4, version 8,
+//! author 16). Delta: members, beats (id, newness), keyspaces, table (length 4, bytes; 0: none),
+//! want (1: digest follows, 0). Member: id 16, newness, incarnation 8, standing 1, client address,
 //! peer address, rack, weight 4, cores 2. Keyspace: name, version 8, author 16, dropped 1, N 1,
-//! R 1, W 1, conflicts 1 (0 siblings, 1 last write wins), options (name, value), born 8, buried (8).
-//!
-//! Format 1 had nothing of what was born and buried. It is read where it may be stored: in deltas,
-//! and in keyspaces kept on disk; not in digests.
+//! R 1, W 1, conflicts 1 (0 siblings, 1 last write wins), options (name, value).
 //!
 //! The frame that carries a message has the checksum.
 
-use super::keyspace::{Keyspace, KeyspaceId, MAX_BURIED, MAX_NAME, MAX_OPTION, MAX_OPTIONS, Rank};
+use super::keyspace::{Keyspace, KeyspaceId, MAX_NAME, MAX_OPTION, MAX_OPTIONS};
 use super::member::{MAX_ADDRESS, Member, Newness, Standing};
 use super::message::{Body, ClusterName, Delta, Digest, MAX_DIGEST, MAX_KEYSPACES, Message};
 use crate::bytes::Reader;
@@ -28,9 +25,7 @@ use crate::causality::resolve::Conflicts;
 use crate::ids::{Epoch, Incarnation, NodeId};
 use crate::placement::table::{MAX_NODES, MAX_RACK};
 
-const VERSION: u8 = 2;
-/// The format before keyspaces could be dropped.
-const FIRST_VERSION: u8 = 1;
+const VERSION: u8 = 1;
 
 /// Longest encoded placement table in a message, bytes.
 pub const MAX_TABLE: usize = 2 << 20;
@@ -60,7 +55,7 @@ impl Message {
         let from = NodeId(reader.u128()?);
         let body = match (version, kind) {
             (VERSION, 1) => Body::Digest(read_digest(&mut reader)?),
-            (VERSION | FIRST_VERSION, 2) => Body::Delta(read_delta(&mut reader, version)?),
+            (VERSION, 2) => Body::Delta(read_delta(&mut reader)?),
             _ => return None,
         };
         reader.is_empty().then_some(Message { cluster, from, body })
@@ -119,12 +114,10 @@ fn write_digest(digest: &Digest, into: &mut Vec<u8>) {
     into.extend_from_slice(&digest.table.0.to_le_bytes());
     into.extend_from_slice(&digest.table_check.to_le_bytes());
     write_list(&digest.members, into, write_newness);
-    write_list(&digest.keyspaces, into, |(id, rank), into| {
+    write_list(&digest.keyspaces, into, |(id, version, author), into| {
         into.extend_from_slice(&id.0.to_le_bytes());
-        into.extend_from_slice(&rank.born.to_le_bytes());
-        into.push(u8::from(rank.dropped));
-        into.extend_from_slice(&rank.version.to_le_bytes());
-        into.extend_from_slice(&rank.author.0.to_le_bytes());
+        into.extend_from_slice(&version.to_le_bytes());
+        into.extend_from_slice(&author.0.to_le_bytes());
     });
 }
 
@@ -133,9 +126,7 @@ fn read_digest(reader: &mut Reader<'_>) -> Option<Digest> {
     let (table, table_check) = (Epoch(reader.u64()?), reader.u64()?);
     let members = read_list(reader, MAX_DIGEST, read_newness)?;
     let keyspaces = read_list(reader, MAX_KEYSPACES, |reader| {
-        let (id, born, dropped) = (KeyspaceId(reader.u32()?), reader.u64()?, read_bool(reader)?);
-        let (version, author) = (reader.u64()?, NodeId(reader.u128()?));
-        Some((id, Rank { born, dropped, version, author }))
+        Some((KeyspaceId(reader.u32()?), reader.u64()?, NodeId(reader.u128()?)))
     })?;
     Some(Digest { members, complete, keyspaces, table, table_check })
 }
@@ -159,10 +150,10 @@ fn write_delta(delta: &Delta, into: &mut Vec<u8>) {
     delta.want.iter().for_each(|digest| write_digest(digest, into));
 }
 
-fn read_delta(reader: &mut Reader<'_>, version: u8) -> Option<Delta> {
+fn read_delta(reader: &mut Reader<'_>) -> Option<Delta> {
     let members = read_list(reader, MAX_NODES, read_member)?;
     let beats = read_list(reader, MAX_NODES, read_newness)?;
-    let keyspaces = read_list(reader, MAX_KEYSPACES, |reader| read_keyspace(reader, version))?;
+    let keyspaces = read_list(reader, MAX_KEYSPACES, read_keyspace)?;
     let len = usize::try_from(reader.u32()?).ok()?;
     let table = reader.take(len).filter(|_| len <= MAX_TABLE)?;
     let table = (len > 0).then(|| table.to_vec());
@@ -199,7 +190,7 @@ fn read_member(reader: &mut Reader<'_>) -> Option<Member> {
     })
 }
 
-/// Appends definitions as they are kept on disk: version (1), list.
+/// Appends definitions as they are kept on disk: version 1 (1), list.
 pub fn encode_keyspaces<'a>(keyspaces: impl IntoIterator<Item = &'a Keyspace>, into: &mut Vec<u8>) {
     let keyspaces: Vec<&Keyspace> = keyspaces.into_iter().take(MAX_KEYSPACES).collect();
     into.push(VERSION);
@@ -209,12 +200,10 @@ pub fn encode_keyspaces<'a>(keyspaces: impl IntoIterator<Item = &'a Keyspace>, i
 /// Reads [`encode_keyspaces`]; `None` for other bytes, and for definitions that make no sense.
 pub fn decode_keyspaces(bytes: &[u8]) -> Option<Vec<Keyspace>> {
     let mut reader = Reader::new(bytes);
-    let version = reader.u8()?;
-    if version != VERSION && version != FIRST_VERSION {
+    if reader.u8()? != VERSION {
         return None;
     }
-    let read = |reader: &mut Reader<'_>| read_keyspace(reader, version);
-    let keyspaces = read_list(&mut reader, MAX_KEYSPACES, read)?;
+    let keyspaces = read_list(&mut reader, MAX_KEYSPACES, read_keyspace)?;
     let sound = keyspaces.iter().all(|keyspace| keyspace.check().is_ok());
     (reader.is_empty() && sound).then_some(keyspaces)
 }
@@ -230,24 +219,23 @@ fn write_keyspace(keyspace: &Keyspace, into: &mut Vec<u8>) {
         write_text(name, into);
         write_text(value, into);
     });
-    into.extend_from_slice(&keyspace.born.to_le_bytes());
-    write_list(&keyspace.buried, into, |born, into| into.extend_from_slice(&born.to_le_bytes()));
 }
 
-fn read_keyspace(reader: &mut Reader<'_>, format: u8) -> Option<Keyspace> {
-    let (name, version) = (read_text(reader, MAX_NAME)?, reader.u64()?);
-    let (author, dropped) = (NodeId(reader.u128()?), read_bool(reader)?);
-    let (n, r, w) = (reader.u8()?, reader.u8()?, reader.u8()?);
-    let conflicts = match read_bool(reader)? {
-        true => Conflicts::LastWriteWins,
-        false => Conflicts::Siblings,
-    };
-    let options = read_list(reader, MAX_OPTIONS, |reader| {
-        Some((read_text(reader, MAX_OPTION)?, read_text(reader, MAX_OPTION)?))
-    })?;
-    let (born, buried) = match format {
-        FIRST_VERSION => (0, Vec::new()),
-        _ => (reader.u64()?, read_list(reader, MAX_BURIED, |reader| reader.u64())?),
-    };
-    Some(Keyspace { name, born, buried, version, author, dropped, n, r, w, conflicts, options })
+fn read_keyspace(reader: &mut Reader<'_>) -> Option<Keyspace> {
+    Some(Keyspace {
+        name: read_text(reader, MAX_NAME)?,
+        version: reader.u64()?,
+        author: NodeId(reader.u128()?),
+        dropped: read_bool(reader)?,
+        n: reader.u8()?,
+        r: reader.u8()?,
+        w: reader.u8()?,
+        conflicts: match read_bool(reader)? {
+            true => Conflicts::LastWriteWins,
+            false => Conflicts::Siblings,
+        },
+        options: read_list(reader, MAX_OPTIONS, |reader| {
+            Some((read_text(reader, MAX_OPTION)?, read_text(reader, MAX_OPTION)?))
+        })?,
+    })
 }

@@ -1,13 +1,13 @@
 //! What gossiping nodes send.
 
-use super::keyspace::{Keyspace, KeyspaceId, Rank};
+use super::keyspace::{Keyspace, KeyspaceId};
 use super::member::{Member, Newness};
 use crate::ids::{Epoch, NodeId};
 
 /// Most members a digest names; with more members a digest is a window of them.
 pub const MAX_DIGEST: usize = 1024;
 
-/// Most keyspaces of a cluster, dropped ones included.
+/// Most keyspaces of a cluster.
 pub const MAX_KEYSPACES: usize = 1024;
 
 /// Which cluster a message is about. Two clusters never mix, whatever their seeds say.
@@ -26,8 +26,8 @@ pub struct Digest {
     pub members: Vec<(NodeId, Newness)>,
     /// Whether these are all.
     pub complete: bool,
-    /// Keyspaces and how new their definitions are, ascending by id.
-    pub keyspaces: Vec<(KeyspaceId, Rank)>,
+    /// Keyspaces with version and author, ascending by id.
+    pub keyspaces: Vec<(KeyspaceId, u64, NodeId)>,
     /// The placement table's epoch; zero for none.
     pub table: Epoch,
     /// Hash of the encoded table: tells two tables of one epoch apart.

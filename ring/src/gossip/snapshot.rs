@@ -58,13 +58,13 @@ impl Gossip {
     }
 }
 
-/// The keyspaces of a snapshot, dropped ones included, whatever cluster it belongs to.
+/// The keyspaces of a snapshot that are not dropped, whatever cluster it belongs to.
 ///
 /// # Errors
 /// When it is damaged.
 pub fn keyspaces(stored: &[u8]) -> Result<Vec<Keyspace>, SnapshotError> {
     let Body::Delta(delta) = open(stored)?.body else { return Err(SnapshotError::Damaged) };
-    Ok(delta.keyspaces)
+    Ok(delta.keyspaces.into_iter().filter(|keyspace| !keyspace.dropped).collect())
 }
 
 fn open(stored: &[u8]) -> Result<Message, SnapshotError> {

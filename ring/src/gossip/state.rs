@@ -129,16 +129,6 @@ impl Gossip {
         self.keyspaces.get(&id).filter(|keyspace| !keyspace.dropped)
     }
 
-    /// Every keyspace, dropped ones included.
-    pub fn definitions(&self) -> impl Iterator<Item = &Keyspace> {
-        self.keyspaces.values()
-    }
-
-    /// A keyspace, be it dropped.
-    pub fn definition(&self, id: KeyspaceId) -> Option<&Keyspace> {
-        self.keyspaces.get(&id)
-    }
-
     /// The placement this node knows; `None` until all founders are known.
     pub fn table(&self) -> Option<&Table> {
         self.table.as_ref()
@@ -161,23 +151,20 @@ impl Gossip {
         }
     }
 
-    /// Defines, changes or drops a keyspace. The author is set here, what it was created after, and
-    /// the version: beyond the one known here and beyond the given one. A caller that gives its
-    /// wall clock never makes the same version twice with different content, whatever it forgot in
-    /// a crash.
-    pub fn define(&mut self, keyspace: Keyspace) -> Result<KeyspaceId, KeyspaceError> {
-        let id = keyspace.id();
-        let known = self.keyspaces.get(&id);
-        if let Some(other) = known.filter(|other| other.name != keyspace.name) {
-            return Err(KeyspaceError::Taken(other.name.clone()));
-        }
-        let keyspace = keyspace.following(known, self.me);
+    /// Defines or changes a keyspace. The author is set here, and the version: beyond the one
+    /// known here and beyond the given one. A caller that gives its wall clock never makes the
+    /// same version twice with different content, whatever it forgot in a crash.
+    pub fn define(&mut self, mut keyspace: Keyspace) -> Result<KeyspaceId, KeyspaceError> {
+        keyspace.author = self.me;
         keyspace.check()?;
-        let store = keyspace.store();
-        let same = |other: &&Keyspace| other.id() != id && other.store() == store;
-        if let Some(other) = self.keyspaces.values().find(same) {
-            return Err(KeyspaceError::Taken(other.name.clone()));
+        let id = keyspace.id();
+        if let Some(other) = self.keyspaces.get(&id) {
+            if other.name != keyspace.name {
+                return Err(KeyspaceError::Taken(other.name.clone()));
+            }
+            keyspace.version = keyspace.version.max(other.version);
         }
+        keyspace.version += 1;
         self.keyspaces.insert(id, keyspace);
         Ok(id)
     }
@@ -276,7 +263,7 @@ impl Gossip {
         let mut members: Vec<_> =
             turned.take(MAX_DIGEST).map(|member| (member.id, member.newness)).collect();
         members.sort_unstable();
-        let keyspaces = self.keyspaces.iter().map(|(id, k)| (*id, k.rank())).collect();
+        let keyspaces = self.keyspaces.iter().map(|(id, k)| (*id, k.version, k.author)).collect();
         let table = self.table.as_ref().map_or(Epoch(0), Table::epoch);
         Digest { members, complete, keyspaces, table, table_check: self.table_check }
     }
@@ -306,12 +293,13 @@ impl Gossip {
             }
         }
         for (id, keyspace) in &self.keyspaces {
-            let known = digest.keyspaces.iter().find(|(other, _)| other == id);
+            let known = digest.keyspaces.iter().find(|(other, ..)| other == id);
             // Equal versions of one author are equal.
-            if known.is_none_or(|(_, known)| *known < keyspace.rank()) {
+            if known.is_none_or(|(_, version, author)| {
+                (*version, *author) < (keyspace.version, keyspace.author)
+            }) {
                 let options = keyspace.options.iter().map(|(a, b)| a.len() + b.len() + 4);
-                bytes +=
-                    options.sum::<usize>() + keyspace.name.len() + 8 * keyspace.buried.len() + 64;
+                bytes += options.sum::<usize>() + keyspace.name.len() + 64;
                 delta.keyspaces.push(keyspace.clone());
             }
             if bytes > MAX_DELTA {

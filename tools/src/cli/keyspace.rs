@@ -1,4 +1,4 @@
-//! `coronet keyspace`: creating, changing, listing and dropping keyspaces.
+//! `coronet keyspace`: creating, changing and listing keyspaces.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,8 +20,6 @@ pub enum KeyspaceCommand {
     Set(SetArgs),
     /// List the keyspaces and their settings.
     Ls(ListArgs),
-    /// Drop a keyspace with everything in it, on all nodes. There is no way back.
-    Drop(DropArgs),
 }
 
 /// `keyspace create`.
@@ -45,16 +43,6 @@ pub struct SetArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub settings: SettingArgs,
-}
-
-/// `keyspace drop`.
-#[derive(Debug, Args)]
-pub struct DropArgs {
-    /// The name.
-    pub name: String,
-    /// Really do it.
-    #[arg(long)]
-    pub yes: bool,
 }
 
 /// `keyspace ls`.
@@ -131,15 +119,6 @@ pub async fn run(client: &Client, command: &KeyspaceCommand) -> Result<Exit, Cli
                 return Err(CliError::new(Exit::Usage, "name a setting to change"));
             }
             (vec![client.alter_keyspace(&args.name, &settings).await?], args.settings.json)
-        }
-        KeyspaceCommand::Drop(args) if !args.yes => {
-            let name = &args.name;
-            let text = format!("this removes every key of {name} on all nodes; to do it add --yes");
-            return Err(CliError::new(Exit::Usage, text));
-        }
-        KeyspaceCommand::Drop(args) => {
-            client.drop_keyspace(&args.name).await?;
-            return Ok(Exit::Ok);
         }
         KeyspaceCommand::Ls(args) => (client.keyspaces().await?, args.json),
     };

@@ -1,15 +1,15 @@
 //! A keyspace just created is answered for once the other nodes serve it, too: whoever is told that
-//! it exists may go on at any of them. One that is dropped is answered for once none serves it.
+//! it exists may go on at any of them.
 //!
-//! The definition itself travels by gossip. Whether it arrived shows an ask for one key of the
+//! The definition itself travels by gossip. Whether it arrived shows an ask for one key of the new
 //! keyspace to each data core of each node that can be reached: a core that does not know the
-//! keyspace refuses it.
+//! keyspace yet refuses it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use coronet_lsm::env::Nanos;
-use coronet_ring::coordinate::message::{Answer, Ask, Refusal};
+use coronet_ring::coordinate::message::{Answer, Ask};
 use coronet_ring::{CoreId, KeyspaceId, NodeId, PartitionMap};
 
 use super::State;
@@ -23,14 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How often one is asked.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// A creation or a drop that waits for the other nodes.
+/// A creation that waits for the other nodes.
 pub(super) struct Agreeing {
     asker: Asker,
-    /// As clients call it.
     keyspace: KeyspaceId,
-    /// As nodes call it.
-    store: KeyspaceId,
-    dropped: bool,
     /// The save that stores it here.
     save: u64,
     until: Nanos,
@@ -39,10 +35,8 @@ pub(super) struct Agreeing {
 }
 
 impl<E: NodeEnv> State<E> {
-    /// Answers the client once this node and those it reaches serve the keyspace, or none does.
+    /// Answers the client once this node and those it reaches serve the keyspace.
     pub(super) fn answer_when_agreed(&mut self, asker: Asker, keyspace: KeyspaceId, save: u64) {
-        let Some(definition) = self.members.gossip.definition(keyspace) else { return };
-        let (store, dropped) = (definition.store(), definition.dropped);
         let now = self.env.now();
         let others = self.members.gossip.members().filter(|member| {
             member.id != self.config.me.id && self.members.is_reachable(member.id)
@@ -51,7 +45,7 @@ impl<E: NodeEnv> State<E> {
             (0..member.cores).map(|core| ((member.id, CoreId(core)), now.after(AGAIN / 2)))
         });
         let (missing, until) = (cores.collect(), now.after(PATIENCE));
-        self.agreeing.push(Agreeing { asker, keyspace, store, dropped, save, until, missing });
+        self.agreeing.push(Agreeing { asker, keyspace, save, until, missing });
     }
 
     /// Asks those that did not answer yet, answers clients that need not wait any more.
@@ -67,7 +61,7 @@ impl<E: NodeEnv> State<E> {
             for ((node, core), next) in &mut agreeing.missing {
                 if now >= *next {
                     *next = now.after(AGAIN);
-                    self.ask_whether_served(agreeing.store, *node, *core);
+                    self.ask_whether_served(agreeing.keyspace, *node, *core);
                 }
             }
             self.agreeing.push(agreeing);
@@ -90,18 +84,14 @@ impl<E: NodeEnv> State<E> {
     pub(super) fn agreed(
         &mut self,
         from: NodeId,
-        store: KeyspaceId,
+        keyspace: KeyspaceId,
         core: CoreId,
         answer: &Answer,
     ) {
-        let dropped = match answer {
-            Answer::Keys { .. } => false,
-            Answer::Refused(Refusal::UnknownKeyspace) => true,
-            _ => return,
-        };
-        let about = |one: &&mut Agreeing| (one.store, one.dropped) == (store, dropped);
-        for agreeing in self.agreeing.iter_mut().filter(about) {
-            agreeing.missing.remove(&(from, core));
+        if matches!(answer, Answer::Keys { .. }) {
+            for agreeing in self.agreeing.iter_mut().filter(|one| one.keyspace == keyspace) {
+                agreeing.missing.remove(&(from, core));
+            }
         }
     }
 }

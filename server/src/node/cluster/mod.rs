@@ -158,7 +158,7 @@ impl<E: NodeEnv> Cluster<E> {
             config,
         };
         state.saving.want();
-        let known: Vec<_> = state.members.gossip.definitions().cloned().collect();
+        let known: Vec<_> = state.members.gossip.keyspaces().cloned().collect();
         known.into_iter().for_each(|keyspace| state.rollout.want(keyspace));
         let inner = Inner { env, state: RefCell::new(state), timing: Cell::new(false) };
         Ok(Cluster { inner: Rc::new(inner) })
@@ -166,17 +166,14 @@ impl<E: NodeEnv> Cluster<E> {
 
     /// Takes definitions that this node kept while it was in no cluster, as far as the cluster has
     /// no later ones. N, R and W are not a node's to choose alone: they stay, or are the cluster's
-    /// default. Nor is dropping a keyspace of the cluster's, or creating it anew.
+    /// default.
     pub fn adopt_keyspaces(&self, kept: Vec<Keyspace>) {
         self.with(|state| {
             let nodes = state.config.founding.addresses.len();
             let n = state.config.replicas.min(u8::try_from(nodes).unwrap_or(u8::MAX));
             for keyspace in kept {
-                let known = state.members.gossip.definition(keyspace.id());
-                let same_life = |known: &Keyspace| {
-                    (known.born, known.dropped) == (keyspace.born, keyspace.dropped)
-                };
-                if known.is_some_and(|k| k.version >= keyspace.version || !same_life(k)) {
+                let known = state.members.gossip.keyspace(keyspace.id());
+                if known.is_some_and(|known| known.version >= keyspace.version) {
                     continue;
                 }
                 let definition = in_cluster(keyspace, known, n);

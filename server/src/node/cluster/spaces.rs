@@ -9,14 +9,12 @@ use coronet_ring::gossip::message::MAX_KEYSPACES;
 
 use super::State;
 use crate::node::NodeEnv;
-use crate::node::keyspaces::{
-    Asker, altered, created, default_keyspace, dropped, info, same_settings, too_many,
-};
+use crate::node::keyspaces::{Asker, altered, created, default_keyspace, info, same_settings};
 
 /// What a request takes from its keyspace.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Space {
-    /// What nodes call it among each other: see [`Keyspace::store`].
+    /// The keyspace.
     pub id: KeyspaceId,
     /// Replicas.
     pub n: u8,
@@ -27,7 +25,7 @@ pub(super) struct Space {
 }
 
 impl<E: NodeEnv> State<E> {
-    /// A keyspace as clients call it; `None` when this node does not know it, or not yet.
+    /// A keyspace; `None` when this node does not know it, or not yet.
     pub(super) fn space(&self, id: KeyspaceId) -> Option<Space> {
         let Some(keyspace) = self.members.gossip.keyspace(id) else {
             let (n, conflicts) = (self.config.replicas, Conflicts::Siblings);
@@ -35,17 +33,17 @@ impl<E: NodeEnv> State<E> {
             return default.then_some(Space { id, n, quorums: None, conflicts });
         };
         let quorums = Some((keyspace.r, keyspace.w));
-        Some(Space { id: keyspace.store(), n: keyspace.n, quorums, conflicts: keyspace.conflicts })
+        Some(Space { id, n: keyspace.n, quorums, conflicts: keyspace.conflicts })
     }
 
-    /// Has the data cores serve a keyspace as gossip knows it, or forget it.
+    /// Has the data cores serve a keyspace as gossip knows it.
     pub(super) fn serve_keyspace(&mut self, id: KeyspaceId) {
-        if let Some(keyspace) = self.members.gossip.definition(id) {
+        if let Some(keyspace) = self.members.gossip.keyspace(id) {
             self.rollout.want(keyspace.clone());
         }
     }
 
-    /// A client creates, changes, lists or drops keyspaces.
+    /// A client creates, changes or lists keyspaces.
     pub(super) fn keyspace_asked(&mut self, asker: Asker, request: &KeyspaceRequest<'_>) {
         if request.action == KeyspaceAction::List {
             let undefined = self.members.gossip.keyspace(KeyspaceId::DEFAULT).is_none();
@@ -61,9 +59,7 @@ impl<E: NodeEnv> State<E> {
                 let save = self.saving.want();
                 self.announce(id);
                 match request.action {
-                    KeyspaceAction::Create | KeyspaceAction::Drop => {
-                        self.answer_when_agreed(asker, id, save);
-                    }
+                    KeyspaceAction::Create => self.answer_when_agreed(asker, id, save),
                     _ => self.rollout.answer_when_served(asker, id, save),
                 }
             }
@@ -87,20 +83,14 @@ impl<E: NodeEnv> State<E> {
         let nodes = table.nodes().len().min(usize::from(self.config.founding.depth));
         let nodes = u8::try_from(nodes).unwrap_or(u8::MAX);
         let id = KeyspaceId::of(request.name);
-        let defined = self.members.gossip.definition(id);
-        let known = defined.filter(|keyspace| keyspace.name == request.name);
-        let is_gone = known.is_some_and(|keyspace| keyspace.dropped);
-        let known = known.filter(|keyspace| !keyspace.dropped).cloned();
-        let is_new = defined.is_none();
+        let known = self.members.gossip.keyspace(id);
+        let known = known.filter(|keyspace| keyspace.name == request.name).cloned();
         let present = known.or((request.name == DEFAULT_NAME).then(|| self.default_keyspace()));
         let wanted = match (request.action, present) {
             (KeyspaceAction::Alter, Some(present)) => {
                 altered(request, &present).map_err(invalid)?
             }
-            (KeyspaceAction::Drop, Some(present)) => dropped(present).map_err(invalid)?,
-            // Asked again, perhaps because the answer got lost.
-            (KeyspaceAction::Drop, None) if is_gone => return Ok(id),
-            (KeyspaceAction::Alter | KeyspaceAction::Drop, None) => {
+            (KeyspaceAction::Alter, None) => {
                 let text = format!("this node knows no keyspace {:?}, or not yet", request.name);
                 return Err((ErrorCode::UnknownKeyspace, text));
             }
@@ -118,8 +108,8 @@ impl<E: NodeEnv> State<E> {
                 }
             }
         };
-        if is_new && self.members.gossip.definitions().count() >= MAX_KEYSPACES {
-            return Err(invalid(too_many()));
+        if self.members.gossip.keyspaces().count() >= MAX_KEYSPACES {
+            return Err(invalid(format!("there are {MAX_KEYSPACES} keyspaces, the most")));
         }
         // The wall clock as the least version: see `Gossip::define`.
         let wanted = Keyspace { version: wanted.version.max(self.env.wall_micros()), ..wanted };

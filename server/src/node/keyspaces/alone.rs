@@ -17,7 +17,7 @@ use coronet_ring::gossip::snapshot;
 use coronet_ring::{CoreId, KeyspaceId, NodeId};
 
 use super::rollout::{Asker, Rollout, Saving};
-use super::settings::{altered, created, default_keyspace, dropped, info, same_settings, too_many};
+use super::settings::{altered, created, default_keyspace, info, same_settings};
 use crate::node::NodeEnv;
 use crate::node::cluster::read_cluster_view;
 use crate::node::kept;
@@ -88,8 +88,8 @@ impl<E: NodeEnv> Alone<E> {
             Ok(Done::Listed) => {
                 let default = default_keyspace(1);
                 let undefined = !self.definitions.contains_key(&KeyspaceId::DEFAULT);
-                let defined = self.definitions.values().filter(|keyspace| !keyspace.dropped);
-                let all = undefined.then_some(&default).into_iter().chain(defined);
+                let all =
+                    undefined.then_some(&default).into_iter().chain(self.definitions.values());
                 let wanted =
                     |keyspace: &&Keyspace| request.name.is_empty() || request.name == keyspace.name;
                 asker.listed(&self.env, all.filter(wanted).map(info).collect());
@@ -101,12 +101,9 @@ impl<E: NodeEnv> Alone<E> {
 
     fn ask(&mut self, request: &KeyspaceRequest<'_>) -> Result<Done, (ErrorCode, String)> {
         let invalid = |text: String| (ErrorCode::InvalidArgument, text);
-        let id = KeyspaceId::of(request.name);
-        let known = self.definitions.get(&id);
-        let of_name = known.filter(|keyspace| keyspace.name == request.name);
-        let is_gone = of_name.is_some_and(|keyspace| keyspace.dropped);
-        let present = of_name.filter(|keyspace| !keyspace.dropped).cloned();
-        let present = present.or((request.name == DEFAULT_NAME).then(|| default_keyspace(1)));
+        let known = self.definitions.get(&KeyspaceId::of(request.name));
+        let known = known.filter(|keyspace| keyspace.name == request.name).cloned();
+        let present = known.or((request.name == DEFAULT_NAME).then(|| default_keyspace(1)));
         let wanted = match (request.action, present) {
             (KeyspaceAction::List, _) => return Ok(Done::Listed),
             (KeyspaceAction::Create, None) => created(request, 1, 1).map_err(invalid)?,
@@ -121,23 +118,20 @@ impl<E: NodeEnv> Alone<E> {
             (KeyspaceAction::Alter, Some(present)) => {
                 altered(request, &present).map_err(invalid)?
             }
-            (KeyspaceAction::Drop, Some(present)) => dropped(present).map_err(invalid)?,
-            // Asked again, perhaps because the answer got lost.
-            (KeyspaceAction::Drop, None) if is_gone => {
-                return Ok(Done::Changed(id, self.saving.want()));
-            }
-            (KeyspaceAction::Alter | KeyspaceAction::Drop, None) => {
+            (KeyspaceAction::Alter, None) => {
                 let text = format!("there is no keyspace {:?}", request.name);
                 return Err((ErrorCode::UnknownKeyspace, text));
             }
         };
-        if self.definitions.len() >= MAX_KEYSPACES && known.is_none() {
-            return Err(invalid(too_many()));
+        if self.definitions.len() >= MAX_KEYSPACES && !self.definitions.contains_key(&wanted.id()) {
+            return Err(invalid(format!("there are {MAX_KEYSPACES} keyspaces, the most")));
         }
-        if let Some(other) = known.filter(|other| other.name != wanted.name) {
+        let id = wanted.id();
+        if let Some(other) = self.definitions.get(&id).filter(|other| other.name != wanted.name) {
             return Err(invalid(KeyspaceError::Taken(other.name.clone()).to_string()));
         }
-        let definition = wanted.following(known, self.me);
+        let version = wanted.version + 1;
+        let definition = Keyspace { version, author: self.me, ..wanted };
         self.definitions.insert(id, definition.clone());
         self.rollout.want(definition);
         Ok(Done::Changed(id, self.saving.want()))

@@ -15,6 +15,4 @@ pub(super) use alone::copy_keyspaces;
 pub use alone::{Alone, read_keyspaces};
 pub(super) use engine::EngineSettings;
 pub(super) use rollout::{Asker, Rollout, Saving};
-pub(super) use settings::{
-    altered, created, default_keyspace, dropped, in_cluster, info, same_settings, too_many,
-};
+pub(super) use settings::{altered, created, default_keyspace, in_cluster, info, same_settings};

@@ -137,7 +137,7 @@ impl<E: NodeEnv> Rollout<E> {
         Rollout { env, cores, wanted, waiting, again: Nanos(0) }
     }
 
-    /// Has all data cores serve a keyspace as it is defined, or forget one that is dropped.
+    /// Has all data cores serve a keyspace as it is defined.
     pub fn want(&mut self, definition: Keyspace) {
         let missing: BTreeSet<CoreId> = (0..self.cores).map(CoreId).collect();
         for core in &missing {
@@ -157,8 +157,7 @@ impl<E: NodeEnv> Rollout<E> {
             Some(problem) => {
                 let name = &wanted.definition.name;
                 if wanted.problem.as_ref() != Some(&problem) {
-                    let what = if wanted.definition.dropped { "drop" } else { "serve" };
-                    self.env.log(&format!("{core} cannot {what} keyspace {name}: {problem}"));
+                    self.env.log(&format!("{core} cannot serve keyspace {name}: {problem}"));
                 }
                 wanted.problem = Some(problem);
             }
@@ -188,8 +187,7 @@ impl<E: NodeEnv> Rollout<E> {
                 return false;
             };
             if missing.is_empty() && waiting.save <= saving.done() {
-                let present = (!definition.dropped).then(|| info(definition));
-                waiting.asker.listed(env, present.into_iter().collect());
+                waiting.asker.listed(env, vec![info(definition)]);
                 return false;
             }
             if now < waiting.until {

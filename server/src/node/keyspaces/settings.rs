@@ -5,7 +5,6 @@ use coronet_net::codec::{KeyspaceInfo, KeyspaceRequest};
 use coronet_ring::NodeId;
 use coronet_ring::causality::resolve::Conflicts;
 use coronet_ring::gossip::keyspace::{DEFAULT_NAME, Keyspace};
-use coronet_ring::gossip::message::MAX_KEYSPACES;
 
 use super::engine::EngineSettings;
 
@@ -20,8 +19,6 @@ pub fn default_keyspace(n: u8) -> Keyspace {
 fn blank(name: &str, n: u8) -> Keyspace {
     Keyspace {
         name: name.to_owned(),
-        born: 0,
-        buried: Vec::new(),
         version: 0,
         author: NodeId(0),
         dropped: false,
@@ -113,19 +110,6 @@ fn quorum(name: &str, value: &str, n: u8) -> Result<u8, String> {
     match asked {
         Quorum(0) => Err(wrong()),
         asked => asked.resolve(n).ok_or_else(wrong),
-    }
-}
-
-/// Why there cannot be another one.
-pub fn too_many() -> String {
-    format!("there are {MAX_KEYSPACES} keyspaces with those that were dropped, the most")
-}
-
-/// The definition that drops `present`.
-pub fn dropped(present: Keyspace) -> Result<Keyspace, String> {
-    match present.name == DEFAULT_NAME {
-        true => Err(format!("keyspace {DEFAULT_NAME} cannot be dropped")),
-        false => Ok(Keyspace { dropped: true, ..present }),
     }
 }
 

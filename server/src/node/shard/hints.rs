@@ -191,14 +191,6 @@ impl<E: NodeEnv> Inner<E> {
         while found.len() < AT_ONCE {
             let Some((hint, value)) = scan.next().await? else { break };
             let Some((keyspace, key)) = about(&hint, &value) else { continue };
-            if self.spaces.borrow().is_gone(keyspace) {
-                let mut batch = WriteBatch::new();
-                batch.in_keyspace(HINTS);
-                batch.delete(&hint);
-                // Should this fail, it is found again.
-                let _ = self.engine.write(&batch, Durability::Buffered);
-                continue;
-            }
             let Some(space) = self.space(keyspace) else {
                 // Its definition comes yet: the hint is looked at again.
                 self.hinted.borrow_mut().entry(target).or_default().insert(partition);

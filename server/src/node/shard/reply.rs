@@ -155,13 +155,12 @@ impl Failure {
             lsm::Error::TooLarge { what: "key", .. } => ErrorCode::KeyTooLarge,
             lsm::Error::TooLarge { .. } => ErrorCode::ValueTooLarge,
             lsm::Error::Closed => ErrorCode::ShuttingDown,
-            // Dropped since the request was taken.
-            lsm::Error::Keyspace { .. } => ErrorCode::UnknownKeyspace,
             error if error.is_disk_full() => ErrorCode::DiskFull,
             lsm::Error::UnknownVersion { .. }
             | lsm::Error::Io { .. }
             | lsm::Error::LogFailed(_)
             | lsm::Error::Policy(_)
+            | lsm::Error::Keyspace { .. }
             | lsm::Error::BadOptions(_)
             | lsm::Error::DiskFull => ErrorCode::Internal,
         };

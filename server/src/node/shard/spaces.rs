@@ -3,7 +3,7 @@
 //! The control core tells definitions; a core that does not know one (yet) refuses its requests,
 //! because it cannot say that something is absent.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::node::{ControlMessage, NodeEnv};
 
 /// One keyspace.
 pub(super) struct Space<E: NodeEnv> {
-    /// What its data is kept under: see [`Definition::store`].
+    /// Its id.
     pub id: KeyspaceId,
     /// Its part of the engine.
     pub tree: Tree<E>,
@@ -56,14 +56,10 @@ fn engine_id(id: KeyspaceId) -> coronet_lsm::KeyspaceId {
     coronet_lsm::KeyspaceId(id.0)
 }
 
-/// The keyspaces by the id of their data, and definitions that are still to be applied.
+/// The keyspaces by id, and definitions that are still to be applied.
 pub(super) struct Spaces<E: NodeEnv> {
     default: Rc<Space<E>>,
     others: Map<u32, Rc<Space<E>>>,
-    /// The id of the data by the id that clients know.
-    stores: Map<u32, KeyspaceId>,
-    /// Data that is gone for ever.
-    gone: BTreeSet<KeyspaceId>,
     waiting: VecDeque<Definition>,
     applying: bool,
 }
@@ -74,49 +70,19 @@ impl<E: NodeEnv> Spaces<E> {
         let id = KeyspaceId::DEFAULT;
         let tree = engine.keyspace(engine_id(id))?;
         let default = Rc::new(Space { id, tree, lww: false, ttl: None });
-        let (waiting, gone) = (VecDeque::new(), BTreeSet::new());
-        Ok(Spaces { default, others: map(), stores: map(), gone, waiting, applying: false })
+        Ok(Spaces { default, others: map(), waiting: VecDeque::new(), applying: false })
     }
 
-    fn insert(&mut self, name: KeyspaceId, space: Rc<Space<E>>) {
+    fn insert(&mut self, space: Rc<Space<E>>) {
         match space.id {
             KeyspaceId::DEFAULT => self.default = space,
-            id => {
-                self.stores.insert(name.0, id);
-                self.others.insert(id.0, space);
-            }
+            id => drop(self.others.insert(id.0, space)),
         }
-    }
-
-    /// Ids of data that a definition makes disappear: nobody finds it from here on.
-    fn bury(&mut self, definition: &Definition) -> Vec<KeyspaceId> {
-        let name = definition.id().0;
-        // Known to this core only, should two nodes have created it anew without each other.
-        let other = self.stores.get(&name).copied().filter(|store| *store != definition.store());
-        let gone: Vec<_> = definition.gone().chain(other).collect();
-        if definition.dropped || other.is_some() {
-            self.stores.remove(&name);
-        }
-        for id in &gone {
-            self.others.remove(&id.0);
-        }
-        self.gone.extend(&gone);
-        gone
-    }
-
-    /// Whether another keyspace than `name` has its data under this id.
-    fn is_taken(&self, store: KeyspaceId, name: KeyspaceId) -> bool {
-        self.stores.iter().any(|(other, id)| *other != name.0 && *id == store)
-    }
-
-    /// Whether data of this id will never be there again.
-    pub(super) fn is_gone(&self, id: KeyspaceId) -> bool {
-        self.gone.contains(&id)
     }
 }
 
 impl<E: NodeEnv> Inner<E> {
-    /// A keyspace this core knows, as nodes call it.
+    /// A keyspace this core knows.
     pub(super) fn space(&self, id: KeyspaceId) -> Option<Rc<Space<E>>> {
         let spaces = self.spaces.borrow();
         match id {
@@ -125,17 +91,13 @@ impl<E: NodeEnv> Inner<E> {
         }
     }
 
-    /// The keyspace of a client's request.
+    /// The keyspace of a request.
     pub(super) fn space_or_failure(&self, id: KeyspaceId) -> Result<Rc<Space<E>>, Failure> {
-        let store = match id {
-            KeyspaceId::DEFAULT => Some(id),
-            id => self.spaces.borrow().stores.get(&id.0).copied(),
-        };
         let unknown = || {
             let text = format!("this node knows no keyspace with id {id}, or not yet");
             Failure::new(ErrorCode::UnknownKeyspace, text)
         };
-        store.and_then(|store| self.space(store)).ok_or_else(unknown)
+        self.space(id).ok_or_else(unknown)
     }
 
     /// Takes a definition and applies it after those that came before.
@@ -159,23 +121,11 @@ impl<E: NodeEnv> Inner<E> {
         });
     }
 
-    /// Creates, changes or drops the keyspace in the engine, and serves it or no more. May be
-    /// repeated.
+    /// Creates or changes the keyspace in the engine, then serves it. May be repeated.
     async fn apply_definition(&self, definition: Definition) -> Result<(), String> {
-        let gone = self.spaces.borrow_mut().bury(&definition);
-        for id in gone {
-            self.remove_data(id, &definition.name).await?;
-        }
-        if definition.dropped {
-            return Ok(());
-        }
         let settings = EngineSettings::parse(&definition.options)?;
         let text = |error: Error| error.to_string();
-        let (name, store) = (definition.id(), definition.store());
-        if self.spaces.borrow().is_taken(store, name) {
-            return Err("another keyspace has the same id".to_owned());
-        }
-        let id = engine_id(store);
+        let id = engine_id(definition.id());
         let present = self.engine.keyspaces().await.into_iter().find(|(known, _)| *known == id);
         let compression = settings.compression;
         match present {
@@ -196,18 +146,8 @@ impl<E: NodeEnv> Inner<E> {
             tree.set_policy(policy).await.map_err(text)?;
         }
         let lww = definition.conflicts == Conflicts::LastWriteWins;
-        let space = Space { id: store, tree, lww, ttl: settings.ttl };
-        self.spaces.borrow_mut().insert(name, Rc::new(space));
-        Ok(())
-    }
-
-    /// Removes what was kept under an id, if there is anything.
-    async fn remove_data(&self, id: KeyspaceId, name: &str) -> Result<(), String> {
-        let id = engine_id(id);
-        if self.engine.keyspace(id).is_ok() {
-            self.engine.drop_keyspace(id).await.map_err(|error| error.to_string())?;
-            self.env.log(&format!("keyspace {name} is dropped, its data is removed"));
-        }
+        let space = Space { id: definition.id(), tree, lww, ttl: settings.ttl };
+        self.spaces.borrow_mut().insert(Rc::new(space));
         Ok(())
     }
 }

@@ -29,7 +29,7 @@ pub fn disagreement(lives: &[Rc<Life>], gone: &[NodeId], latest: Option<&Table>)
         if !members.eq(described.iter().map(|(id, newness)| (*id, *newness))) {
             return Some(format!("{id} knows other members than {}", first.id()));
         }
-        if !gossip.definitions().eq(known.definitions()) {
+        if !gossip.keyspaces().eq(known.keyspaces()) {
             return Some(format!("{id} knows other keyspaces than {}", first.id()));
         }
         if gossip.table() != Some(table) {

@@ -253,8 +253,6 @@ impl World {
         let Some(life) = self.any_life() else { return };
         let keyspace = Keyspace {
             name: format!("space-{}", self.rng.below(6)),
-            born: 0,
-            buried: Vec::new(),
             version: life.env.wall_micros(),
             author: life.id(),
             dropped: self.rng.below(5) == 0,
