@@ -50,6 +50,9 @@ fn a_keyspace_made_at_one_node_is_used_at_another_with_its_own_rules() {
     assert_eq!(unknown.code(), Some(ErrorCode::UnknownKeyspace));
     assert!(!unknown.possibly_applied());
 
+    // It is there without having been made.
+    let default = first.create_keyspace("default", &[]).unwrap();
+    assert!(default.settings.contains(&("n".to_owned(), "3".to_owned())), "{default:?}");
     first.create_keyspace("carts", &[]).unwrap();
     first.create_keyspace("latest", &[("conflicts", "lww")]).unwrap();
     first.create_keyspace("single", &[("n", "1"), ("compaction", "tiered(fanout=6)")]).unwrap();

@@ -54,6 +54,10 @@ impl<E: NodeEnv> State<E> {
             return asker.listed(&self.env, all.filter(wanted).map(info).collect());
         }
         match self.define_keyspace(request) {
+            // The default keyspace, asked for as it is: it needs no definition.
+            Ok(id) if self.members.gossip.keyspace(id).is_none() => {
+                asker.listed(&self.env, vec![info(&self.default_keyspace())]);
+            }
             Ok(id) => {
                 self.serve_keyspace(id);
                 let save = self.saving.want();
