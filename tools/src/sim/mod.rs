@@ -1,7 +1,7 @@
 //! A whole node in one deterministic world: data folder, shards, connections, clients.
 //!
 //! Owns what stands in for the shell of `server/src/rt`: the wires between clients and cores
-//! ([`network`]), the messages between cores ([`env`]), and the order of starting and stopping
+//! ([`network`]), the messages between cores ([`mod@env`]), and the order of starting and stopping
 //! ([`node`]). The node's code is the one that runs in production. On top of it: a client that
 //! speaks real frames ([`client`]), a model of what may be stored ([`model`]) and a workload that
 //! checks every answer against it ([`workload`]).
