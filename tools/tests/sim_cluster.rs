@@ -128,6 +128,14 @@ fn a_changed_length_does_not_stall_a_link() {
     survive(Fault::Corrupt, [106, 206]);
 }
 
+/// A stand-in with a slow disk looked for hints between a hint's writing and its commit, did not
+/// find it, and never looked again: what it alone held was not handed over.
+#[test]
+fn a_hint_that_is_committed_late_is_handed_over() {
+    let report = run(7_600_000_786, &Options { nodes: Some(5), ..Options::default() });
+    assert_eq!(report.violations, Vec::<String>::new());
+}
+
 /// A node that is back dials the others at once; they used to dial it only when their pause was
 /// over, and until then its requests waited for answers that nobody could send.
 #[test]

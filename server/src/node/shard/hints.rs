@@ -104,7 +104,7 @@ fn increment(bytes: &mut [u8]) -> bool {
 
 impl<E: NodeEnv> Inner<E> {
     /// Adds to a batch that `target` lacks what the batch stores under `engine_key`, for as long
-    /// as that lives.
+    /// as that lives. Says what to [note again](Self::note_again) once the batch is committed.
     pub(super) fn note_hint(
         &self,
         batch: &mut WriteBatch,
@@ -112,9 +112,9 @@ impl<E: NodeEnv> Inner<E> {
         keyspace: KeyspaceId,
         engine_key: &[u8],
         expiry: Option<Millis>,
-    ) {
+    ) -> Option<(NodeId, PartitionId)> {
         if seeded(Bug::HintNotNoted) {
-            return;
+            return None;
         }
         mark(Mark::HintNoted);
         let hint = hint(target, keyspace, engine_key);
@@ -123,9 +123,15 @@ impl<E: NodeEnv> Inner<E> {
             Some(at) => batch.put_until(&hint, FORMAT, at),
             None => batch.put(&hint, FORMAT),
         }
-        if let Some((partition, ..)) = parts(&hint) {
-            self.hinted.borrow_mut().entry(target).or_default().insert(partition);
-        }
+        let (partition, ..) = parts(&hint)?;
+        self.note_again(target, partition);
+        Some((target, partition))
+    }
+
+    /// Has the hints of a partition looked at: some may have become visible. A look between a
+    /// hint's writing and its commit does not find it and forgets the partition.
+    pub(super) fn note_again(&self, target: NodeId, partition: PartitionId) {
+        self.hinted.borrow_mut().entry(target).or_default().insert(partition);
     }
 
     /// Sends the control core what is kept for `target`, up to a bounded number; it asks again

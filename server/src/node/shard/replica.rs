@@ -31,6 +31,8 @@ const COOP_ENTRIES: u32 = 32;
 #[derive(Debug)]
 pub(super) struct ReplicaWrite {
     ticket: u64,
+    /// For whom, and where, the write left a hint.
+    hinted: Option<(NodeId, PartitionId)>,
 }
 
 /// Where and how an ask's object is stored.
@@ -165,16 +167,16 @@ impl<E: NodeEnv> Inner<E> {
         };
         let mut batch = coronet_lsm::WriteBatch::new();
         let expiry = to.space.put(&mut batch, key, object);
-        if let Some(target) = to.hint_for {
-            self.note_hint(&mut batch, target, to.space.id, key, expiry);
-        }
+        let hinted = to
+            .hint_for
+            .and_then(|target| self.note_hint(&mut batch, target, to.space.id, key, expiry));
         let commit = to
             .space
             .tree
             .write(&batch, durability)
             .map_err(|error| refusal(&Failure::of_engine(&error)))?;
         let deadline = self.env.now().after(self.config.limits.commit_wait);
-        let waiter = Waiter::Replica(ReplicaWrite { ticket: to.ticket });
+        let waiter = Waiter::Replica(ReplicaWrite { ticket: to.ticket, hinted });
         self.commits(durability).push(commit, deadline, waiter);
         Ok(())
     }
@@ -183,6 +185,9 @@ impl<E: NodeEnv> Inner<E> {
     /// became of the write is not known, and the coordinator's deadline says so.
     pub(super) fn replicated(&self, write: &ReplicaWrite, stored: bool) {
         let ticket = write.ticket;
+        if let Some((target, partition)) = write.hinted {
+            self.note_again(target, partition);
+        }
         if stored {
             self.tell(ticket, Answer::Stored);
         } else {
