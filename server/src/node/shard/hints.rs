@@ -163,10 +163,11 @@ impl<E: NodeEnv> Inner<E> {
             // What is noted from here on is noted again.
             self.forget_hinted(target, partition);
             let before = found.len();
-            self.hints_in(target, partition, &mut found).await?;
-            if found.len() > before {
-                self.hinted.borrow_mut().entry(target).or_default().insert(partition);
+            let read = self.hints_in(target, partition, &mut found).await;
+            if read.is_err() || found.len() > before {
+                self.note_again(target, partition);
             }
+            read?;
         }
         Ok(found)
     }
@@ -199,7 +200,7 @@ impl<E: NodeEnv> Inner<E> {
             let Some((keyspace, key)) = about(&hint, &value) else { continue };
             let Some(space) = self.space(keyspace) else {
                 // Its definition comes yet: the hint is looked at again.
-                self.hinted.borrow_mut().entry(target).or_default().insert(partition);
+                self.note_again(target, partition);
                 continue;
             };
             let mut engine_key = Vec::new();

@@ -401,7 +401,7 @@ impl<E: NodeEnv> Inner<E> {
             self.env.log(&line);
         }
         for queue in [&self.durable, &self.buffered] {
-            queue.expire(now, |reply| self.in_doubt(&reply));
+            queue.expire(now, |waiter| self.in_doubt(waiter));
         }
         let mut conns = self.conns.borrow_mut();
         for (id, conn) in conns.iter_mut() {

@@ -32,7 +32,7 @@ const COOP_ENTRIES: u32 = 32;
 pub(super) struct ReplicaWrite {
     ticket: u64,
     /// For whom, and where, the write left a hint.
-    hinted: Option<(NodeId, PartitionId)>,
+    pub(super) hinted: Option<(NodeId, PartitionId)>,
 }
 
 /// Where and how an ask's object is stored.

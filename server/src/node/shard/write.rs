@@ -6,7 +6,7 @@ use coronet_lsm::{CachedRead, Durability, Seq};
 use coronet_net::codec::{Request, Written};
 use coronet_net::{self as net, ErrorCode, FrameWriter, Parsed, RequestFrame, RequestHead, Status};
 use coronet_ring::causality::update::{self, Applied, Change, ChangeError};
-use coronet_ring::{Context, Hlc, Token};
+use coronet_ring::{Context, Hlc, NodeId, PartitionId, Token};
 
 use super::dispatch::{Call, Keyed, Progress};
 use super::replica::ReplicaWrite;
@@ -33,6 +33,8 @@ pub(super) enum Waiter {
     Client(WriteReply),
     /// The control core, for a replica's write.
     Replica(ReplicaWrite),
+    /// Nobody any more, but the write left a hint, which is to be looked at.
+    Hint(NodeId, PartitionId),
 }
 
 impl From<WriteReply> for Waiter {
@@ -239,6 +241,7 @@ impl<E: NodeEnv> Inner<E> {
         let WriteReply { ticket, hlc, context } = match waiter {
             Waiter::Client(reply) => reply,
             Waiter::Replica(write) => return self.replicated(&write, result.is_ok()),
+            Waiter::Hint(target, partition) => return self.note_again(target, partition),
         };
         match result {
             Ok(_) => self.answer(&ticket, |out| {
@@ -253,15 +256,20 @@ impl<E: NodeEnv> Inner<E> {
         }
     }
 
-    /// A write's deadline passed while it waits for its commit.
-    pub(super) fn in_doubt(&self, waiter: &Waiter) {
+    /// A write's deadline passed while it waits for its commit. Returns who waits on.
+    pub(super) fn in_doubt(&self, waiter: Waiter) -> Option<Waiter> {
         let reply = match waiter {
             Waiter::Client(reply) => reply,
-            Waiter::Replica(write) => return self.replicated(write, false),
+            Waiter::Replica(write) => {
+                self.replicated(&write, false);
+                return write.hinted.map(|(target, partition)| Waiter::Hint(target, partition));
+            }
+            hint @ Waiter::Hint(..) => return Some(hint),
         };
         count(&self.counters.in_doubt);
         let text = "the deadline passed while the write was on its way to the disk";
         self.refuse(&reply.ticket, &Failure::new(ErrorCode::InDoubt, text));
+        None
     }
 }
 
