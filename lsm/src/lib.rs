@@ -39,7 +39,7 @@ pub use error::{Error, Result};
 pub use keyspace::{KeyspaceId, KeyspaceOptions};
 pub use memtable::{Memtable, Pos};
 pub use options::Options;
-pub use read::{CachedRead, Direction, Scan, ScanOptions, ScanRange};
+pub use read::{Ahead, CachedRead, Direction, Scan, ScanOptions, ScanRange};
 pub use signal::Commit;
 pub use stats::EngineStats;
 pub use table::Codec;

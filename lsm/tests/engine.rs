@@ -114,15 +114,23 @@ fn looking_ahead_changes_no_answer_and_no_number() {
         let engine = open(&env, Options::tiny()).await;
         let keys: Vec<Vec<u8>> = (0..400).map(key).collect();
         let refs: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-        engine.prefetch(&refs);
+        let look_ahead = || {
+            for keys in refs.chunks(16) {
+                let ahead = engine.prefetch(keys);
+                (0..20).for_each(|n| engine.prefetch_next(&ahead, n));
+            }
+        };
+        look_ahead();
         for n in 0..300 {
             put(&env, &engine, &key(n), &value(n, 300)).await;
         }
-        engine.prefetch(&refs);
-        // Twice: the second look into a block makes its hints.
-        for _ in 0..2 {
+        look_ahead();
+        // Again: the second look into a block makes its hints, and reads that come twice rows.
+        for _ in 0..4 {
             let before = engine.stats();
+            look_ahead();
             engine.prefetch(&refs);
+            engine.prefetch(&[&[], b"no such key", &[]]);
             engine.prefetch(&[]);
             assert_eq!(engine.stats(), before);
             for n in 0..400 {

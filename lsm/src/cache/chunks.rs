@@ -3,7 +3,7 @@
 //! Owns how a row lies in memory; what is worth keeping is for [`super::rows`].
 
 use super::rows::Space;
-use crate::prefetch::prefetch_bytes;
+use crate::prefetch::{prefetch, prefetch_bytes};
 use crate::{EntryKind, Seq};
 use std::collections::VecDeque;
 
@@ -154,6 +154,12 @@ impl Chunks {
     pub fn row(&self, place: Place) -> Row<'_> {
         let (slot, at) = self.split(place);
         decode(&self.slots[slot], at)
+    }
+
+    /// Asks for the beginning of the row at a place.
+    pub fn prefetch_head(&self, place: Place) {
+        let (slot, at) = self.split(place);
+        prefetch(&self.slots[slot][at]);
     }
 
     /// Asks for the memory of the row at a place.

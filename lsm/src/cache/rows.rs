@@ -115,17 +115,27 @@ impl Rows {
         }
     }
 
-    /// Second step: asks for a row that may be the one. Returns whether there is one.
-    pub fn prefetch_row(&self, space: Space, hash: u64) -> bool {
-        let hash = row_hash(space, hash);
-        let Some(line) = self.line_of(hash) else { return false };
-        let tag = tag_of(hash);
-        let entries = self.lines[line].0.iter().map(Cell::get);
-        let mut same = entries.filter(|e| e & PLACE != 0 && (e & !USED) >> TAG_AT == tag);
-        same.next().is_some_and(|entry| {
+    /// Second step: asks for the beginning of a row that may be the one, and with it for where its
+    /// page is. Returns whether there is one.
+    pub fn prefetch_head(&self, space: Space, hash: u64) -> bool {
+        let found = self.candidate(space, hash);
+        found.into_iter().for_each(|entry| self.chunks.prefetch_head(place_of(entry)));
+        found.is_some()
+    }
+
+    /// Third step: asks for the whole row that may be the one.
+    pub fn prefetch_row(&self, space: Space, hash: u64) {
+        if let Some(entry) = self.candidate(space, hash) {
             self.chunks.prefetch(place_of(entry));
-            true
-        })
+        }
+    }
+
+    /// The first index entry with the hash's tag.
+    fn candidate(&self, space: Space, hash: u64) -> Option<u64> {
+        let hash = row_hash(space, hash);
+        let tag = tag_of(hash);
+        let mut entries = self.lines[self.line_of(hash)?].0.iter().map(Cell::get);
+        entries.find(|entry| entry & PLACE != 0 && (entry & !USED) >> TAG_AT == tag)
     }
 
     /// Takes the row of a key out: a newer version exists from now on.

@@ -25,7 +25,7 @@ pub(crate) use open::{SEQ_GAP, create_folder};
 pub(crate) use shared::Shared;
 
 use crate::env::Env;
-use crate::read::{CachedRead, Scan, ScanOptions};
+use crate::read::{Ahead, CachedRead, Scan, ScanOptions};
 use crate::signal::{Commit, Completion};
 use crate::stats::EngineStats;
 use crate::write::Records;
@@ -163,10 +163,17 @@ impl<E: Env> Engine<E> {
     }
 
     /// Brings what point reads of these keys need closer to the processor, for a group of reads
-    /// or writes that follow at once: their waits for memory then overlap. Changes nothing but
-    /// time.
-    pub fn prefetch(&self, keys: &[&[u8]]) {
-        self.shared.prefetch(keys);
+    /// or writes that follow at once: their waits for memory then overlap. Empty keys stand for
+    /// reads of something else; keys beyond the sixteenth are left out. What is to come while the
+    /// group is executed is returned. Changes nothing but time.
+    pub fn prefetch(&self, keys: &[&[u8]]) -> Ahead {
+        self.shared.prefetch(keys)
+    }
+
+    /// To be called before the `n`th key of a group that [`Engine::prefetch`] was called for is
+    /// read or written: brings closer what a later one needs.
+    pub fn prefetch_next(&self, ahead: &Ahead, n: usize) {
+        self.shared.prefetch_next(ahead, n);
     }
 
     /// The newest committed value.

@@ -19,6 +19,7 @@ mod table_cursor;
 mod tournament;
 mod view;
 
+pub use ahead::Ahead;
 pub use cursor::{MemtableCursor, RunCursor, Source};
 pub use get::CachedRead;
 pub use merge::MergeCursor;

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use coronet_lsm::Ahead;
 use coronet_lsm::env::Nanos;
 use coronet_net::codec::{Hello, HelloReply, Request, negotiate};
 use coronet_net::limits::PRE_HELLO_MAX_FRAME;
@@ -70,10 +71,8 @@ impl<E: NodeEnv> Inner<E> {
         let mut partial = false;
         while conn.takes_requests(&self.config.limits) && at < bytes.len() && !partial {
             let cut = self.cut(conn, &bytes[at..]);
-            if cut.frames.len() > 1 {
-                self.look_ahead(&cut.frames);
-            }
-            for (frame, consumed) in &cut.frames {
+            let ahead = (cut.frames.len() > 1).then(|| self.look_ahead(&cut.frames));
+            for (n, (frame, consumed)) in cut.frames.iter().enumerate() {
                 if !conn.takes_requests(&self.config.limits) {
                     break;
                 }
@@ -85,6 +84,9 @@ impl<E: NodeEnv> Inner<E> {
                 let whole = &bytes[at..at + consumed];
                 at += consumed;
                 count(&self.counters.requests);
+                if let Some(ahead) = &ahead {
+                    self.engine.prefetch_next(ahead, n);
+                }
                 self.take_request(conn, id, frame, whole, now);
             }
             // A full connection is not asked what comes next.
@@ -125,35 +127,39 @@ impl<E: NodeEnv> Inner<E> {
 
     /// Has the engine bring closer what the group's reads and writes of single keys of the default
     /// keyspace need.
-    fn look_ahead(&self, frames: &[(RequestFrame<'_>, usize)]) {
+    fn look_ahead(&self, frames: &[(RequestFrame<'_>, usize)]) -> Ahead {
         let scratch = &mut *self.scratch.borrow_mut();
         scratch.key.clear();
         let mut ends = [0; GROUP];
-        let mut keys = 0;
-        for (frame, _) in frames.iter().take(GROUP) {
-            let one_key = matches!(frame.head.op, Op::Get | Op::Put | Op::Delete);
-            if !one_key || frame.head.keyspace != KeyspaceId::DEFAULT {
-                continue;
+        for ((frame, _), end) in frames.iter().zip(&mut ends) {
+            if let Some(key) = self.own_key(frame) {
+                let partition = self.map.partition_of_hash(key_hash(key));
+                if self.map.core_of(partition) == self.me {
+                    Self::engine_key(partition, key, &mut scratch.key);
+                }
             }
-            let key = match Request::decode(frame, &self.wire) {
-                Ok(Request::Get { key }) => key,
-                Ok(Request::Put(put)) => put.key,
-                Ok(Request::Delete(delete)) => delete.key,
-                _ => continue,
-            };
-            let partition = self.map.partition_of_hash(key_hash(key));
-            if self.map.core_of(partition) == self.me {
-                Self::engine_key(partition, key, &mut scratch.key);
-                ends[keys] = scratch.key.len();
-                keys += 1;
-            }
+            *end = scratch.key.len();
         }
         let mut start = 0;
-        let slices: [&[u8]; GROUP] = std::array::from_fn(|n| {
+        let keys: [&[u8]; GROUP] = std::array::from_fn(|n| {
             let end = ends[n].max(start);
             &scratch.key[std::mem::replace(&mut start, end)..end]
         });
-        self.engine.prefetch(&slices[..keys]);
+        self.engine.prefetch(&keys)
+    }
+
+    /// The key of a request for a single key of the default keyspace.
+    fn own_key<'a>(&self, frame: &RequestFrame<'a>) -> Option<&'a [u8]> {
+        let one_key = matches!(frame.head.op, Op::Get | Op::Put | Op::Delete);
+        if !one_key || frame.head.keyspace != KeyspaceId::DEFAULT {
+            return None;
+        }
+        match Request::decode(frame, &self.wire).ok()? {
+            Request::Get { key } => Some(key),
+            Request::Put(put) => Some(put.key),
+            Request::Delete(delete) => Some(delete.key),
+            _ => None,
+        }
     }
 
     /// Answers a frame that cannot be read. Returns how far the stream is readable after it; when
