@@ -1,6 +1,7 @@
 //! Nodes that gossip over a lossy toy network come to know the same, in few rounds.
 #![allow(clippy::unwrap_used)] // in helpers: a failure is the test's failure
 
+use coronet_ring::gossip::detector::Detector;
 use coronet_ring::gossip::keyspace::{Keyspace, KeyspaceError, KeyspaceId};
 use coronet_ring::gossip::member::{Member, Newness, Standing};
 use coronet_ring::gossip::message::{Body, ClusterName, Delta, Digest, Message};
@@ -43,6 +44,96 @@ fn member(n: usize) -> Member {
 fn founding(seeds: usize) -> Founding {
     let addresses = (0..seeds).map(address).collect();
     Founding { cluster: 42, partitions: 64, depth: 3, addresses }
+}
+
+/// Nodes that gossip, as they hear of each other: the interval, and what a detector expects.
+const INTERVAL: u64 = 300_000;
+
+/// Every node's detector, fed with what its gossip brings; `now` counts rounds.
+struct Watchers {
+    detectors: Vec<Detector>,
+    now: u64,
+}
+
+impl Watchers {
+    fn new(count: usize) -> Self {
+        Self { detectors: vec![Detector::new(INTERVAL * 2); count], now: 0 }
+    }
+
+    /// A round of all nodes but the dead one, node after node; returns how often word came of a
+    /// node that was suspected.
+    fn round(&mut self, cluster: &mut Cluster, dead: Option<usize>) -> usize {
+        let (mut suspected, count) = (0, cluster.nodes.len() as u64);
+        for from in (0..cluster.nodes.len()).filter(|from| Some(*from) != dead) {
+            // Nodes take their turns one after the other, evenly within the interval.
+            let now = self.now * INTERVAL + from as u64 * INTERVAL / count;
+            self.detectors[from].tick(now);
+            cluster.nodes[from].beat();
+            let random = cluster.rng.next();
+            for (target, message) in cluster.nodes[from].round(random) {
+                let Target::Node(id) = target else { continue };
+                let to = id.0 as usize - 1;
+                if Some(to) != dead {
+                    suspected += self.exchange(cluster, from, to, message, now);
+                }
+            }
+        }
+        self.now += 1;
+        suspected
+    }
+
+    fn exchange(
+        &mut self,
+        cluster: &mut Cluster,
+        mut from: usize,
+        mut to: usize,
+        message: Message,
+        now: u64,
+    ) -> usize {
+        let (mut next, mut suspected) = (Some(message), 0);
+        while let Some(message) = next {
+            let (random, mut events) = (cluster.rng.next(), Vec::new());
+            next = cluster.nodes[to].on_message(message, random, &mut events);
+            for event in events {
+                let (Event::Beat(id) | Event::Member(id)) = event else { continue };
+                let known = self.detectors[to].phi(id, now).is_some();
+                suspected += usize::from(known && self.detectors[to].is_suspect(id, now));
+                self.detectors[to].heard(id, now);
+            }
+            (from, to) = (to, from);
+        }
+        let _ = from;
+        suspected
+    }
+
+    /// How many of the living suspect a node.
+    fn suspecting(&self, node: usize) -> usize {
+        let (id, now) = (NodeId(node as u128 + 1), self.now * INTERVAL);
+        let others = self.detectors.iter().enumerate().filter(|(n, _)| *n != node);
+        others.filter(|(_, detector)| detector.is_suspect(id, now)).count()
+    }
+}
+
+/// Hundreds of nodes hear of each other through others. Nobody who lives is suspected for that; who
+/// dies is suspected by all.
+#[test]
+fn hundreds_of_nodes_suspect_the_dead_and_nobody_else() {
+    const COUNT: usize = 250;
+    let mut cluster = Cluster::new(COUNT, 1, 17, 0);
+    cluster.rounds_until_agreed(40);
+    let mut watchers = Watchers::new(COUNT);
+    for _ in 0..10 {
+        watchers.round(&mut cluster, None);
+    }
+    let suspected: usize = (0..70).map(|_| watchers.round(&mut cluster, None)).sum();
+    assert_eq!(suspected, 0, "living nodes were suspected");
+    assert_eq!(watchers.suspecting(7), 0);
+    let within = (1..30).find(|_| {
+        watchers.round(&mut cluster, Some(7));
+        watchers.suspecting(7) == COUNT - 1
+    });
+    println!("the dead node is suspected by all after {within:?} rounds");
+    assert!(within.is_some(), "a dead node is trusted");
 }
 
 fn keyspace(name: &str) -> Keyspace {

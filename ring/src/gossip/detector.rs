@@ -5,10 +5,16 @@
 //! node stood still, the silence was its own: time between two ticks beyond [`MAX_PAUSE`] is taken
 //! out of everybody's silence, and nobody is suspected for it.
 //!
+//! Word of a node comes through others, too. Who heard it first-hand is ahead of them, and hears
+//! nothing newer until what the node says next has spread: about half the natural logarithm of the
+//! number of nodes, in rounds of gossip, because every round takes news on in both directions. That
+//! silence is longer the more nodes there are, and as rare, so that no window of intervals shows
+//! it. It is allowed for beside them (see [`Detector::spread`]).
+//!
 //! Two numbers come out: suspicion, for hints and stand-ins, and slowness, for choosing whom to
 //! ask. Neither leaves this node: no node's opinion evicts another.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use crate::ids::NodeId;
 
@@ -18,8 +24,8 @@ pub const PHI_SUSPECT: f64 = 8.0;
 /// Ticks further apart than this are a standstill of this node, microseconds.
 pub const MAX_PAUSE: u64 = 1_000_000;
 
-/// Intervals remembered per node.
-const SAMPLES: usize = 200;
+/// The mean and the deviation of the intervals follow the last so many.
+const SAMPLES: u16 = 200;
 
 /// Longest interval that is learned from: after an outage a node is judged as before it.
 const LONGEST_SAMPLE: u32 = 5_000_000;
@@ -27,14 +33,19 @@ const LONGEST_SAMPLE: u32 = 5_000_000;
 /// Lowest deviation assumed, microseconds: regularity must not make a short hiccup a death.
 const LEAST_DEVIATION: f64 = 200_000.0;
 
-/// What is known of one node.
+/// Clusters of up to so many nodes are given nothing for the spreading of news: all are heard
+/// first-hand every few rounds.
+const FEW_NODES: f64 = 8.0;
+
+/// What is known of one node. Small, for every node keeps it of every other.
 #[derive(Debug, Clone)]
 struct History {
     last: u64,
-    /// Microseconds; as short as can be, for every node keeps them of every other.
-    intervals: VecDeque<u32>,
-    sum: u64,
-    squares: u64,
+    /// Intervals learned from, up to [`SAMPLES`].
+    count: u16,
+    /// Of the intervals, microseconds; older ones count less and less.
+    mean: f64,
+    variance: f64,
     /// Smoothed time to answer, microseconds; zero before the first.
     latency: u64,
 }
@@ -71,8 +82,7 @@ impl Detector {
     pub fn heard(&mut self, node: NodeId, now: u64) {
         let expected = self.expected;
         let history = self.nodes.entry(node).or_insert_with(|| {
-            let mut history =
-                History { last: now, intervals: VecDeque::new(), sum: 0, squares: 0, latency: 0 };
+            let mut history = History { last: now, count: 0, mean: 0.0, variance: 0.0, latency: 0 };
             // Two guesses to begin with, so that there is a mean and some deviation.
             history.learn(expected * 3 / 4);
             history.learn(expected * 5 / 4);
@@ -83,7 +93,7 @@ impl Detector {
         if interval * 4 >= expected {
             history.learn(interval);
             history.last = now;
-        } else if history.intervals.len() < 2 {
+        } else if history.count < 2 {
             history.last = now;
         }
     }
@@ -100,7 +110,14 @@ impl Detector {
 
     /// How improbable a node's silence is; `None` for one that was never heard.
     pub fn phi(&self, node: NodeId, now: u64) -> Option<f64> {
-        self.nodes.get(&node).map(|history| history.phi(now))
+        let spread = self.spread();
+        self.nodes.get(&node).map(|history| history.phi(now, spread))
+    }
+
+    /// Silence that says nothing, microseconds: while news spread from one node to the others.
+    fn spread(&self) -> f64 {
+        let nodes = (self.nodes.len() + 1) as f64;
+        self.expected as f64 * (nodes / FEW_NODES).max(1.0).ln() / 2.0
     }
 
     /// Whether a node should be taken for unreachable. One that was never heard is.
@@ -122,22 +139,16 @@ impl Detector {
 impl History {
     fn learn(&mut self, interval: u64) {
         let interval = u32::try_from(interval).unwrap_or(LONGEST_SAMPLE).min(LONGEST_SAMPLE);
-        if self.intervals.len() >= SAMPLES
-            && let Some(oldest) = self.intervals.pop_front()
-        {
-            self.sum -= u64::from(oldest);
-            self.squares -= u64::from(oldest).pow(2);
-        }
-        self.intervals.push_back(interval);
-        self.sum += u64::from(interval);
-        self.squares += u64::from(interval).pow(2);
+        self.count = (self.count + 1).min(SAMPLES);
+        let weight = 1.0 / f64::from(self.count);
+        let off = f64::from(interval) - self.mean;
+        self.mean += weight * off;
+        self.variance = (1.0 - weight) * (self.variance + weight * off * off);
     }
 
-    fn phi(&self, now: u64) -> f64 {
-        let count = self.intervals.len().max(1) as f64;
-        let mean = self.sum as f64 / count;
-        let variance = (self.squares as f64 / count - mean * mean).max(0.0);
-        let deviation = variance.sqrt().max(LEAST_DEVIATION).max(mean / 4.0);
+    fn phi(&self, now: u64, spread: f64) -> f64 {
+        let mean = self.mean + spread;
+        let deviation = self.variance.sqrt().max(LEAST_DEVIATION).max(self.mean / 4.0);
         let silence = now.saturating_sub(self.last) as f64;
         let y = (silence - mean) / deviation;
         // The tail of the normal distribution by a logistic curve, in logarithms so that a long
@@ -151,6 +162,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const SECOND: u64 = 1_000_000;
     const OTHER: NodeId = NodeId(2);
@@ -229,5 +241,70 @@ mod tests {
         assert_eq!(detector.slowness(OTHER), 800);
         (0..50).for_each(|_| detector.answered_in(OTHER, 80_000));
         assert!(detector.slowness(OTHER) > 70_000);
+    }
+
+    /// Of many nodes word comes through others mostly, and a node that was heard first-hand is not
+    /// heard again until its next word has spread.
+    #[test]
+    fn silence_while_news_spread_is_no_suspicion() {
+        for (others, suspects) in [(4, true), (1_000, false)] {
+            let mut detector = Detector::new(600_000);
+            let mut now = 0;
+            for _ in 0..300 {
+                now += 400_000;
+                detector.tick(now);
+                (0..others).for_each(|n| detector.heard(NodeId(n), now));
+            }
+            let now = wait(&mut detector, now, 2_500_000);
+            assert_eq!(detector.is_suspect(OTHER, now), suspects, "{others} others");
+            let now = wait(&mut detector, now, 2_000_000);
+            assert!(detector.is_suspect(OTHER, now), "{others} others");
+        }
+    }
+
+    proptest! {
+        /// Up to the number of intervals that are followed, mean and deviation are those of all.
+        #[test]
+        fn moments_are_those_of_all_intervals(
+            intervals in prop::collection::vec(1_u32..LONGEST_SAMPLE, 1..=usize::from(SAMPLES)),
+        ) {
+            let mut history =
+                History { last: 0, count: 0, mean: 0.0, variance: 0.0, latency: 0 };
+            intervals.iter().for_each(|interval| history.learn(u64::from(*interval)));
+            let count = intervals.len() as f64;
+            let mean = intervals.iter().map(|i| f64::from(*i)).sum::<f64>() / count;
+            let off = |i: &u32| (f64::from(*i) - mean).powi(2);
+            let variance = intervals.iter().map(off).sum::<f64>() / count;
+            prop_assert!((history.mean - mean).abs() <= 1e-6 * mean);
+            prop_assert!((history.variance - variance).abs() <= 1e-6 * mean * mean);
+        }
+
+        /// Whatever was heard when: phi rises with silence, is finite, and more nodes never make
+        /// it higher.
+        #[test]
+        fn phi_rises_with_silence_and_falls_with_nodes(
+            intervals in prop::collection::vec(1_u64..20_000_000, 0..50),
+            silences in prop::collection::vec(0_u64..100_000_000, 2..20),
+            more in 1_u128..500,
+        ) {
+            let mut detector = Detector::new(600_000);
+            let mut now = 0;
+            for interval in intervals {
+                now += interval;
+                detector.heard(OTHER, now);
+            }
+            detector.heard(OTHER, now);
+            let mut silences = silences;
+            silences.sort_unstable();
+            let phi = |detector: &Detector| -> Vec<f64> {
+                let phi = |silence| detector.phi(OTHER, now + silence).unwrap();
+                silences.iter().map(phi).collect()
+            };
+            let few = phi(&detector);
+            prop_assert!(few.is_sorted() && few.iter().all(|phi| phi.is_finite()));
+            (0..more).for_each(|n| detector.heard(NodeId(100 + n), now));
+            let many = phi(&detector);
+            prop_assert!(many.iter().zip(&few).all(|(many, few)| many <= few));
+        }
     }
 }

@@ -236,13 +236,19 @@ fn run_light(args: &SimArgs, nodes: usize) -> Result<Exit, CliError> {
         (simulated, runs) = (simulated + report.simulated, runs + 1);
         line(&format!(
             "seed {seed}: {nodes} nodes, {:.0} s, founded after {:.0} s, agreed {:.0} s after the \
-             last of {} faults and changes; {} messages, {:.1} MB, trace {:016x}",
+             last of {} faults and changes; {} messages, {:.1} MB; in {:.2} node-hours of calm {} \
+             false suspicions and {:.0} bytes of gossip per node and second; a dead node suspected \
+             by all after {:.1} s; trace {:016x}",
             report.simulated.as_secs_f64(),
             report.founding.as_secs_f64(),
             report.settling.as_secs_f64(),
             report.strikes,
             report.messages,
             report.bytes as f64 / 1e6,
+            report.calm.node_hours,
+            report.calm.false_suspicions,
+            report.calm.bytes_per_second,
+            report.detection.as_secs_f64(),
             report.hash,
         ))?;
         report.violations.iter().try_for_each(|violation| line(&format!("  {violation}")))?;

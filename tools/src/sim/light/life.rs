@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use coronet_lsm::env::{Env, TaskClass};
-use coronet_ring::gossip::detector::Detector;
+use coronet_ring::gossip::detector::{Detector, PHI_SUSPECT};
 use coronet_ring::gossip::member::{Member, Newness, Standing};
 use coronet_ring::gossip::message::Message;
 use coronet_ring::gossip::state::{Event, Founding, Gossip, Target};
@@ -142,9 +142,9 @@ impl Life {
         let answer = self.gossip.borrow_mut().on_message(message, self.env.random(), &mut events);
         for event in events {
             match event {
-                Event::Beat(id) => self.detector.borrow_mut().heard(id, self.micros()),
+                Event::Beat(id) => self.hear(id, wires),
                 Event::Member(id) => {
-                    self.detector.borrow_mut().heard(id, self.micros());
+                    self.hear(id, wires);
                     self.changed.set(true);
                 }
                 Event::Keyspace(_) | Event::Table(_) => self.changed.set(true),
@@ -157,6 +157,15 @@ impl Life {
         if let Some(answer) = answer {
             wires.send(self.host, from, &answer);
         }
+    }
+
+    /// A node lives. Every suspicion of a living node ends here, and only here, and is counted.
+    fn hear(&self, id: NodeId, wires: &Wires) {
+        let (mut detector, now) = (self.detector.borrow_mut(), self.micros());
+        if wires.watched.get() && detector.phi(id, now).is_some_and(|phi| phi >= PHI_SUSPECT) {
+            wires.false_suspicions.set(wires.false_suspicions.get() + 1);
+        }
+        detector.heard(id, now);
     }
 
     /// Whether this node takes another for unreachable.

@@ -30,7 +30,7 @@ pub struct Options {
 pub const MOST_NODES: usize = 2_000;
 
 /// What came of a run.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
     /// The seed.
     pub seed: u64,
@@ -42,6 +42,10 @@ pub struct Report {
     pub founding: Duration,
     /// From the end of the last fault until all nodes agreed.
     pub settling: Duration,
+    /// What was seen while nothing went wrong.
+    pub calm: Calm,
+    /// From the death of a node in that time until all others suspected it; zero for one node.
+    pub detection: Duration,
     /// Messages sent.
     pub messages: u64,
     /// Bytes in them.
@@ -50,6 +54,17 @@ pub struct Report {
     pub strikes: u64,
     /// What must not have happened, one line each.
     pub violations: Vec<String>,
+}
+
+/// Some time without faults, after all nodes agreed.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Calm {
+    /// Nodes times hours that they were watched.
+    pub node_hours: f64,
+    /// How often a node suspected another that lived.
+    pub false_suspicions: u64,
+    /// Bytes of gossip each node sent per second.
+    pub bytes_per_second: f64,
 }
 
 /// Runs a seed from its first event to its verdict.

@@ -37,6 +37,10 @@ pub struct Wires {
     hosts: BTreeMap<String, usize>,
     messages: Cell<u64>,
     bytes: Cell<u64>,
+    /// Whether suspicions of living nodes are counted.
+    pub watched: Cell<bool>,
+    /// How often one node suspected another that lived, while watched.
+    pub false_suspicions: Cell<u64>,
     /// Things gossip must never say in this world.
     pub alarms: RefCell<Vec<String>>,
 }
@@ -53,6 +57,8 @@ impl Wires {
             hosts,
             messages: Cell::new(0),
             bytes: Cell::new(0),
+            watched: Cell::new(false),
+            false_suspicions: Cell::new(0),
             alarms: RefCell::default(),
         })
     }

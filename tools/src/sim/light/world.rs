@@ -14,7 +14,7 @@ use coronet_sim::{Rng, Sim, SimEnv};
 use super::check;
 use super::life::{Disk, Life, address_of, id_of};
 use super::wires::{Weather, Wires};
-use super::{MOST_NODES, Options, Report};
+use super::{Calm, MOST_NODES, Options, Report};
 
 /// How long nodes may take to find each other, and to agree after the last fault.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -23,6 +23,15 @@ const DEADLINE: Duration = Duration::from_secs(120);
 const MOST_FOUNDERS: usize = 100;
 const FOUNDERS: usize = 16;
 const SECOND: Duration = Duration::from_secs(1);
+/// All agree when they do at so many looks in a row, a second apart.
+const LOOKS: u32 = 5;
+/// How long the nodes are watched when nothing goes wrong any more.
+const CALM: Duration = Duration::from_secs(30);
+/// So often one node may suspect a living one within an hour of calm.
+const MOST_FALSE: f64 = 1.0;
+/// A dead node is suspected by all within this time.
+const DETECTION: Duration = Duration::from_secs(10);
+const STEP: Duration = Duration::from_millis(100);
 
 /// A machine.
 struct Host {
@@ -134,6 +143,8 @@ impl World {
         }
         self.heal();
         self.report.settling = self.settle("the last fault");
+        self.watch();
+        self.lose_one();
         self.report.violations.append(&mut self.wires.alarms.borrow_mut());
         (self.report.messages, self.report.bytes) = self.wires.sent();
         self.report.hash = self.sim.trace_hash();
@@ -141,23 +152,69 @@ impl World {
         self.report
     }
 
-    /// Waits until all agree; says how long that took.
+    /// Waits until all agree and go on agreeing; says how long it took to begin.
     fn settle(&mut self, after: &str) -> Duration {
         let begun = self.sim.elapsed();
         let gone: Vec<NodeId> = self.gone.iter().map(|host| id_of(*host)).collect();
-        loop {
+        let (mut looks, mut since) = (0, begun);
+        while looks < LOOKS {
             let lives = self.wires.lives();
-            let Some(what) = check::disagreement(&lives, &gone, self.latest.as_ref()) else {
-                break;
-            };
-            if self.sim.elapsed() >= begun + DEADLINE {
-                let text = format!("no agreement {DEADLINE:?} after {after}: {what}");
-                self.report.violations.push(text);
-                break;
+            match check::disagreement(&lives, &gone, self.latest.as_ref()) {
+                None if looks == 0 => (looks, since) = (1, self.sim.elapsed()),
+                None => looks += 1,
+                Some(what) if self.sim.elapsed() >= begun + DEADLINE => {
+                    let text = format!("no agreement {DEADLINE:?} after {after}: {what}");
+                    self.report.violations.push(text);
+                    return DEADLINE;
+                }
+                Some(_) => looks = 0,
             }
             self.sim.run_for(SECOND);
         }
-        self.sim.elapsed() - begun
+        since - begun
+    }
+
+    /// Watches a time without faults: whom living nodes suspect, and what gossip costs.
+    fn watch(&mut self) {
+        let (_, before) = self.wires.sent();
+        self.wires.watched.set(true);
+        self.sim.run_for(CALM);
+        self.wires.watched.set(false);
+        let nodes = self.wires.lives().len() as f64;
+        let calm = Calm {
+            node_hours: nodes * CALM.as_secs_f64() / 3600.0,
+            false_suspicions: self.wires.false_suspicions.get(),
+            bytes_per_second: (self.wires.sent().1 - before) as f64 / nodes / CALM.as_secs_f64(),
+        };
+        self.report.calm = calm;
+        // One is never too many: of few nodes an hour is not watched.
+        if calm.false_suspicions as f64 > (calm.node_hours * MOST_FALSE).max(1.0) {
+            let (times, hours) = (calm.false_suspicions, calm.node_hours);
+            let text =
+                format!("living nodes were suspected {times} times in {hours:.2} node-hours");
+            self.report.violations.push(text);
+        }
+    }
+
+    /// A node dies, and all others come to suspect it.
+    fn lose_one(&mut self) {
+        let lives = self.wires.lives();
+        if lives.len() < 2 {
+            return;
+        }
+        let dead = lives[self.rng.index(lives.len())].id();
+        let at = (0..self.hosts.len()).find(|host| id_of(*host) == dead).unwrap_or(0);
+        self.kill(at);
+        self.gone.insert(at);
+        let (lives, died) = (self.wires.lives(), self.sim.elapsed());
+        while let Some(trusting) = lives.iter().find(|life| !life.suspects(dead)) {
+            if self.sim.elapsed() >= died + DETECTION {
+                let text = format!("{} trusts {dead} {DETECTION:?} after its death", trusting.id());
+                return self.report.violations.push(text);
+            }
+            self.sim.run_for(STEP);
+        }
+        self.report.detection = self.sim.elapsed() - died;
     }
 
     fn start(&mut self, at: usize) {
