@@ -221,7 +221,6 @@ fn a_local_cluster_is_one_command_and_ends_with_it() {
     }
 }
 
-/// Runs `coronetd` to its end, which must come by itself.
 /// Memory comes as small pages where a core touches it first, and as huge ones where it was made
 /// ready.
 #[test]
@@ -250,23 +249,30 @@ fn memory_is_made_ready_in_huge_pages_once_a_node_has_data() {
     }
 }
 
-fn refused(args: &[&str]) -> Output {
-    let mut child =
-        command().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+/// Runs `coronetd` to its end, which must come by itself.
+fn refusal(command: &mut Command) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let started = Instant::now();
     while child.try_wait().unwrap().is_none() {
         if started.elapsed() > PATIENCE {
             let _ = child.kill();
-            panic!("coronetd {args:?} started");
+            panic!("{command:?} started");
         }
         std::thread::sleep(Duration::from_millis(5));
     }
     child.wait_with_output().unwrap()
 }
 
+fn refused(args: &[&str]) -> Output {
+    refusal(command().args(args))
+}
+
 /// One line with cause and fix, and this exit code.
 fn assert_refused(args: &[&str], code: i32, words: &[&str]) {
-    let output = refused(args);
+    assert_refusal(&refused(args), code, words);
+}
+
+fn assert_refusal(output: &Output, code: i32, words: &[&str]) {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{text}");
     assert_eq!(text.trim_end().lines().count(), 1, "{text}");
@@ -287,6 +293,55 @@ fn a_busy_port_and_a_busy_folder_have_exit_codes_of_their_own() {
     assert_refused(&["dev", "--dir", other, "--port", &port], 78, &[&port]);
     put(&node.client(), 0..3);
     node.stop();
+}
+
+/// Each by what any user can do to a process of his own.
+#[test]
+fn what_the_machine_lacks_has_exit_codes_of_its_own() {
+    let dir = folder();
+    let data = dir.path().join("data");
+    let data = data.to_str().unwrap();
+    let port = free_port().to_string();
+    let start = ["dev", "--dir", data, "--port", &port];
+    let many = (cpus() + 1).to_string();
+    assert_refused(&[&start[..], &["--cores", &many]].concat(), 79, &["; fix: ", &many]);
+    let limits = [("-n 500", 73, "ulimit -n "), ("-l 64", 72, "ulimit -l unlimited")];
+    for (limit, code, fix) in limits {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit {limit}; exec \"$@\""), "sh"]);
+        let output = refusal(shell.arg(env!("CARGO_BIN_EXE_coronetd")).args(start));
+        assert_refusal(&output, code, &["; fix: ", fix]);
+    }
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let file = file.to_str().unwrap();
+    assert_refused(&["dev", "--dir", file, "--port", &port], 74, &["; fix: ", file]);
+    let mut lost = command();
+    let output = refusal(lost.args(["dev", "--port", &port]).env("TMPDIR", file));
+    assert_refusal(&output, 68, &["--dir DIR"]);
+    assert_eq!(refused(&["--no-such-flag"]).status.code(), Some(2));
+}
+
+/// Damage in the data folder stops the start, and says where.
+#[test]
+fn a_damaged_data_folder_has_exit_codes_of_its_own() {
+    let dir = folder();
+    let data = dir.path().to_str().unwrap();
+    let port = free_port().to_string();
+    let start = ["dev", "--dir", data, "--port", &port];
+    Node::start(dir.path(), "1").stop();
+    let manifest = dir.path().join("gen-000001/core-000/MANIFEST-000001");
+    let sound = std::fs::read(&manifest).unwrap();
+    let mut changed = sound.clone();
+    changed[20] ^= 0x10;
+    std::fs::write(&manifest, changed).unwrap();
+    assert_refused(&start, 66, &["core 0", manifest.to_str().unwrap(), "offset"]);
+    std::fs::write(&manifest, sound).unwrap();
+    let identity = dir.path().join("node");
+    let mut changed = std::fs::read(&identity).unwrap();
+    changed[20] ^= 0x10;
+    std::fs::write(&identity, changed).unwrap();
+    assert_refused(&start, 65, &[identity.to_str().unwrap(), "backup"]);
 }
 
 #[test]

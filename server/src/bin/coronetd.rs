@@ -8,6 +8,5 @@ use clap::Parser;
 static ALLOCATOR: coronet_server::daemon::Allocator = coronet_server::daemon::Allocator;
 
 fn main() -> ExitCode {
-    coronet_server::daemon::keep_memory();
     coronet_server::daemon::main(coronet_server::daemon::Cli::parse())
 }

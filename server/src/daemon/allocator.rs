@@ -13,7 +13,7 @@ const PURGE_DELAY: mi_option_t = 15;
 /// Has the allocator keep unused memory. `MIMALLOC_PURGE_DELAY` in the environment has the last
 /// word. To be called before other threads start.
 #[allow(unsafe_code)]
-pub fn keep_memory() {
+pub(super) fn keep_memory() {
     // SAFETY: the option exists (the test below knows it by its default), and no other thread runs
     // that could change options at the same time.
     unsafe { mi_option_set_default(PURGE_DELAY, -1) };

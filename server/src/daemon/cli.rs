@@ -7,10 +7,11 @@ use clap::{Args, Parser, Subcommand};
 /// What the exit code says.
 const EXIT_CODES: &str = "\
 Settings: flags win over the environment (CORONET_GROUP_NAME), that over the file.
-Exit codes: 0 ended by SIGTERM or SIGINT after finishing; 64 settings; 65 data folder;
-66 an engine does not open; 67 an engine does not close; 68 temporary folder; 69 runtime;
-70 kernel; 71 io_uring; 72 locked memory; 73 open files; 74 data folder access; 75 direct I/O;
-76 free space; 77 data folder in use; 78 port; 79 cores.";
+Exit codes: 0 ended by SIGTERM or SIGINT after finishing; 2 command line; 64 settings;
+65 what is in the data folder; 66 an engine does not open; 67 an engine does not close;
+68 temporary folder; 69 runtime; 70 kernel; 71 io_uring; 72 locked memory; 73 open files;
+74 data folder access; 75 direct I/O; 76 free space; 77 data folder in use; 78 port; 79 cores;
+130 and 143 a second SIGINT or SIGTERM, which ends at once.";
 
 /// A node of a Coronet cluster.
 #[derive(Debug, Parser)]

@@ -12,7 +12,6 @@ mod local;
 mod prefault;
 mod run;
 
-pub use allocator::keep_memory;
 pub use cli::{Cli, Command, DevArgs, ServeArgs};
 pub use counted::Allocator;
 pub use error::DaemonError;
@@ -22,8 +21,10 @@ use std::process::ExitCode;
 
 use crate::config::Config;
 
-/// Runs `coronetd` with these arguments; the exit code says how it ended.
+/// Runs `coronetd` with these arguments; the exit code says how it ended. To be called before other
+/// threads start, because it sets up the allocator of the process.
 pub fn main(cli: Cli) -> ExitCode {
+    allocator::keep_memory();
     let done = match cli.command {
         None => serve(&cli.serve),
         Some(Command::Dev(args)) => dev(&args),

@@ -23,17 +23,10 @@ use crate::node::{
     Alone, BlindWrites, Cluster, ClusterConfig, Control, CoreId, Limits, NodeCore, Shard,
     ShardConfig, read_cluster_view, read_keyspaces,
 };
-use crate::rt::check::{Prepared, Requirements, StartError, prepare};
+use crate::rt::check::{FREE_BYTES, Prepared, Requirements, open_files, prepare};
 use crate::rt::executor::available_cpus;
 use crate::rt::{self, CoreContext, CoresConfig, RtEnv, ServeOptions, Stopper};
 
-/// Files a core's engine may have open, beside connections.
-const FILES_PER_CORE: u64 = 1024;
-/// Free space below which a start makes no sense: the first log segments.
-const FREE_BYTES: u64 = 256 << 20;
-/// How often, and after what pause, a busy port is tried again.
-const PORT_TRIES: u32 = 15;
-const PORT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of a stored object beyond its value: vector, dots, token.
 const OBJECT_OVERHEAD: usize = 64 << 10;
 
@@ -73,12 +66,12 @@ pub(super) fn node(config: &Config, announce: impl FnOnce(&Ready)) -> Result<(),
     if let ControlCore::Cpu(cpu) = config.control_core {
         cpus.push(cpu);
     }
-    let prepared = prepare_patiently(&Requirements {
+    let prepared = prepare(&Requirements {
         data_dir: dir.clone(),
         listen: Some(config.clients),
         peers: config.cluster.is_clustered().then_some(config.peers),
         cores: data_cores + usize::from(config.control_core != ControlCore::Shared),
-        open_files: config.max_connections + FILES_PER_CORE * data_cores as u64,
+        open_files: open_files(config.max_connections, data_cores),
         free_bytes: FREE_BYTES,
     })?;
     let Prepared { listener, peers, lock } = prepared;
@@ -112,23 +105,6 @@ pub(super) fn node(config: &Config, announce: impl FnOnce(&Ready)) -> Result<(),
     });
     drop(lock);
     ended
-}
-
-/// Checks the machine. The kernel lets go of a killed process's port a little after the process
-/// is gone, because its ring ends in the background: a restart must not fail over that.
-fn prepare_patiently(needs: &Requirements) -> Result<Prepared, StartError> {
-    let mut tries = PORT_TRIES;
-    loop {
-        match prepare(needs) {
-            Err(StartError::Port { cause, .. })
-                if cause.kind() == std::io::ErrorKind::AddrInUse && tries > 0 =>
-            {
-                tries -= 1;
-                std::thread::sleep(PORT_PAUSE);
-            }
-            done => return done,
-        }
-    }
 }
 
 /// What the data folder has for the start.

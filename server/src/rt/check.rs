@@ -19,7 +19,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,8 +32,12 @@ use super::executor::available_cpus;
 const KERNEL: (u32, u32) = (6, 1);
 /// Memory an executor locks for its rings (glommio refuses less).
 const LOCKED_PER_CORE: u64 = 512 * 1024;
+/// Files a core's engine may have open, beside connections.
+const FILES_PER_CORE: u64 = 1024;
+/// Free space of a data folder below which a start makes no sense, bytes: the first log segments.
+pub const FREE_BYTES: u64 = 256 << 20;
 /// How long a port may take to become free.
-const PORT_PATIENCE: Duration = Duration::from_secs(2);
+const PORT_PATIENCE: Duration = Duration::from_secs(4);
 /// The lock file in a data folder.
 const LOCK_FILE: &str = "LOCK";
 
@@ -52,6 +56,12 @@ pub struct Requirements {
     pub open_files: u64,
     /// Free bytes below which a start makes no sense.
     pub free_bytes: u64,
+}
+
+/// Files and sockets that a node with so many data cores has open when it serves as many
+/// `connections` as it may.
+pub fn open_files(connections: u64, data_cores: usize) -> u64 {
+    connections.saturating_add(FILES_PER_CORE.saturating_mul(data_cores as u64))
 }
 
 /// Why a node cannot start here.
@@ -230,7 +240,7 @@ pub fn prepare(needs: &Requirements) -> Result<Prepared, StartError> {
     Ok(Prepared { listener, peers, lock })
 }
 
-/// Checks everything, whatever fails, and holds on to nothing.
+/// Checks everything, whatever fails, holds on to nothing and leaves nothing behind.
 pub fn doctor(needs: &Requirements) -> Vec<Finding> {
     let dir = &needs.data_dir;
     let mut findings = vec![
@@ -240,14 +250,22 @@ pub fn doctor(needs: &Requirements) -> Vec<Finding> {
         Finding { name: "io_uring", outcome: check_io_uring() },
         Finding { name: "open files", outcome: check_open_files(needs.open_files) },
     ];
+    let made = Made::before(dir);
     let folder = check_data_dir(dir);
     let usable = !matches!(folder, Err(StartError::DataDir { .. }));
     let found = format!("{} is free to use", dir.display());
-    findings.push(Finding { name: "data folder", outcome: folder.map(|_| found) });
+    let (lock, outcome) = match folder {
+        Ok(lock) => (Some(lock), Ok(found)),
+        Err(error) => (None, Err(error)),
+    };
+    findings.push(Finding { name: "data folder", outcome });
     if usable {
         findings.push(Finding { name: "direct I/O", outcome: check_direct_io(dir) });
         findings.push(Finding { name: "space", outcome: check_space(dir, needs.free_bytes) });
     }
+    // While the lock is held, so that no node takes the files that go.
+    made.remove();
+    drop(lock);
     if let Some(address) = needs.listen {
         let outcome = bind(address).map(|_| format!("{address} is free"));
         findings.push(Finding { name: "port", outcome });
@@ -360,10 +378,42 @@ fn check_data_dir(path: &Path) -> Result<DirLock, StartError> {
         .truncate(false)
         .open(path.join(LOCK_FILE))
         .map_err(broken)?;
+    let is_there = || {
+        let (held, found) = (file.metadata()?, fs::metadata(path.join(LOCK_FILE))?);
+        io::Result::Ok(held.ino() == found.ino())
+    };
     match file.try_lock() {
-        Ok(()) => Ok(DirLock { _file: file }),
+        Ok(()) if is_there().map_err(broken)? => Ok(DirLock { _file: file }),
+        // A doctor has just removed what it made.
+        Ok(()) => Err(StartError::InUse { path: path.to_owned() }),
         Err(TryLockError::WouldBlock) => Err(StartError::InUse { path: path.to_owned() }),
         Err(TryLockError::Error(cause)) => Err(broken(cause)),
+    }
+}
+
+/// What the check of a data folder makes that was not there before.
+struct Made {
+    /// The innermost first.
+    folders: Vec<PathBuf>,
+    lock: Option<PathBuf>,
+}
+
+impl Made {
+    fn before(dir: &Path) -> Made {
+        let is_new = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+        let folders = dir.ancestors().take_while(is_new).map(Path::to_owned).collect();
+        let lock = dir.join(LOCK_FILE);
+        Made { folders, lock: (!lock.exists()).then_some(lock) }
+    }
+
+    /// A folder that somebody uses by now is not empty, and stays.
+    fn remove(self) {
+        if let Some(lock) = self.lock {
+            let _ = fs::remove_file(lock);
+        }
+        for folder in self.folders {
+            let _ = fs::remove_dir(folder);
+        }
     }
 }
 
@@ -488,6 +538,36 @@ mod tests {
         needs.listen = Some(taken.local_addr().unwrap());
         let port = prepare(&needs).unwrap_err();
         assert_eq!(port.exit_code(), 78, "{port}");
+    }
+
+    #[test]
+    fn a_doctor_leaves_a_folder_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut needs = Requirements {
+            data_dir: dir.path().join("not/yet"),
+            listen: None,
+            peers: None,
+            cores: 1,
+            open_files: 64,
+            free_bytes: 1,
+        };
+        let fine = |findings: Vec<Finding>| findings.iter().all(|found| found.outcome.is_ok());
+        assert!(fine(doctor(&needs)));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        fs::create_dir_all(&needs.data_dir).unwrap();
+        drop(prepare(&needs).unwrap());
+        assert!(fine(doctor(&needs)));
+        assert!(needs.data_dir.join(LOCK_FILE).exists(), "the lock of a node that was there");
+        // A relative path ends in the folder of the process, which stays.
+        needs.data_dir = PathBuf::from("a-folder-of-doctors");
+        assert!(fine(doctor(&needs)));
+        assert!(!needs.data_dir.exists());
+    }
+
+    #[test]
+    fn a_node_needs_files_for_connections_and_cores() {
+        assert_eq!(open_files(12_000, 2), 12_000 + 2 * FILES_PER_CORE);
+        assert_eq!(open_files(u64::MAX, 1), u64::MAX);
     }
 
     #[test]

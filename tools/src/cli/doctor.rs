@@ -3,15 +3,13 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use coronet_server::rt::check::{Finding, Requirements, doctor as findings};
+use coronet_server::config::Config;
+use coronet_server::rt::check::{
+    FREE_BYTES, Finding, Requirements, doctor as findings, open_files,
+};
 
 use super::exit::{CliError, Exit};
 use super::options::DoctorArgs;
-
-/// Files and sockets a server with the default limit of connections has open.
-const OPEN_FILES: u64 = 4096;
-/// Room for one log segment, one memtable's table and a manifest.
-const FREE_BYTES: u64 = 512 << 20;
 
 /// Runs the checks. The code is that of the first failure, the same that `coronetd` would end
 /// with (70 to 79).
@@ -24,7 +22,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<ExitCode, CliError> {
         listen: Some(args.listen),
         peers: None,
         cores: args.cores,
-        open_files: OPEN_FILES,
+        open_files: open_files(Config::default().max_connections, args.cores),
         free_bytes: FREE_BYTES,
     };
     let findings = findings(&needs);
