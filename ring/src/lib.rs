@@ -23,7 +23,6 @@ pub mod placement;
 pub use causality::context::{Context, ContextError};
 pub use causality::dot::Dot;
 pub use causality::hlc::{Hlc, HybridClock};
-pub use causality::lease::DotLease;
 pub use causality::merge::{Merged, merge, merge_all};
 pub use causality::object::{Object, ObjectError, ObjectRef, Sibling, SiblingRef, Token};
 pub use causality::own::Amnesia;

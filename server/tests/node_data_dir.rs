@@ -167,23 +167,121 @@ fn a_crash_during_the_change_loses_nothing() {
     });
 }
 
+/// A data folder on a machine of its own.
+struct Folder {
+    sim: Sim,
+    env: SimEnv,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let sim = Sim::new(1);
+        Folder { env: sim.node_env("node"), sim }
+    }
+
+    fn open(&self, clustered: bool, cores: u16) -> DataDir {
+        let wanted = Wanted { clustered, ..wanted(cores) };
+        let env = &self.env;
+        self.sim.block_on(async move {
+            let data = DataDir::open(env, Path::new(DIR), &wanted).await.unwrap();
+            write(env, &data, 0, 1).await;
+            data
+        })
+    }
+
+    fn end(&self, data: &DataDir) {
+        self.sim.block_on(data.mark_clean(&self.env)).unwrap();
+    }
+
+    fn wait(&self, time: Duration) {
+        self.sim.block_on(self.env.sleep(time));
+    }
+}
+
 #[test]
 fn an_end_that_was_not_clean_costs_a_clustered_node_its_incarnation() {
-    let sim = Sim::new(1);
-    let env = sim.node_env("node");
-    let clustered = Wanted { clustered: true, ..wanted(1) };
-    let open = |wanted: &Wanted| {
-        let wanted = wanted.clone();
-        let env = env.clone();
-        sim.block_on(async move { DataDir::open(&env, Path::new(DIR), &wanted).await.unwrap() })
-    };
-    let first = open(&clustered);
-    sim.block_on(first.mark_clean(&env)).unwrap();
-    let second = open(&clustered);
+    let folder = Folder::new();
+    let first = folder.open(true, 1);
+    folder.end(&first);
+    let second = folder.open(true, 1);
     assert_eq!(second.identity(), first.identity(), "it ended in order");
-    let third = open(&clustered);
+    let third = folder.open(true, 1);
     assert_ne!(third.identity().incarnation, first.identity().incarnation);
     assert_eq!(third.identity().node_id, first.identity().node_id);
-    let alone = open(&wanted(1));
+    let alone = folder.open(false, 1);
     assert_eq!(alone.identity(), third.identity(), "alone, counters go on above all issued ones");
+}
+
+/// Others may know what the crash took, however well the node alone ended afterwards.
+#[test]
+fn a_time_alone_does_not_make_up_for_a_crash_in_the_cluster() {
+    let folder = Folder::new();
+    let crashed = folder.open(true, 1);
+    let alone = folder.open(false, 1);
+    folder.end(&alone);
+    let back = folder.open(true, 1);
+    assert_ne!(back.identity().incarnation, crashed.identity().incarnation);
+}
+
+#[test]
+fn a_change_of_cores_keeps_the_incarnation_of_a_node_that_ended_in_order() {
+    let folder = Folder::new();
+    let first = folder.open(true, 1);
+    folder.end(&first);
+    let second = folder.open(true, 3);
+    assert_eq!(second.identity().incarnation, first.identity().incarnation);
+    folder.end(&second);
+    assert_eq!(folder.open(true, 2).identity().incarnation, first.identity().incarnation);
+}
+
+/// A copy of the folder of a node that was down brings the mark of a clean end along. Going on as
+/// that incarnation would give its later names away a second time.
+#[test]
+fn an_old_copy_of_the_folder_costs_the_incarnation() {
+    let folder = Folder::new();
+    let first = folder.open(true, 1);
+    folder.end(&first);
+    let copy = folder.env.disk().image();
+    let second = folder.open(true, 1);
+    assert_eq!(second.identity().incarnation, first.identity().incarnation);
+    folder.wait(Duration::from_secs(3_601));
+    folder.env.disk().restore(&copy);
+    let restored = folder.open(true, 1);
+    assert_ne!(restored.identity().incarnation, first.identity().incarnation);
+}
+
+/// The engines went, identity and mark stayed.
+#[test]
+fn a_mark_without_engines_does_not_count() {
+    let folder = Folder::new();
+    let first = folder.open(true, 2);
+    folder.end(&first);
+    let (node, mark) = (Path::new("/data/node"), Path::new("/data/clean"));
+    folder.env.disk().keep_only(&[node, mark]);
+    let wiped = folder.open(true, 2);
+    assert_ne!(wiped.identity().incarnation, first.identity().incarnation);
+}
+
+#[test]
+fn a_mark_that_is_damaged_or_of_another_incarnation_does_not_count() {
+    for (offset, mask) in [(0, 1), (8, 1), (16, 1), (24, 1), (32, 1)] {
+        let folder = Folder::new();
+        let first = folder.open(true, 1);
+        folder.end(&first);
+        folder.env.disk().flip(Path::new("/data/clean"), offset, mask).unwrap();
+        let second = folder.open(true, 1);
+        let same = second.identity().incarnation == first.identity().incarnation;
+        assert!(!same, "byte {offset} changed");
+    }
+    let folder = Folder::new();
+    let first = folder.open(true, 1);
+    folder.end(&first);
+    let mark = folder.env.disk().read_raw(Path::new("/data/clean")).unwrap();
+    let crashed = folder.open(true, 1);
+    let renamed = folder.open(true, 1);
+    folder.end(&renamed);
+    folder.env.disk().write_raw(Path::new("/data/clean"), mark).unwrap();
+    let again = folder.open(true, 1);
+    assert_eq!(crashed.identity(), first.identity());
+    assert_ne!(again.identity().incarnation, renamed.identity().incarnation);
 }

@@ -13,13 +13,16 @@ use coronet_tools::sim::cluster::fault::{ALL, Fault};
 use coronet_tools::sim::cluster::{Options, Report, returning, run};
 
 /// Branches that the seeds of this file do not come through.
-const RARE: [Mark; 4] = [
+const RARE: [Mark; 5] = [
     // Nobody writes a key that often without reading it.
     Mark::TooManyVersions,
     // Takes two writes of a key whose versions are on disk only.
     Mark::KeyLocked,
     // Takes a silent replica that names a write after all.
     Mark::NamedTwice,
+    // Takes a node that kept its incarnation and lost data: these never end in order, so that each
+    // start has a new one.
+    Mark::NewName,
     // Takes a power failure in the middle of a batch.
     Mark::TornTail,
 ];

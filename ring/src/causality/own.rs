@@ -35,7 +35,8 @@ pub enum Amnesia {
 }
 
 /// Checks what was heard of a key, from a replica or in a client's context, against this replica's
-/// copy. `issued` is the highest counter that may have been issued (the durable lease).
+/// copy. `issued` is the highest counter that may have been issued: the engine's newest sequence
+/// number, because every dot comes with one that is at least as high.
 pub fn check(
     me: Actor,
     issued: u64,

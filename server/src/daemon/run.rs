@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -55,6 +55,8 @@ struct Plan {
     cluster: Option<ClusterConfig>,
     opened: AtomicUsize,
     closed: AtomicUsize,
+    /// A core writes under another incarnation than the folder's.
+    renamed: AtomicBool,
     ready: mpsc::Sender<()>,
 }
 
@@ -97,6 +99,7 @@ pub(super) fn node(config: &Config, announce: impl FnOnce(&Ready)) -> Result<(),
         peers: Mutex::new(peers),
         opened: AtomicUsize::new(0),
         closed: AtomicUsize::new(0),
+        renamed: AtomicBool::new(false),
         ready,
     });
     let ended = run_cores(&plan, &is_ready, || {
@@ -333,11 +336,13 @@ async fn run_core(plan: Arc<Plan>, context: CoreContext) -> Result<(), DaemonErr
         ..ServeOptions::default()
     };
     env.serve(Rc::new(NodeCore::new(shard.clone(), control)), options).await;
-    match shard {
-        Some(shard) => shard.close().await.map_err(|cause| DaemonError::Close { core, cause })?,
-        None => return Ok(()),
+    let Some(shard) = shard else { return Ok(()) };
+    shard.close().await.map_err(|cause| DaemonError::Close { core, cause })?;
+    if !shard.keeps_its_name() {
+        plan.renamed.store(true, Ordering::SeqCst);
     }
-    if plan.closed.fetch_add(1, Ordering::SeqCst) + 1 == usize::from(plan.data_cores) {
+    let closed = plan.closed.fetch_add(1, Ordering::SeqCst) + 1;
+    if closed == usize::from(plan.data_cores) && !plan.renamed.load(Ordering::SeqCst) {
         plan.data.mark_clean(&env).await?;
     }
     Ok(())

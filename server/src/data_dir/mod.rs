@@ -48,6 +48,7 @@ pub struct Wanted {
 pub struct DataDir {
     dir: PathBuf,
     identity: Identity,
+    clustered: bool,
     /// The number of cores before, when it was another one.
     pub changed_from: Option<u16>,
 }
@@ -63,8 +64,11 @@ impl DataDir {
             None => (create(env, dir, wanted).await?, true),
         };
         PartitionMap::new(identity.partitions, wanted.cores)?;
-        let ended_cleanly = fresh || clean::take(env, dir).await?;
-        if wanted.clustered && !ended_cleanly && !seeded(Bug::OldIncarnation) {
+        // Alone it leaves the mark as it is: what the cluster has seen of this folder is the same
+        // when it comes back to it.
+        let ended_cleanly = wanted.clustered && clean::take(env, dir, &identity).await?;
+        let goes_on = !wanted.clustered || fresh || ended_cleanly;
+        if !goes_on && !seeded(Bug::OldIncarnation) {
             mark(Mark::NewIncarnation);
             identity.incarnation = Incarnation(env.random().max(1));
             identity.write(env, dir).await?;
@@ -75,14 +79,19 @@ impl DataDir {
             changed_from = Some(identity.cores);
             identity = reshard::change_cores(env, dir, &identity, wanted).await?;
         }
-        let opened = DataDir { dir: dir.to_owned(), identity, changed_from };
+        let (dir, clustered) = (dir.to_owned(), wanted.clustered);
+        let opened = DataDir { dir, identity, clustered, changed_from };
         opened.create_core_dirs(env).await?;
         Ok(opened)
     }
 
-    /// Records that the node ended in order: all engines are closed, nothing is written any more.
+    /// Records that a node of a cluster ended in order: all engines are closed, nothing is written
+    /// any more, and all was written under the incarnation of the folder.
     pub async fn mark_clean<E: Env>(&self, env: &E) -> Result<(), DataDirError> {
-        clean::mark(env, &self.dir).await
+        if !self.clustered {
+            return Ok(());
+        }
+        clean::mark(env, &self.dir, self.identity.incarnation).await
     }
 
     /// Who the folder belongs to.

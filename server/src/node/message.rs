@@ -45,6 +45,8 @@ pub enum CoreMessage {
     },
     /// From the control core: the hint was delivered.
     HandedOff(Box<Handoff>),
+    /// From another data core: this node has lost writes; name no more as you did.
+    TakeNewName,
     /// From the control core: a keyspace is defined so from now on.
     Define(Box<Keyspace>),
     /// From the control core: report your counters.

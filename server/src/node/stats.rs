@@ -80,6 +80,8 @@ counters! {
     deadline_exceeded,
     /// Writes answered "in doubt".
     in_doubt,
+    /// New names taken because writes of this node were lost.
+    new_names,
     /// Frames that broke the protocol.
     protocol_errors,
     /// Bytes received.

@@ -14,10 +14,11 @@ use coronet_lsm::Options;
 use coronet_lsm::env::Env;
 use coronet_net::codec::{Hello, Put, Request};
 use coronet_net::{Op, Parsed, ReplyFrame, ReplyHead, RequestHead, Status};
+use coronet_ring::coordinate::message::Answer;
 use coronet_ring::{Incarnation, NodeId, PartitionMap};
 use coronet_server::node::{
-    Alone, ConnId, Control, CoreId, CoreMessage, Door, NodeCore, NodeEnv, OutputState, Shard,
-    ShardConfig, read_keyspaces,
+    Alone, ConnId, Control, ControlMessage, CoreId, CoreMessage, Door, NodeCore, NodeEnv,
+    OutputState, Shard, ShardAsk, ShardConfig, read_keyspaces,
 };
 use coronet_sim::{Sim, SimEnv};
 
@@ -124,6 +125,36 @@ impl TestNode {
         let cores = opened.collect();
         let map = PartitionMap::new(config.partitions, count).unwrap();
         TestNode { cores, map, base, config, wire, next_conn: std::cell::Cell::new(1), sim }
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &SimEnv {
+        &self.base
+    }
+
+    /// Asks a core as the control core does; its answers.
+    pub fn ask(&self, core: u16, asked: ShardAsk) -> Vec<Answer> {
+        let ticket = asked.ticket;
+        self.cores[usize::from(core)].core_message(CoreMessage::Ask(asked));
+        let mut answers = Vec::new();
+        for _ in 0..20 {
+            let messages: Vec<_> = self.wire.borrow_mut().drain(..).collect();
+            for (to, message) in messages {
+                match message {
+                    CoreMessage::Control(ControlMessage::Answer { ticket: of, answer })
+                        if of == ticket =>
+                    {
+                        answers.push(answer);
+                    }
+                    other if to.index() < self.cores.len() => {
+                        self.cores[to.index()].core_message(other);
+                    }
+                    _ => {}
+                }
+            }
+            self.advance(Duration::from_millis(20));
+        }
+        answers
     }
 
     /// A key that this core owns.

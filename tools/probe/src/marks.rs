@@ -35,6 +35,8 @@ crate::named! {
         Joined = "joined",
         /// A node takes a new incarnation.
         NewIncarnation = "new-incarnation",
+        /// A core writes under a new name because writes of its own are lost.
+        NewName = "new-name",
         /// A node starts with what it knew of its cluster.
         ViewRestored = "view-restored",
         /// A write waits while its key is read from disk.

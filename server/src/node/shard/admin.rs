@@ -58,6 +58,10 @@ impl<E: NodeEnv> Inner<E> {
             AdminTask::AcceptLoss => {
                 let ranges = self.engine.stats().lost_ranges;
                 self.engine.accept_loss().await.map_err(failed)?;
+                if ranges > 0 && self.config.clustered {
+                    // Others know writes of this node that it has given up.
+                    self.take_new_names();
+                }
                 Ok(vec![("accepted_ranges", ranges)])
             }
             AdminTask::Checkpoint { name } => {

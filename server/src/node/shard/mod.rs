@@ -5,6 +5,7 @@
 //! * `dispatch`: a request to its handler, or to the core that owns its key.
 //! * `read`, `write`, `multi`, `list`: the handlers.
 //! * `spaces`: the keyspaces.
+//! * `own`: names that must not be given again.
 //! * `admin`: what the operator wants of this core.
 //! * `commits`: writes that wait for their log batch.
 //! * `reply`: whom an answer goes to, and the words of errors.
@@ -17,6 +18,7 @@ mod hints;
 mod intake;
 mod list;
 mod multi;
+mod own;
 mod read;
 mod replica;
 mod reply;
@@ -157,7 +159,7 @@ struct Inner<E: NodeEnv> {
     /// Names versions: this node's actor, and the counter that none issued before this start
     /// exceeds. It is the engine's: every dot comes with a sequence number, and those are never
     /// used twice, lost ones included.
-    issued: Dot,
+    issued: Cell<Dot>,
     map: PartitionMap,
     wire: coronet_net::Limits,
     clock: RefCell<HybridClock>,
@@ -202,7 +204,7 @@ impl<E: NodeEnv> Shard<E> {
         let issued = if seeded(Bug::OldIncarnation) { 0 } else { engine.last_seq().0 };
         let inner = Rc::new(Inner {
             me: env.core(),
-            issued: Dot::new(config.incarnation, issued),
+            issued: Cell::new(Dot::new(config.incarnation, issued)),
             map,
             wire: coronet_net::Limits::new(to_u32(limits.key_bytes), to_u32(limits.value_bytes)),
             clock: RefCell::default(),
@@ -283,6 +285,7 @@ impl<E: NodeEnv> Shard<E> {
             }
             CoreMessage::Ask(ask) => inner.ask(ask),
             CoreMessage::ReplayHints { target } => inner.replay_hints(target),
+            CoreMessage::TakeNewName => inner.take_new_name(),
             CoreMessage::Define(definition) => inner.define(*definition),
             CoreMessage::HandedOff(handoff) => inner.handed_off(*handoff),
             // For the control core; the shell that runs one gives it this message.
@@ -323,6 +326,12 @@ impl<E: NodeEnv> Shard<E> {
         let keyspaces = self.inner.engine.keyspace_stats().into_iter().collect();
         let latencies = self.inner.latencies.borrow().clone();
         CoreStats { node, engine: self.inner.engine.stats(), keyspaces, latencies }
+    }
+
+    /// Whether this core still writes under the incarnation it was opened with. If not, the folder
+    /// must not be marked as having ended in order.
+    pub fn keeps_its_name(&self) -> bool {
+        self.inner.issued.get().actor == self.inner.config.incarnation.into()
     }
 
     /// Closes the engine: logs synced, tasks stopped. Requests that come later are refused.

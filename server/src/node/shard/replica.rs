@@ -111,6 +111,9 @@ impl<E: NodeEnv> Inner<E> {
                 Some(context.map_err(|_| Refusal::BadContext)?)
             }
         };
+        if let Some(context) = &context {
+            self.look_for_own(to.space, stored, context);
+        }
         let change = Change {
             value: write.value.as_deref(),
             context: context.as_ref(),
@@ -119,7 +122,7 @@ impl<E: NodeEnv> Inner<E> {
         };
         let now = self.clock.borrow_mut().tick(self.env.wall_micros());
         let mut object = Vec::new();
-        let applied = update::apply(stored, &change, self.issued, now, &mut object)
+        let applied = update::apply(stored, &change, self.issued.get(), now, &mut object)
             .map_err(|error| refusal_of_change(&error))?;
         let mut context = Vec::new();
         applied
@@ -155,6 +158,8 @@ impl<E: NodeEnv> Inner<E> {
             object.extend_from_slice(incoming);
         } else if merged == Merged::Unchanged {
             object.extend_from_slice(stored.unwrap_or_default());
+        } else {
+            self.look_for_own(to.space, stored, &theirs.seen());
         }
         self.put(&to, key, &object)?;
         Ok(object)

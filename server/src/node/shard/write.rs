@@ -100,7 +100,7 @@ impl<E: NodeEnv> Inner<E> {
         let change = wish.change();
         let now = self.tick_clock();
         let read = space.tree.get_latest_cached(key, |stored| {
-            update::apply(stored, &change, self.issued, now, object)
+            update::apply(stored, &change, self.issued.get(), now, object)
         });
         let applied = match read {
             Ok(CachedRead::Done(applied)) => applied.map_err(Failure::from),
@@ -225,7 +225,8 @@ impl<E: NodeEnv> Inner<E> {
         let scratch = &mut *self.scratch.borrow_mut();
         scratch.object.clear();
         let now = self.tick_clock();
-        let applied = update::apply(stored, &wish.change(), self.issued, now, &mut scratch.object)?;
+        let applied =
+            update::apply(stored, &wish.change(), self.issued.get(), now, &mut scratch.object)?;
         scratch.key.clear();
         scratch.key.extend_from_slice(key);
         self.store(scratch, &space, &wish, applied, ticket)?;
