@@ -105,6 +105,7 @@ impl World {
                 me,
                 stored: None,
                 replicas: 3,
+                replicas_asked: 3,
                 mode: Mode::Strict,
                 durability: Durability::Durable,
                 blind_replaces: true,

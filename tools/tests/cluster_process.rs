@@ -306,6 +306,34 @@ fn a_client_goes_to_replicas_and_goes_on_without_a_killed_node() {
 }
 
 #[test]
+fn more_replicas_than_nodes_are_told_at_the_start_in_the_status_and_to_requests() {
+    let cluster = Cluster::start::<2>(3);
+    let addresses = cluster.addresses().join(",");
+    let log = cluster.log(0);
+    assert!(log.contains("cluster.replicas is 3, but cluster.nodes has 2 of them"), "{log}");
+    for command in ["status", "ring"] {
+        let text = String::from_utf8(support::run_ok(&addresses, &[command])).unwrap();
+        let told = "replicas: N=3 asked, 2 nodes: each key has 2, requests for more are refused";
+        assert!(text.lines().any(|line| line == told), "{command}: {text}");
+        let json = support::run_ok(&addresses, &[command, "--json"]);
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!((&json["replicas"], &json["replicas_asked"]), (&2.into(), &3.into()));
+    }
+    // What can never be reached is no matter of waiting, and nothing is written.
+    let client = cluster.client(0);
+    for options in [strict(), RequestOptions::default()] {
+        let put = client.put_with(b"k", b"v", &options.clone().w(Quorum(3))).unwrap_err();
+        assert_eq!(put.code(), Some(ErrorCode::InvalidArgument));
+        let text = put.to_string();
+        assert!(text.contains("3 replicas are asked for, a key has 2 here"), "{text}");
+        let get = client.get_with(b"k", &options.clone().r(Quorum(3))).unwrap_err();
+        assert_eq!(get.code(), Some(ErrorCode::InvalidArgument));
+        assert!(!client.get_with(b"k", &options.clone().r(Quorum::ALL)).unwrap().exists());
+    }
+    assert!(client.list(b"").next().is_none());
+}
+
+#[test]
 fn the_cluster_is_shown_driven_and_missed_by_the_command() {
     let mut cluster = Cluster::start::<3>(3);
     let addresses = cluster.addresses().join(",");

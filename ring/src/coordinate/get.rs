@@ -109,7 +109,7 @@ impl Get {
         };
         let able = get.places.iter().filter(|place| place.state != State::Failed).count();
         if need.is_none() {
-            get.fail(Failure::BadQuorum, effects);
+            get.fail(get.request.need.misfit(homes), effects);
         } else if able < get.need {
             let small = |count: usize| u8::try_from(count).unwrap_or(u8::MAX);
             let (alive, need) = (small(able), small(get.need));

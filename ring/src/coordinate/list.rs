@@ -196,7 +196,8 @@ impl List {
         }
         let replicas = placement.replicas(PartitionId(self.at.partition as u16)); // at most 2^15
         let Some(need) = self.request.need.of(replicas.homes.len()) else {
-            return self.reply(Outcome::Failed(Failure::BadQuorum), effects);
+            let misfit = self.request.need.misfit(replicas.homes.len());
+            return self.reply(Outcome::Failed(misfit), effects);
         };
         self.need = need;
         let state = |peer: &Peer| if peer.alive { State::Waiting } else { State::Failed };

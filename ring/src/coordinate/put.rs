@@ -106,7 +106,7 @@ impl Put {
             request,
         };
         let Some(need) = put.request.need.of(put.places.len()) else {
-            put.fail(Failure::BadQuorum, effects);
+            put.fail(put.request.need.misfit(put.places.len()), effects);
             put.finish(effects);
             return put;
         };
@@ -356,7 +356,13 @@ impl Put {
         mark(Mark::TooFewReplicas);
         let able = Proof::count(self.counted(|state| state != State::Failed));
         let need = u8::try_from(self.need).unwrap_or(u8::MAX);
-        self.fail(Failure::Unavailable { alive: able.acknowledgements, need }, effects);
+        let (alive, racks) = (able.acknowledgements, able.racks);
+        let failure = if alive < need {
+            Failure::Unavailable { alive, need }
+        } else {
+            Failure::TooFewRacks { racks, need: self.request.racks }
+        };
+        self.fail(failure, effects);
     }
 
     fn in_doubt(&self) -> Failure {

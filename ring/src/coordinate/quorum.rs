@@ -32,6 +32,20 @@ impl Need {
         };
         (1..=n).contains(&count).then_some(count)
     }
+
+    /// Why [`of`](Need::of) gives nothing for `n` replicas: what was asked can never be reached,
+    /// or nobody knows yet where the replicas are.
+    pub(super) fn misfit(self, n: usize) -> Failure {
+        let small = |count: usize| u8::try_from(count).unwrap_or(u8::MAX);
+        let asked = match self {
+            Need::Count(asked) => asked,
+            Need::One | Need::Quorum | Need::All => small(n).max(1),
+        };
+        match n {
+            0 => Failure::Unavailable { alive: 0, need: asked.max(1) },
+            n => Failure::BadQuorum { asked, replicas: small(n) },
+        }
+    }
 }
 
 /// Whether stand-ins count.
@@ -137,11 +151,27 @@ pub enum Outcome {
 /// Why a request was not done as asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Failure {
-    /// R or W is zero or more than N, or more racks are asked for than nodes.
-    #[error("quorum does not fit the keyspace")]
-    BadQuorum,
+    /// R or W is zero or more than the replicas a key has: no time or retry will help.
+    #[error(
+        "{asked} replicas are asked for, a key has {replicas} here: ask for 1 to {replicas}, \
+         one, quorum or all"
+    )]
+    BadQuorum {
+        /// R or W of the request.
+        asked: u8,
+        /// Replicas of a key: N, or the nodes there are if that is fewer.
+        replicas: u8,
+    },
+    /// The reachable replicas are on too few racks. Nothing was applied.
+    #[error("replicas on {racks} racks are reachable, on {need} are needed")]
+    TooFewRacks {
+        /// Racks that may be counted.
+        racks: u8,
+        /// Racks wanted.
+        need: u8,
+    },
     /// Too few replicas are reachable. Nothing was applied.
-    #[error("{alive} replicas are reachable, {need} are needed; not applied")]
+    #[error("{alive} replicas are reachable, {need} are needed")]
     Unavailable {
         /// Replicas that may be counted.
         alive: u8,
@@ -149,7 +179,7 @@ pub enum Failure {
         need: u8,
     },
     /// The write may be applied, now, later or never.
-    #[error("in doubt: {acknowledgements} of {need} replicas acknowledged; possibly applied")]
+    #[error("{acknowledgements} of {need} replicas acknowledged")]
     InDoubt {
         /// Distinct nodes that stored it as far as is known.
         acknowledgements: u8,

@@ -104,11 +104,29 @@ fn sloppy(n: usize, w: usize, r: usize, dead: usize, known: bool) {
 
 #[test]
 fn a_quorum_that_does_not_fit_is_refused() {
-    let mut world = World::new(3, 0, 1);
-    for need in [Need::Count(0), Need::Count(4)] {
-        let bad = Outcome::Failed(Failure::BadQuorum);
-        assert_eq!(world.put(KEY, put_request(b"v", need, Mode::Strict)), bad);
-        assert_eq!(world.get(KEY, get_request(need, Mode::Strict)), bad);
+    for (nodes, asked) in [(1, 0), (1, 2), (2, 3), (3, 0), (3, 4), (5, 6), (5, 255)] {
+        for mode in [Mode::Strict, Mode::Sloppy] {
+            // Stand-ins make no quorum reachable that is above N.
+            let mut world = World::new(nodes, 2, 1);
+            let (need, replicas) = (Need::Count(asked), nodes as u8);
+            let bad = Outcome::Failed(Failure::BadQuorum { asked, replicas });
+            assert_eq!(world.put(KEY, put_request(b"v", need, mode)), bad);
+            assert_eq!(world.get(KEY, get_request(need, mode)), bad);
+            let stored = world.nodes.values().filter(|node| !node.store.is_empty()).count();
+            assert_eq!(stored, 0, "nothing was written");
+        }
+    }
+}
+
+/// Before the nodes have met nobody knows where a key belongs: that passes, and is no mistake of
+/// the client's.
+#[test]
+fn without_a_placement_requests_are_refused_for_now() {
+    for need in [Need::One, Need::Quorum, Need::All, Need::Count(1)] {
+        let mut world = World::new(0, 0, 1);
+        let refused = Outcome::Failed(Failure::Unavailable { alive: 0, need: 1 });
+        assert_eq!(world.put(KEY, put_request(b"v", need, Mode::Sloppy)), refused);
+        assert_eq!(world.get(KEY, get_request(need, Mode::Sloppy)), refused);
     }
 }
 
@@ -121,7 +139,7 @@ fn acknowledgements_can_be_asked_from_distinct_racks() {
     assert_eq!((proof.acknowledgements, proof.racks), (3, 3));
     world.set_down(3, true, true);
     let outcome = world.put(KEY, request);
-    assert!(matches!(outcome, Outcome::Failed(Failure::Unavailable { alive: 2, .. })));
+    assert_eq!(outcome, Outcome::Failed(Failure::TooFewRacks { racks: 2, need: 3 }));
 }
 
 #[test]

@@ -61,6 +61,19 @@ impl ClusterSettings {
         self.replicas.min(u8::try_from(self.nodes.len()).unwrap_or(u8::MAX)).max(1)
     }
 
+    /// What the operator should know when keys get fewer replicas than `cluster.replicas` says.
+    pub fn shortfall(&self) -> Option<String> {
+        let (asked, n) = (self.replicas, self.n());
+        let short = self.is_clustered() && n < asked;
+        short.then(|| {
+            format!(
+                "cluster.replicas is {asked}, but cluster.nodes has {n} of them: each key gets {n} \
+                 replicas, and requests for more are refused; add nodes to cluster.nodes on all of \
+                 them, or set cluster.replicas to {n}"
+            )
+        })
+    }
+
     /// What all founding nodes have to agree on.
     pub fn founding(&self, partitions: u32) -> Founding {
         let addresses: BTreeSet<String> = self.nodes.iter().map(SocketAddr::to_string).collect();
@@ -165,5 +178,21 @@ mod tests {
         assert_ne!(one.founding(64).name(), settings("b", &[1, 2, 3]).founding(64).name());
         assert_ne!(one.founding(64).name(), settings("a", &[1, 2]).founding(64).name());
         assert_eq!((one.n(), settings("a", &[1]).n()), (3, 1));
+    }
+
+    #[test]
+    fn more_replicas_than_nodes_is_told() {
+        let nodes = |count: u16| (1..=count).map(|port| ([127, 0, 0, 1], port).into()).collect();
+        let of = |replicas, count| {
+            let nodes = nodes(count);
+            ClusterSettings { replicas, nodes, ..ClusterSettings::default() }.shortfall()
+        };
+        assert_eq!((of(3, 3), of(1, 3), of(3, 0)), (None, None, None));
+        let text = of(5, 2).unwrap();
+        assert!(
+            text.starts_with("cluster.replicas is 5, but cluster.nodes has 2 of them"),
+            "{text}"
+        );
+        assert!(text.ends_with("or set cluster.replicas to 2"), "{text}");
     }
 }

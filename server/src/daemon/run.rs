@@ -77,6 +77,9 @@ pub(super) fn node(config: &Config, announce: impl FnOnce(&Ready)) -> Result<(),
         free_bytes: FREE_BYTES,
     })?;
     let Prepared { listener, peers, lock } = prepared;
+    if let Some(shortfall) = config.cluster.shortfall() {
+        eprintln!("coronetd: {shortfall}");
+    }
     prefault::start();
     let data_cores = u16::try_from(data_cores).unwrap_or(u16::MAX);
     let Opened { data, view, keyspaces } = open_data_dir(config, &dir, data_cores, &cpus)?;
@@ -188,6 +191,7 @@ fn cluster_config(
         me,
         stored,
         replicas: settings.n(),
+        replicas_asked: settings.replicas,
         mode: settings.mode,
         durability: match shard.durability {
             Durability::Durable => ReplicaDurability::Durable,

@@ -149,7 +149,10 @@ impl<E: NodeEnv> Control<E> {
                 let sum = CoreStats::default();
                 state.collect(Collection { origin, conn, request_id, cost, missing, sum });
             }
-            ControlMessage::CoreStats { ticket, core: _, stats } => state.add(ticket, &stats),
+            ControlMessage::CoreStats { ticket, core: _, stats } => {
+                let cluster = self.cluster.as_ref().map(Cluster::counters);
+                state.add(ticket, &stats, cluster.unwrap_or_default());
+            }
             ControlMessage::Admin { origin, conn, request_id, cost, task } => {
                 let asker = Asker { origin, conn, request_id, cost };
                 let cores = u16::try_from(state.cores.len()).unwrap_or(u16::MAX);
@@ -218,7 +221,7 @@ impl<E: NodeEnv> State<E> {
         }
     }
 
-    fn add(&mut self, ticket: u64, stats: &CoreStats) {
+    fn add(&mut self, ticket: u64, stats: &CoreStats, cluster: Vec<(String, u64)>) {
         let Some(collection) = self.collections.get_mut(&ticket) else { return };
         collection.sum.add(stats);
         collection.missing = collection.missing.saturating_sub(1);
@@ -233,6 +236,7 @@ impl<E: NodeEnv> State<E> {
             named.push(("node.data_cores".to_owned(), self.cores.len() as u64));
             let stuck = self.cores.iter().filter(|core| core.reported).count();
             named.push(("node.stuck_cores".to_owned(), stuck as u64));
+            named.extend(cluster);
             StatsReply::write(frame.body(), named.iter().map(|(name, n)| (name.as_str(), *n)));
             frame.finish();
             let Collection { conn, request_id, cost, .. } = done;

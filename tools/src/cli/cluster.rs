@@ -23,6 +23,7 @@ const BAR: usize = 40;
 struct StatusJson {
     epoch: u64,
     replicas: u8,
+    replicas_asked: u8,
     partitions: u32,
     health: Health,
     nodes: Vec<NodeJson>,
@@ -52,19 +53,44 @@ impl NodeJson {
 /// `status`: ends with code 5 when a node is out of reach or the nodes have not all met.
 pub async fn status(client: &Client, args: &StatusArgs) -> Result<Exit, CliError> {
     let topology = described(client, client.topology().await?);
+    let asked = replicas_asked(client, &topology).await;
     if args.json {
         print_json(&StatusJson {
             epoch: topology.epoch().0,
             replicas: topology.replicas,
+            replicas_asked: asked,
             partitions: partitions(client, &topology),
             health: Health::of(&topology),
             nodes: topology.nodes.iter().map(NodeJson::new).collect(),
         })?;
     } else {
-        print(status_text(&topology, partitions(client, &topology)).as_bytes())?;
+        let text = status_text(&topology, partitions(client, &topology));
+        print((text + &shortfall(&topology, asked)).as_bytes())?;
     }
     let whole = topology.nodes.iter().all(|node| node.alive);
     Ok(if whole { Exit::Ok } else { Exit::Unavailable })
+}
+
+/// Replicas of a key as the node is configured. A node that does not tell has what it asked for.
+async fn replicas_asked(client: &Client, topology: &Topology) -> u8 {
+    let stats = client.stats().await.ok();
+    let told = stats.and_then(|stats| {
+        let mut counters = stats.counters.into_iter();
+        counters.find(|(name, _)| name == "cluster.replicas_asked")
+    });
+    let told = told.and_then(|(_, asked)| u8::try_from(asked).ok());
+    told.unwrap_or(topology.replicas)
+}
+
+/// A line for people when keys have fewer replicas than was asked for, else nothing.
+fn shortfall(topology: &Topology, asked: u8) -> String {
+    let has = topology.replicas;
+    if asked <= has {
+        return String::new();
+    }
+    format!(
+        "replicas: N={asked} asked, {has} nodes: each key has {has}, requests for more are refused\n"
+    )
 }
 
 /// The cluster, or a node alone as a cluster of one.
@@ -123,6 +149,7 @@ fn status_text(topology: &Topology, partitions: u32) -> String {
 struct RingJson {
     epoch: u64,
     replicas: u8,
+    replicas_asked: u8,
     partitions: u32,
     off_quota: usize,
     short: usize,
@@ -167,6 +194,7 @@ pub async fn ring(client: &Client, args: &RingArgs) -> Result<Exit, CliError> {
         return Err(CliError::new(Exit::Unavailable, "the nodes have not all met yet"));
     };
     let balance = table.balance();
+    let asked = replicas_asked(client, &topology).await;
     let key = args.key.as_ref().map(|key| place(&topology, key.as_bytes()));
     if args.json {
         let share = |share: &NodeShare| ShareJson {
@@ -181,6 +209,7 @@ pub async fn ring(client: &Client, args: &RingArgs) -> Result<Exit, CliError> {
         print_json(&RingJson {
             epoch: table.epoch().0,
             replicas: topology.replicas,
+            replicas_asked: asked,
             partitions: table.partitions(),
             off_quota: balance.off_quota,
             short: balance.short,
@@ -191,6 +220,7 @@ pub async fn ring(client: &Client, args: &RingArgs) -> Result<Exit, CliError> {
         })?;
     } else {
         let mut text = ring_text(&topology, table.partitions(), &balance);
+        text.push_str(&shortfall(&topology, asked));
         if let Some(key) = &key {
             text.push_str(&key_text(key));
         }
@@ -322,6 +352,13 @@ pub(super) mod tests {
         assert!(down[0].contains("10.0.0.2:4720") && down[0].contains("rack-2"));
         assert!(text.lines().last().is_some_and(|line| line.starts_with("partitions: ")), "{text}");
     }
+
+    #[test]
+    fn fewer_replicas_than_asked_are_told() {
+        assert_eq!(shortfall(&topology(), 2), "");
+        assert!(shortfall(&topology(), 3).starts_with("replicas: N=3 asked, 2 nodes: "));
+    }
+
     #[test]
     fn the_ring_has_a_bar_for_every_node_and_the_place_of_a_key() {
         let topology = topology();

@@ -205,6 +205,7 @@ impl Membership {
             me,
             stored,
             replicas: self.settings.n(),
+            replicas_asked: self.settings.replicas,
             mode: self.settings.mode,
             durability: Durability::Durable,
             blind_replaces: false,

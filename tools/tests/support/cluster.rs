@@ -84,6 +84,11 @@ impl Cluster {
         Path::new(self.dir.path()).join(format!("node-{index}"))
     }
 
+    /// What a node has logged.
+    pub fn log(&self, index: usize) -> String {
+        self.nodes[index].as_ref().expect("the node runs").log()
+    }
+
     /// A client that has one node coordinate everything.
     pub fn client(&self, index: usize) -> Client {
         let node = self.nodes[index].as_ref().expect("the node runs");

@@ -338,8 +338,10 @@ fn write_page(body: &mut Vec<u8>, page: &Page, view: &View, partitions: u32) {
 pub(super) fn meaning(failure: &Failure) -> (ErrorCode, Proof) {
     let counted = |acknowledgements| Proof { acknowledgements, ..Proof::default() };
     match failure {
-        Failure::BadQuorum => (ErrorCode::InvalidArgument, Proof::default()),
-        Failure::Unavailable { .. } => (ErrorCode::NotEnoughReplicas, Proof::default()),
+        Failure::BadQuorum { .. } => (ErrorCode::InvalidArgument, Proof::default()),
+        Failure::Unavailable { .. } | Failure::TooFewRacks { .. } => {
+            (ErrorCode::NotEnoughReplicas, Proof::default())
+        }
         Failure::InDoubt { acknowledgements, .. } => {
             (ErrorCode::InDoubt, counted(*acknowledgements))
         }

@@ -69,6 +69,8 @@ pub struct ClusterConfig {
     pub stored: Option<Vec<u8>>,
     /// Replicas of a key in the default keyspace.
     pub replicas: u8,
+    /// Replicas as they are configured: more than there are nodes to hold them, perhaps.
+    pub replicas_asked: u8,
     /// Whether stand-ins count when a request does not say.
     pub mode: Mode,
     /// When a write that does not say counts as stored.
@@ -188,6 +190,16 @@ impl<E: NodeEnv> Cluster<E> {
     /// Coordinates a client's request.
     pub fn coordinate(&self, request: Coordinate) {
         self.with(|state| state.coordinate(request));
+    }
+
+    /// What the cluster's part of this node counts, by name.
+    pub fn counters(&self) -> Vec<(String, u64)> {
+        let state = self.inner.state.borrow();
+        let config = &state.config;
+        let replicas = [("replicas", config.replicas), ("replicas_asked", config.replicas_asked)];
+        let replicas = replicas.into_iter().map(|(name, count)| (name, u64::from(count)));
+        let all = replicas.chain(state.requests.named());
+        all.map(|(name, count)| (format!("cluster.{name}"), count)).collect()
     }
 
     /// A data core answered.

@@ -112,6 +112,8 @@ pub(super) struct Requests {
     timers: BTreeSet<(Micros, u64)>,
     asks: BTreeMap<u64, InFlight>,
     next_id: u64,
+    /// Answers that nobody waited for any more.
+    unexpected: u64,
     pub budgets: Budgets,
 }
 
@@ -130,6 +132,7 @@ impl Requests {
             timers: BTreeSet::new(),
             asks: BTreeMap::new(),
             next_id: 0,
+            unexpected: 0,
             budgets: Budgets {
                 repair: Budget::new(REPAIRS.0, REPAIRS.1),
                 hedge: Budget::new(0, HEDGES),
@@ -220,12 +223,23 @@ impl Requests {
     }
 
     /// Whether an answer to this ticket may come from a node: the one that was asked, or for
-    /// another node's ask this one.
-    pub(super) fn may_answer(&self, ticket: u64, from: NodeId, me: NodeId) -> bool {
-        self.asks.get(&ticket).is_some_and(|ask| match ask.purpose {
+    /// another node's ask this one. What may not is counted: it came after its request had ended.
+    pub(super) fn may_answer(&mut self, ticket: u64, from: NodeId, me: NodeId) -> bool {
+        let wanted = self.asks.get(&ticket).is_some_and(|ask| match ask.purpose {
             Purpose::Remote { .. } => from == me,
             _ => from == ask.node,
-        })
+        });
+        self.unexpected += u64::from(!wanted);
+        wanted
+    }
+
+    /// What there is now and what was counted, by name.
+    pub(super) fn named(&self) -> [(&'static str, u64); 3] {
+        [
+            ("requests_running", self.running.len() as u64),
+            ("asks_in_flight", self.asks.len() as u64),
+            ("answers_unexpected", self.unexpected),
+        ]
     }
 
     /// Gives background asks up that nobody answered for long: a repair is found again by the
@@ -425,5 +439,54 @@ mod tests {
         requests.finish(first);
         requests.finish(second);
         assert!(requests.has_room_for(MAX_BYTES) && requests.bytes == 0);
+    }
+
+    fn ask(requests: &mut Requests, node: u128, purpose: Purpose) -> u64 {
+        requests.note(InFlight { node: NodeId(node), purpose, since: Nanos(0) })
+    }
+
+    fn count(requests: &Requests, name: &str) -> u64 {
+        requests.named().into_iter().find(|(known, _)| *known == name).unwrap().1
+    }
+
+    /// A replica that takes an ask and never answers holds nothing here beyond the request's
+    /// deadline; what it says later finds nobody.
+    #[test]
+    fn an_ask_that_is_never_answered_ends_with_its_request() {
+        let (mut requests, me) = (Requests::new(), NodeId(9));
+        let id = read(&mut requests, 10);
+        let of = |id| Purpose::Request { id, partition: PartitionId(0) };
+        let tickets = [1, 2].map(|node| ask(&mut requests, node, of(id)));
+        let before = Nanos(999_000);
+        assert_eq!((requests.due(before), requests.next_due()), (vec![], Some(1_000)));
+        assert!(requests.may_answer(tickets[0], NodeId(1), me));
+        assert!(!requests.may_answer(tickets[0], NodeId(2), me), "another was asked");
+        let (deadline, mut effects) = (Nanos(1_000_000), Vec::new());
+        assert_eq!(requests.due(deadline), [id]);
+        requests.feed(id, Input::Tick, &Three, deadline, &mut effects);
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Done)), "{effects:?}");
+        requests.finish(id);
+        assert_eq!((requests.len(), requests.asks.len(), requests.next_due()), (0, 0, None));
+        assert!(!requests.may_answer(tickets[1], NodeId(2), me));
+        assert_eq!(
+            (count(&requests, "asks_in_flight"), count(&requests, "answers_unexpected")),
+            (0, 2)
+        );
+    }
+
+    /// No client waits for repairs, hints and agreements: they have a time of their own.
+    #[test]
+    fn background_asks_are_given_up_after_a_while() {
+        let mut requests = Requests::new();
+        let id = read(&mut requests, 10);
+        ask(&mut requests, 1, Purpose::Request { id, partition: PartitionId(0) });
+        ask(&mut requests, 1, Purpose::Repair);
+        let agreement = Purpose::Agreement { keyspace: KeyspaceId::DEFAULT, core: CoreId(0) };
+        ask(&mut requests, 2, agreement);
+        let patience = Nanos(0).after(BACKGROUND_PATIENCE);
+        requests.give_up_background(Nanos(patience.0 - 1));
+        assert_eq!(requests.asks.len(), 3);
+        requests.give_up_background(patience);
+        assert_eq!(requests.asks.len(), 1, "the request's ends with its request");
     }
 }

@@ -149,6 +149,8 @@ impl Failure {
         let code = match error {
             lsm::Error::Busy { retry_after_ms } => {
                 let retry_after_ms = (*retry_after_ms).max(1);
+                // The code says already that it is busy and that nothing was applied.
+                let text = format!("the engine takes no more writes for {retry_after_ms} ms");
                 return Failure { code: ErrorCode::Busy, retry_after_ms, text };
             }
             lsm::Error::Corruption { .. } => ErrorCode::Corruption,
