@@ -14,6 +14,7 @@ use super::exit::{CliError, Exit};
 use super::health::Health;
 use super::options::{RingArgs, StatusArgs};
 use super::render::Encoded;
+use super::what_if::Change;
 use super::{print, print_json};
 
 /// Width of the longest bar, in characters.
@@ -158,6 +159,8 @@ struct RingJson {
     nodes: Vec<ShareJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<KeyJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change: Option<Change>,
 }
 
 #[derive(Serialize)]
@@ -195,6 +198,7 @@ pub async fn ring(client: &Client, args: &RingArgs) -> Result<Exit, CliError> {
     };
     let balance = table.balance();
     let asked = replicas_asked(client, &topology).await;
+    let change = Change::asked(&topology, table, args)?;
     let key = args.key.as_ref().map(|key| place(&topology, key.as_bytes()));
     if args.json {
         let share = |share: &NodeShare| ShareJson {
@@ -217,12 +221,16 @@ pub async fn ring(client: &Client, args: &RingArgs) -> Result<Exit, CliError> {
             racks_violated: balance.racks_violated,
             nodes: balance.nodes.iter().map(share).collect(),
             key,
+            change,
         })?;
     } else {
         let mut text = ring_text(&topology, table.partitions(), &balance);
         text.push_str(&shortfall(&topology, asked));
         if let Some(key) = &key {
             text.push_str(&key_text(key));
+        }
+        if let Some(change) = &change {
+            text.push_str(&change.text());
         }
         print(text.as_bytes())?;
     }

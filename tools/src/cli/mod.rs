@@ -14,6 +14,7 @@ pub mod render;
 pub mod sim;
 pub mod stats;
 pub mod verbs;
+mod what_if;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -253,6 +253,12 @@ pub struct RingArgs {
     /// Show where this key lives, too.
     #[arg(long)]
     pub key: Option<OsString>,
+    /// Show what a further node on this rack would move; may be given more than once.
+    #[arg(long, value_name = "RACK")]
+    pub join: Vec<String>,
+    /// Show what it would move if the node at this address left; may be given more than once.
+    #[arg(long, value_name = "ADDRESS")]
+    pub leave: Vec<String>,
     /// Print as JSON.
     #[arg(long)]
     pub json: bool,
