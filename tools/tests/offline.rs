@@ -77,3 +77,40 @@ fn damage_ends_with_eight_and_is_named_with_file_and_offset() {
         (&0.into(), &"block checksum mismatch".into())
     );
 }
+
+/// A record of the manifest with this edit: see Manifest in docs/FORMATS.md.
+fn record(uid: &[u8], index: u64, edit: &[u8]) -> Vec<u8> {
+    let rest =
+        [b"CRME", &(edit.len() as u64).to_le_bytes()[..], uid, &index.to_le_bytes(), edit].concat();
+    let mut page = [&crc32c::crc32c(&rest).to_le_bytes()[..], &rest].concat();
+    page.resize(4096, 0);
+    page
+}
+
+#[test]
+fn a_manifest_names_the_loss_that_was_accepted_and_the_blocks_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("MANIFEST-000001");
+    let mut bytes = std::fs::read(golden("../5/MANIFEST-000001")).unwrap();
+    std::fs::write(&path, &bytes).unwrap();
+    let before = lines(&coronet(&["manifest", "dump", "--json"], &path));
+    let first = before.iter().find(|item| item["added"] == 1).unwrap();
+    let number = |field: &str| before.last().unwrap()[field].as_u64().unwrap();
+    let table = u64::from_str_radix(first["uid"].as_str().unwrap(), 16).unwrap();
+    let mut edit = vec![5, 13];
+    edit.extend([table, 8192].map(u64::to_le_bytes).concat());
+    edit.push(12);
+    edit.extend([99_u64, 400, 200].map(u64::to_le_bytes).concat());
+    let uid = bytes[16..24].to_vec();
+    bytes.truncate(number("end") as usize);
+    bytes.extend(record(&uid, number("records"), &edit));
+    std::fs::write(&path, &bytes).unwrap();
+    let output = coronet(&["manifest", "dump", "--json"], &path);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let items = lines(&output);
+    assert!(items.iter().any(|item| item["loss_accepted_in"] == 0), "{items:?}");
+    let given_up = items.iter().find(|item| !item["given_up"].is_null()).unwrap();
+    assert_eq!((&given_up["given_up"], &given_up["offset"]), (&first["uid"], &8192.into()));
+    let text = String::from_utf8(coronet(&["manifest", "dump"], &path).stdout).unwrap();
+    assert!(text.contains("block at 8192 of table") && text.contains("given up"), "{text}");
+}

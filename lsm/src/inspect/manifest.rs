@@ -3,6 +3,7 @@
 use super::Finding;
 use crate::env::PAGE;
 use crate::version::edit::{Edit, State};
+use crate::version::lost::GivenUp;
 use crate::version::manifest::{RECORD_HEADER, decode_header, record_at};
 use crate::{KeyspaceId, Seq, TableId, TableUid};
 use std::path::Path;
@@ -73,6 +74,15 @@ pub enum ManifestItem<'a> {
     LossAccepted {
         /// Whose.
         keyspace: KeyspaceId,
+    },
+    /// The loss of a block of a live table was accepted: readers pass over it.
+    GivenUp {
+        /// Whose it is.
+        keyspace: KeyspaceId,
+        /// The table.
+        uid: TableUid,
+        /// File offset of the block.
+        offset: u64,
     },
     /// Another compaction policy was chosen.
     Policy {
@@ -192,5 +202,9 @@ fn tell(offset: u64, edit: &Edit, visit: &mut impl FnMut(ManifestItem<'_>)) {
             first: &lost.first,
             last: &lost.last,
         });
+    }
+    for block in &edit.given_up {
+        let GivenUp { keyspace, uid, offset } = *block;
+        visit(ManifestItem::GivenUp { keyspace, uid, offset });
     }
 }

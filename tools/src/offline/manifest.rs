@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use coronet_lsm::TableUid;
 use coronet_lsm::inspect::{ManifestItem, check_manifest};
 use serde::Serialize;
 
@@ -48,6 +49,11 @@ enum Item {
     LossAccepted {
         loss_accepted_in: u32,
     },
+    GivenUp {
+        given_up: String,
+        keyspace: u32,
+        offset: u64,
+    },
     Policy {
         of_keyspace: u32,
         policy: String,
@@ -78,7 +84,7 @@ impl Item {
                 keyspace: keyspace.0,
                 level,
                 run,
-                uid: format!("{:016x}", uid.0),
+                uid: table_uid(uid),
                 first: Encoded::of(first),
                 last: Encoded::of(last),
             },
@@ -91,6 +97,9 @@ impl Item {
             },
             ManifestItem::LossAccepted { keyspace } => {
                 Item::LossAccepted { loss_accepted_in: keyspace.0 }
+            }
+            ManifestItem::GivenUp { keyspace, uid, offset } => {
+                Item::GivenUp { given_up: table_uid(uid), keyspace: keyspace.0, offset }
             }
             ManifestItem::Policy { keyspace, text } => {
                 Item::Policy { of_keyspace: keyspace.0, policy: text.to_owned() }
@@ -123,6 +132,10 @@ impl Item {
             Item::LossAccepted { loss_accepted_in } => {
                 format!("  ! every earlier loss of keyspace {loss_accepted_in} accepted")
             }
+            Item::GivenUp { given_up, keyspace, offset } => format!(
+                "  ! block at {offset} of table ({given_up}) of keyspace {keyspace} given up: its \
+                 loss was accepted"
+            ),
             Item::Manifest { file, records, tables, lost_ranges, end, torn_tail } => {
                 let tail = if *torn_tail { ", with an unfinished record" } else { "" };
                 format!(
@@ -151,6 +164,11 @@ pub fn run(DumpCommand::Dump(args): &DumpCommand) -> Result<Exit, CliError> {
         out.item(&item, || item.text());
         report.findings
     })
+}
+
+/// The identity of a table's bytes, the same in all items.
+fn table_uid(uid: TableUid) -> String {
+    format!("{:016x}", uid.0)
 }
 
 /// The number in a manifest's name, if the file still has such a name.
