@@ -181,12 +181,20 @@ impl<E: Env> Keyspace<E> {
 
     /// See [`Engine::get`].
     pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.tree.get(key, self.engine.visible_seq()).await
+        self.get_with(key, |value| value.map(<[u8]>::to_vec)).await
+    }
+
+    /// See [`Engine::get_with`].
+    pub async fn get_with<R, F>(&self, key: &[u8], f: F) -> Result<R>
+    where
+        F: FnOnce(Option<&[u8]>) -> R,
+    {
+        self.tree.get_with(key, self.engine.visible_seq(), f).await
     }
 
     /// See [`Engine::get_latest`].
     pub async fn get_latest(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.tree.get(key, Seq(u64::MAX)).await
+        self.tree.get_with(key, Seq(u64::MAX), |value| value.map(<[u8]>::to_vec)).await
     }
 
     /// See [`Engine::multi_get`].

@@ -178,12 +178,21 @@ impl<E: Env> Engine<E> {
 
     /// The newest committed value.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.shared.get(key, self.visible_seq()).await
+        self.get_with(key, |value| value.map(<[u8]>::to_vec)).await
+    }
+
+    /// The newest committed value as `f` makes it of the bytes where they lie, without a copy of
+    /// all of them; waits for the disk where it has to.
+    pub async fn get_with<R, F>(&self, key: &[u8], f: F) -> Result<R>
+    where
+        F: FnOnce(Option<&[u8]>) -> R,
+    {
+        self.shared.get_with(key, self.visible_seq(), f).await
     }
 
     /// The newest value as of this call, committed or not.
     pub async fn get_latest(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.shared.get(key, Seq(u64::MAX)).await
+        self.shared.get_with(key, Seq(u64::MAX), |value| value.map(<[u8]>::to_vec)).await
     }
 
     /// Several point reads of one moment, with overlapping I/O; results in the order of `keys`.

@@ -33,7 +33,18 @@ pub enum CachedRead<R, F> {
 enum Tables {
     Found(Hit),
     Absent,
-    NeedsIo,
+    NeedsIo(Waiting),
+}
+
+/// Where a read goes on that needs the disk: with this one of the candidates, whose range and
+/// filter let the key through. Of the version that was current.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Waiting(usize);
+
+/// [`CachedRead`] with the place to go on at.
+enum Looked<R, F> {
+    Done(R),
+    NeedsIo(F, Waiting),
 }
 
 impl<E: Env> Shared<E> {
@@ -42,7 +53,10 @@ impl<E: Env> Shared<E> {
     where
         F: FnOnce(Option<&[u8]>) -> R,
     {
-        self.get_cached_at(key, at, || self.core.now(), f)
+        Ok(match self.get_cached_at(key, at, || self.core.now(), f)? {
+            Looked::Done(answer) => CachedRead::Done(answer),
+            Looked::NeedsIo(f, _) => CachedRead::NeedsIo(f),
+        })
     }
 
     fn get_cached_at<R, F>(
@@ -51,7 +65,7 @@ impl<E: Env> Shared<E> {
         at: Seq,
         now: impl FnOnce() -> Millis,
         f: F,
-    ) -> Result<CachedRead<R, F>>
+    ) -> Result<Looked<R, F>>
     where
         F: FnOnce(Option<&[u8]>) -> R,
     {
@@ -59,7 +73,7 @@ impl<E: Env> Shared<E> {
         let (hash, space) = (key_hash(key), self.space.get());
         if let Some(row) = self.cache.rows().get(space, key, hash).filter(|row| row.seq <= at) {
             self.count_row();
-            return Ok(CachedRead::Done(f(row.visible_at(now))));
+            return Ok(Looked::Done(f(row.visible_at(now))));
         }
         // A row is the newest version of all. Who reads what is not committed writes next, and
         // what a filter takes out it takes out unseen.
@@ -78,33 +92,37 @@ impl<E: Env> Shared<E> {
                 self.cache.offer_row(space, hash, &entry);
             }
             self.count_get(true);
-            return Ok(CachedRead::Done(f(entry.visible_at(now))));
+            return Ok(Looked::Done(f(entry.visible_at(now))));
         }
         let found = self.versions.with(|version| self.tables_cached(version, key, hash, at))?;
-        self.count_get(!matches!(found, Tables::NeedsIo));
+        self.count_get(!matches!(found, Tables::NeedsIo(_)));
         Ok(match found {
             Tables::Found(hit) => {
                 if newest {
                     self.cache.offer_row(space, hash, &hit.entry(key));
                 }
-                CachedRead::Done(f(hit.visible_at(now)))
+                Looked::Done(f(hit.visible_at(now)))
             }
-            Tables::Absent => CachedRead::Done(f(None)),
-            Tables::NeedsIo => CachedRead::NeedsIo(f),
+            Tables::Absent => Looked::Done(f(None)),
+            Tables::NeedsIo(waiting) => Looked::NeedsIo(f, waiting),
         })
     }
 
-    /// Newest value at `at`.
-    pub async fn get(&self, key: &[u8], at: Seq) -> Result<Option<Vec<u8>>> {
+    /// Newest value at `at`, given to `f` where it lies. A read that has to wait goes on with the
+    /// table that it waits for.
+    pub async fn get_with<R, F>(&self, key: &[u8], at: Seq, f: F) -> Result<R>
+    where
+        F: FnOnce(Option<&[u8]>) -> R,
+    {
         let now = self.core.now();
-        match self.get_cached_at(key, at, || now, |value| value.map(<[u8]>::to_vec))? {
-            CachedRead::Done(value) => Ok(value),
-            CachedRead::NeedsIo(_) => {
+        match self.get_cached_at(key, at, || now, f)? {
+            Looked::Done(answer) => Ok(answer),
+            Looked::NeedsIo(f, waiting) => {
                 let version = self.versions.current();
                 let started = self.env.now();
-                let value = self.get_from_tables(&version, key, at, now).await;
+                let hit = self.get_from_tables(&version, key, at, waiting).await;
                 self.waited(started, |stats| &mut stats.read_latency);
-                value
+                Ok(f(hit?.as_ref().and_then(|hit| hit.visible(now))))
             }
         }
     }
@@ -116,21 +134,21 @@ impl<E: Env> Shared<E> {
         let mut missing = Vec::new();
         for (n, key) in keys.iter().enumerate() {
             match self.get_cached_at(key, at, || now, |value| value.map(<[u8]>::to_vec))? {
-                CachedRead::Done(value) => values[n] = value,
-                CachedRead::NeedsIo(_) => missing.push(n),
+                Looked::Done(value) => values[n] = value,
+                Looked::NeedsIo(_, waiting) => missing.push((n, waiting)),
             }
         }
         if missing.is_empty() {
             return Ok(values);
         }
         let (version, started) = (self.versions.current(), self.env.now());
-        let reads = missing.into_iter().map(|n| {
-            let read = self.get_from_tables(&version, &keys[n], at, now);
-            async move { read.await.map(|value| (n, value)) }
+        let reads = missing.into_iter().map(|(n, waiting)| {
+            let read = self.get_from_tables(&version, &keys[n], at, waiting);
+            async move { read.await.map(|hit| (n, hit)) }
         });
         let mut reads = stream::iter(reads).buffer_unordered(READS_AT_ONCE);
-        while let Some((n, value)) = reads.try_next().await? {
-            values[n] = value;
+        while let Some((n, hit)) = reads.try_next().await? {
+            values[n] = hit.and_then(|hit| hit.visible(now).map(<[u8]>::to_vec));
         }
         self.waited(started, |stats| &mut stats.multi_get_latency);
         Ok(values)
@@ -150,17 +168,17 @@ impl<E: Env> Shared<E> {
         version: &Rc<Version<E>>,
         key: &[u8],
         at: Seq,
-        now: Millis,
-    ) -> Result<Option<Vec<u8>>> {
+        Waiting(first): Waiting,
+    ) -> Result<Option<Hit>> {
         let hash = key_hash(key);
-        for (_, live) in candidates(version, key) {
-            if !live.table.table.may_contain(hash) {
+        for (n, (_, live)) in candidates(version, key).enumerate().skip(first) {
+            if n > first && !live.table.table.may_contain(hash) {
                 continue;
             }
-            let hit = live.table.get(&self.cache, key, hash, at).await;
+            let hit = live.table.table.search(&self.cache, key, at).await;
             if let Some(hit) = hit.inspect_err(|error| self.suspects.report(error))? {
                 version.lost.check(&self.dir, key, Some(hit.seq()))?;
-                return Ok(hit.visible(now).map(<[u8]>::to_vec));
+                return Ok(Some(hit));
             }
         }
         version.lost.check(&self.dir, key, None).map(|()| None)
@@ -174,7 +192,7 @@ impl<E: Env> Shared<E> {
         at: Seq,
     ) -> Result<Tables> {
         let mut found = Tables::Absent;
-        for (level, live) in candidates(version, key) {
+        for (n, (level, live)) in candidates(version, key).enumerate() {
             if !live.table.table.may_contain(hash) {
                 self.looks.skip(level);
                 continue;
@@ -183,14 +201,14 @@ impl<E: Env> Shared<E> {
             found = match live.table.table.search_cached(&self.cache, key, hash, at)? {
                 Lookup::Absent => continue,
                 Lookup::Found(hit) => Tables::Found(hit),
-                Lookup::NeedsBlock => Tables::NeedsIo,
+                Lookup::NeedsBlock => Tables::NeedsIo(Waiting(n)),
             };
             break;
         }
         match &found {
             Tables::Found(hit) => version.lost.check(&self.dir, key, Some(hit.seq()))?,
             Tables::Absent => version.lost.check(&self.dir, key, None)?,
-            Tables::NeedsIo => {}
+            Tables::NeedsIo(_) => {}
         }
         Ok(found)
     }

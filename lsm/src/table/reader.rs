@@ -233,6 +233,16 @@ impl<E: Env> Table<E> {
         if !(self.covers(key) && self.may_contain(hash)) {
             return Ok(None);
         }
+        self.search(cache, key, at).await
+    }
+
+    /// [`Table::get`] of a key that lies in the table's range and passed its filter.
+    pub(crate) async fn search(
+        &self,
+        cache: &BlockCache,
+        key: &[u8],
+        at: Seq,
+    ) -> Result<Option<Hit>> {
         let mut i = self.start(key, at);
         while i < self.index.len() {
             if self.is_given_up(i) {
