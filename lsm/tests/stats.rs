@@ -5,7 +5,7 @@
 mod engine_support;
 
 use coronet_lsm::env::{Env, File, OpenMode};
-use coronet_lsm::{CompactionPolicy, WriteBatch};
+use coronet_lsm::{CompactionPolicy, ScanOptions, WriteBatch};
 use coronet_lsm::{Durability, EngineStats, KeyspaceId, KeyspaceOptions, Options, ScanRange};
 use coronet_sim::{Sim, SimEnv};
 use engine_support::{DIR, collect, key, open, put, value};
@@ -87,6 +87,53 @@ fn bytes_in_and_bytes_by_cause_are_those_of_the_files() {
         assert_eq!(stats.bottom_bytes, stats.table_bytes);
         assert_eq!(stats.device_read_bytes(), both);
         check_sums(&stats);
+    });
+}
+
+#[test]
+fn a_scan_touches_no_table_without_keys_of_its_range() {
+    let sim = Sim::new(6);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let engine = open(&env, options()).await;
+        for prefix in ["a/", "c/", "e/"] {
+            for n in 0..KEYS {
+                let key = [prefix.as_bytes(), &key(n)].concat();
+                put(&env, &engine, &key, &value(n, VALUE)).await;
+            }
+            engine.flush().await.unwrap();
+        }
+        engine.close().await.unwrap();
+        // Level 0 with a run per prefix, and one run with a table per prefix.
+        for merged in [false, true] {
+            let engine = open(&env, options()).await;
+            if merged {
+                let policy = Options::tiny_policy("leveled(fanout=4)").level0(1);
+                engine.set_policy(policy).await.unwrap();
+                engine.compact().await.unwrap();
+                let stats = engine.stats();
+                assert_eq!(
+                    (stats.level_runs[1], stats.level_tables[1]),
+                    (1, 3),
+                    "moved as they were"
+                );
+            }
+            engine.close().await.unwrap();
+            let engine = open(&env, options()).await;
+            let before = engine.stats().block_read_bytes;
+            for prefix in ["0", "b", "d", "f"] {
+                let range = ScanRange::prefix(prefix.as_bytes());
+                let backward = ScanOptions::backward(range.clone());
+                assert!(collect(&engine, range).await.is_empty());
+                assert!(collect(&engine, backward).await.is_empty());
+            }
+            assert_eq!(engine.stats().block_read_bytes, before, "merged: {merged}");
+            let found = collect(&engine, ScanRange::prefix(b"c/")).await;
+            assert_eq!(found.len() as u64, KEYS);
+            let read = engine.stats().block_read_bytes - before;
+            assert!(read > 0 && read * 2 < engine.stats().block_disk_bytes, "{read}");
+            engine.close().await.unwrap();
+        }
     });
 }
 

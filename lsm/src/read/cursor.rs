@@ -98,6 +98,8 @@ impl MemtableCursor {
 /// stood in holds blocks.
 pub struct RunCursor<E: Env> {
     tables: Rc<[TableRef<E>]>,
+    /// The tables it goes to; the others are passed over unread.
+    within: Range<usize>,
     options: CursorOptions,
     direction: Direction,
     current: Option<TableCursor<E>>,
@@ -108,7 +110,13 @@ pub struct RunCursor<E: Env> {
 impl<E: Env> RunCursor<E> {
     /// A cursor at the end; seek first. `tables` ascend by key.
     pub fn new(tables: Rc<[TableRef<E>]>, options: CursorOptions) -> Self {
-        RunCursor { tables, options, direction: Direction::Forward, current: None, left: 0..0 }
+        let (direction, within) = (Direction::Forward, 0..tables.len());
+        RunCursor { tables, within, options, direction, current: None, left: 0..0 }
+    }
+
+    /// The same for a reader who wants only some of the tables, in their order from 0.
+    pub fn within(self, tables: Range<usize>) -> Self {
+        RunCursor { within: tables, ..self }
     }
 
     /// Goes to a place.
@@ -119,10 +127,11 @@ impl<E: Env> RunCursor<E> {
         self.left = match self.direction {
             Direction::Forward => {
                 let passed = self.tables.partition_point(|table| seek.passes(table.largest()));
-                passed..self.tables.len()
+                passed.max(self.within.start)..self.within.end
             }
             Direction::Backward => {
-                0..self.tables.partition_point(|table| !seek.passes(table.smallest()))
+                let reached = self.tables.partition_point(|table| !seek.passes(table.smallest()));
+                self.within.start..reached.min(self.within.end)
             }
         };
         if !self.enter(seek)? {

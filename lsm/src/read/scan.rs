@@ -7,9 +7,10 @@ use super::{
 use crate::engine::Shared;
 use crate::env::Env;
 use crate::scrub::Suspects;
+use crate::table::TableRef;
 use crate::version::Version;
 use crate::{Millis, Result, Seq};
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -33,6 +34,13 @@ impl ScanRange {
             }
         }
         ScanRange { start: prefix.to_vec(), end: None }
+    }
+
+    /// Which of these tables, ascending by key, may have keys of the range.
+    fn tables<E: Env>(&self, tables: &[TableRef<E>]) -> Range<usize> {
+        let from = tables.partition_point(|table| *table.largest() < *self.start);
+        let end = self.end.as_deref();
+        from..tables.partition_point(|table| end.is_none_or(|end| table.smallest() < end)).max(from)
     }
 
     /// Whether a scan that began inside and goes this way still is.
@@ -201,7 +209,7 @@ impl<E: Env> Shared<E> {
         self.readable()?;
         let started = self.env.now();
         let version = self.versions.current();
-        let sources = self.sources(&version);
+        let sources = self.sources(&version, &options.range);
         let now = self.core.now();
         let cursor = Visible::new(self.env.clone(), MergeCursor::new(sources), at, now);
         let mut scan = Scan {
@@ -224,21 +232,31 @@ impl<E: Env> Shared<E> {
     }
 
     /// Everything a scan of this moment reads.
-    fn sources(&self, version: &Version<E>) -> Vec<Source<E>> {
+    fn sources(&self, version: &Version<E>, range: &ScanRange) -> Vec<Source<E>> {
         let memory = self.memory.borrow();
         let memtables = memory
             .newest_first()
             .map(|memtable| Source::Memtable(MemtableCursor::new(memtable.clone())));
         let options = CursorOptions::scan(self.cache.clone());
-        memtables.chain(table_sources(version, &options)).collect()
+        memtables.chain(table_sources(version, range, &options)).collect()
     }
 }
 
-/// One source per run.
-fn table_sources<E: Env>(version: &Version<E>, options: &CursorOptions) -> Vec<Source<E>> {
-    let sources = version.runs().map(|run| match &*run.refs {
-        [table] => Source::Table(TableCursor::new(table.clone(), options.clone())),
-        _ => Source::Run(RunCursor::new(run.refs.clone(), options.clone())),
+/// One source per run that has tables with keys of the range; the other tables are not touched.
+fn table_sources<E: Env>(
+    version: &Version<E>,
+    range: &ScanRange,
+    options: &CursorOptions,
+) -> Vec<Source<E>> {
+    let sources = version.runs().filter_map(|run| {
+        let within = range.tables(&run.refs);
+        match &*run.refs {
+            _ if within.is_empty() => None,
+            [table] => Some(Source::Table(TableCursor::new(table.clone(), options.clone()))),
+            _ => {
+                Some(Source::Run(RunCursor::new(run.refs.clone(), options.clone()).within(within)))
+            }
+        }
     });
     sources.collect()
 }
