@@ -1,5 +1,10 @@
 //! Page-aligned byte buffers for direct I/O, without `unsafe`.
+//!
+//! Memory of large buffers is used again by the next one of about that size: a merge reads ahead
+//! in pieces of 256 KiB and writes in pieces of 512 KiB, and clearing new memory for each of them
+//! costs as much as the checksums.
 
+use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -9,6 +14,28 @@ pub const PAGE: usize = 4096;
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C, align(4096))]
 struct Page([u8; PAGE]);
+
+/// Least and largest buffer that is kept, pages.
+const KEPT: std::ops::RangeInclusive<usize> = 16..=256;
+/// Pages that one thread keeps at most: 4 MiB.
+const KEPT_PAGES: usize = 1024;
+
+thread_local! {
+    /// Memory of this thread's buffers that are gone; what it holds does not matter.
+    static SPARE: RefCell<Vec<Vec<Page>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Spare memory of at least `pages` pages and at most half again as much.
+fn take_spare(pages: usize) -> Option<Vec<Page>> {
+    if !KEPT.contains(&pages) {
+        return None;
+    }
+    SPARE.with_borrow_mut(|spare| {
+        let fits = |kept: &Vec<Page>| (pages..=pages + pages / 2).contains(&kept.len());
+        let at = spare.iter().rposition(fits)?;
+        Some(spare.swap_remove(at))
+    })
+}
 
 /// A growable byte buffer whose memory starts on a [`PAGE`] boundary.
 ///
@@ -30,9 +57,9 @@ impl AlignedBuf {
 
     /// `len` zero bytes.
     pub fn zeroed(len: usize) -> Self {
-        let mut buf = Self::with_capacity(len);
-        buf.len = len;
-        buf
+        let pages = len.div_ceil(PAGE);
+        let pages = Page::new_vec_zeroed(pages).unwrap_or_else(|_| vec![Page([0; PAGE]); pages]);
+        AlignedBuf { pages, len }
     }
 
     /// A buffer with a copy of `bytes`, padded with zeros to whole pages. Unlike filling an empty
@@ -59,17 +86,19 @@ impl AlignedBuf {
         self.len.next_multiple_of(PAGE)
     }
 
-    /// Makes room for `additional` bytes beyond the current length.
+    /// Makes room for `additional` bytes beyond the current length. What they hold is anything.
     pub fn reserve(&mut self, additional: usize) {
         let pages = (self.len + additional).div_ceil(PAGE);
         if pages > self.pages.len() {
+            let pages = pages.max(self.pages.len() * 2);
             // Fresh zeroed memory from the allocator is cheaper than filling by hand.
-            match Page::new_vec_zeroed(pages.max(self.pages.len() * 2)) {
-                Ok(mut bigger) => {
+            let bigger = take_spare(pages).or_else(|| Page::new_vec_zeroed(pages).ok());
+            match bigger {
+                Some(mut bigger) => {
                     bigger[..self.pages.len()].copy_from_slice(&self.pages);
                     self.pages = bigger;
                 }
-                Err(_) => self.pages.resize(pages, Page([0; PAGE])),
+                None => self.pages.resize(pages, Page([0; PAGE])),
             }
         }
     }
@@ -112,6 +141,23 @@ impl AlignedBuf {
         let (len, padded) = (self.len, self.padded_len());
         self.pages.as_mut_bytes()[len..padded].fill(0);
         self.len = padded;
+    }
+}
+
+impl Drop for AlignedBuf {
+    fn drop(&mut self) {
+        if !KEPT.contains(&self.pages.len()) {
+            return;
+        }
+        let pages = std::mem::take(&mut self.pages);
+        // A thread that ends has no use for it any more.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            let kept: usize = spare.iter().map(Vec::len).sum();
+            if kept + pages.len() <= KEPT_PAGES {
+                spare.push(pages);
+            }
+        });
     }
 }
 
@@ -158,6 +204,37 @@ mod tests {
             buf.pad_to_page();
             assert!(buf[len..].iter().all(|byte| *byte == 0));
         }
+    }
+
+    #[test]
+    fn large_memory_is_used_again_and_shows_in_nothing() {
+        let size = 20 * PAGE;
+        let mut used = AlignedBuf::with_capacity(size);
+        used.set_len(size);
+        used.fill(7);
+        let place = used.as_ptr();
+        drop(used);
+        let mut again = AlignedBuf::with_capacity(size - PAGE);
+        assert_eq!((again.as_ptr(), again.len()), (place, 0));
+        again.extend_from_slice(b"x");
+        again.pad_to_page();
+        assert!(again.len() == PAGE && again[1..].iter().all(|byte| *byte == 0));
+        drop(again);
+        // Much less, or more, than is wanted does not fit.
+        assert_ne!(AlignedBuf::with_capacity(PAGE).as_ptr(), place);
+        assert_ne!(AlignedBuf::with_capacity(2 * size).as_ptr(), place);
+        assert_eq!(AlignedBuf::with_capacity(size).as_ptr(), place);
+        assert!(AlignedBuf::zeroed(size).iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn what_a_thread_keeps_is_bounded() {
+        let all: Vec<_> = (0..40).map(|_| AlignedBuf::with_capacity(64 * PAGE)).collect();
+        drop(all);
+        let kept = SPARE.with_borrow(|spare| spare.iter().map(Vec::len).sum::<usize>());
+        assert_eq!(kept, KEPT_PAGES);
+        drop(AlignedBuf::with_capacity(300 * PAGE));
+        assert!(SPARE.with_borrow(|spare| spare.iter().all(|kept| KEPT.contains(&kept.len()))));
     }
 
     #[test]
