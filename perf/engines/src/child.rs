@@ -34,6 +34,7 @@ pub fn run(job: &Job) -> Result<Outcome, Failure> {
         workload: job.workload.name().to_owned(),
         value_bytes: job.sizes.value_bytes,
         operations: recorder.operations,
+        planned: job.planned(),
         logical_written: recorder.entries_written * job.sizes.entry_bytes(),
         logical_read: recorder.entries_read * job.sizes.entry_bytes(),
         run,

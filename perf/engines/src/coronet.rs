@@ -4,14 +4,12 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use coronet_lsm::env::Env;
-use coronet_lsm::{
-    CachedRead, CompactionPolicy, Durability, Engine, Error, Options, ScanRange, WriteBatch,
-};
+use coronet_lsm::{CompactionPolicy, Durability, Engine, Error, Options, ScanRange, WriteBatch};
 use coronet_server::rt::{CoreContext, CoresConfig, RtEnv, executor};
 use futures_util::future::join_all;
 
 use crate::Failure;
-use crate::keys::{Random, fill_value, key};
+use crate::keys::{Random, Values, key};
 use crate::ops::{Op, Shared, Stream};
 use crate::peer::{SYNC_INTERVAL, WRITER_BEAT};
 use crate::record::{Kind, Recorder};
@@ -87,9 +85,10 @@ async fn measure(
     // One for all clients: they share a thread, and each one's own would not fit the processor's
     // caches together.
     let recorder = RefCell::new(Recorder::default());
+    let values = RefCell::new(Values::new(job.sizes.value_bytes, 7));
     let workers = join_all((0..clients).map(|client| {
         let stream = Stream::new(job, &shared, client, clients);
-        work(env, engine, job, stream, window, &recorder)
+        work(env, engine, stream, window, &values, &recorder)
     }));
     let beside = async {
         match job.workload {
@@ -109,23 +108,18 @@ async fn measure(
 async fn work(
     env: &RtEnv,
     engine: &Engine<RtEnv>,
-    job: &Job,
     mut stream: Stream,
     window: Window,
+    values: &RefCell<Values>,
     recorder: &RefCell<Recorder>,
 ) -> Result<(), Failure> {
-    let mut random = Random::new(7);
-    let mut value = vec![0; job.sizes.value_bytes];
     let mut batch = WriteBatch::new();
     while let Some(op) = stream.next() {
-        if matches!(op, Op::Put(_) | Op::Modify(_)) {
-            fill_value(&mut random, &mut value);
-        }
         let start = Instant::now();
         if window.is_over(start) {
             break;
         }
-        let found = execute(env, engine, &op, &value, &mut batch).await?;
+        let found = execute(env, engine, &op, values, &mut batch).await?;
         if window.counts(start) {
             recorder.borrow_mut().count(&op, found, start.elapsed());
         }
@@ -139,11 +133,15 @@ async fn execute(
     env: &RtEnv,
     engine: &Engine<RtEnv>,
     op: &Op,
-    value: &[u8],
+    values: &RefCell<Values>,
     batch: &mut WriteBatch,
 ) -> Result<usize, Failure> {
     match op {
-        Op::Put(index) => put(env, engine, *index, value, batch).await.map(|()| 0),
+        Op::Put(index) => {
+            batch.clear();
+            batch.put(&key(*index), values.borrow_mut().next());
+            put(env, engine, batch).await.map(|()| 0)
+        }
         Op::Get(index) => get(engine, *index).await,
         Op::GetMany(indexes) => {
             let keys: Vec<_> = indexes.iter().map(|index| key(*index).to_vec()).collect();
@@ -151,7 +149,9 @@ async fn execute(
         }
         Op::Modify(index) => {
             let found = get(engine, *index).await?;
-            put(env, engine, *index, value, batch).await?;
+            batch.clear();
+            batch.put(&key(*index), values.borrow_mut().next());
+            put(env, engine, batch).await?;
             Ok(found)
         }
         Op::Scan(index, steps) => {
@@ -167,24 +167,12 @@ async fn execute(
     }
 }
 
-/// As the node reads: without waiting when memory has it.
+/// How often the key is there; its value stays where it is, as in RocksDB's.
 async fn get(engine: &Engine<RtEnv>, index: u64) -> Result<usize, Failure> {
-    let key = key(index);
-    match engine.get_cached(&key, |value| value.is_some())? {
-        CachedRead::Done(found) => Ok(usize::from(found)),
-        CachedRead::NeedsIo(_) => Ok(usize::from(engine.get(&key).await?.is_some())),
-    }
+    Ok(engine.get_with(&key(index), |value| usize::from(value.is_some())).await?)
 }
 
-async fn put(
-    env: &RtEnv,
-    engine: &Engine<RtEnv>,
-    index: u64,
-    value: &[u8],
-    batch: &mut WriteBatch,
-) -> Result<(), Failure> {
-    batch.clear();
-    batch.put(&key(index), value);
+async fn put(env: &RtEnv, engine: &Engine<RtEnv>, batch: &WriteBatch) -> Result<(), Failure> {
     loop {
         match engine.write(batch, Durability::Buffered) {
             Ok(commit) => return Ok(commit.await.map(drop)?),
@@ -205,7 +193,7 @@ async fn write_steadily(
     window: Window,
 ) -> Result<Recorder, Failure> {
     let mut recorder = Recorder::default();
-    let mut random = Random::new(11);
+    let (mut random, mut values) = (Random::new(11), Values::new(job.sizes.value_bytes, 11));
     let begin = Instant::now();
     let mut written = 0;
     while !window.is_over(Instant::now()) {
@@ -214,12 +202,11 @@ async fn write_steadily(
         // A beat that came very late is made up for in parts.
         let due = due.min(written + 64);
         while written < due {
-            let mut value = vec![0; job.sizes.value_bytes];
-            fill_value(&mut random, &mut value);
-            let index = random.below(job.sizes.keys);
+            let mut batch = WriteBatch::new();
+            batch.put(&key(random.below(job.sizes.keys)), values.next());
             writes.push(async move {
                 let start = Instant::now();
-                put(env, engine, index, &value, &mut WriteBatch::new()).await?;
+                put(env, engine, &batch).await?;
                 Ok::<_, Failure>((start, start.elapsed()))
             });
             written += 1;
@@ -252,8 +239,9 @@ fn notes(engine: &Engine<RtEnv>) -> Vec<String> {
             stats.paced_micros / 1000
         ),
         format!(
-            "written: log {} MiB, flush {} MiB, compaction {} MiB",
+            "written: log {} MiB in {} batches, flush {} MiB, compaction {} MiB",
             stats.log_bytes >> 20,
+            stats.log_batches,
             stats.flush_bytes >> 20,
             stats.compaction_write_bytes >> 20
         ),

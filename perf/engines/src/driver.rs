@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::Failure;
 use crate::fio;
-use crate::record::Outcome;
+use crate::record::{Outcome, Unmeasured};
 use crate::spec::{Job, Sizes, Subject, Workload};
 
 /// What to run.
@@ -36,8 +36,10 @@ pub struct Plan {
 pub struct Results {
     /// Rows, in the order of the runs.
     pub outcomes: Vec<Outcome>,
-    /// What failed or was left out, one line each.
-    pub failures: Vec<String>,
+    /// Rows that could not be had.
+    pub unmeasured: Vec<Unmeasured>,
+    /// What else is to be said, one line each.
+    pub remarks: Vec<String>,
 }
 
 /// Runs the plan; `keep` sees the results after every row.
@@ -52,7 +54,7 @@ pub fn run(
     let mut results = Results::default();
     if !plan.subjects.contains(&Subject::Rocksdb) {
         let why = "RocksDB was left out of this run, and with it every ratio to it";
-        results.failures.push(why.to_owned());
+        results.remarks.push(why.to_owned());
     }
     let per_value: usize =
         plan.workloads.iter().map(|workload| takers(plan, *workload).count()).sum();
@@ -67,11 +69,11 @@ pub fn run(
                 let what = format!("{}, {}, {value_bytes} B", subject.name(), workload.name());
                 let left = plan.limit.saturating_sub(begin.elapsed());
                 if left.is_zero() {
-                    results.failures.push(format!("{what}: not run, the time was up"));
+                    results.unmeasured.push(unmeasured(&job, "not run, the time was up"));
                     continue;
                 }
                 eprint!("[{at}/{total}, {:>4.0} s] {what}: ", begin.elapsed().as_secs_f64());
-                step(&job, &what, left, &mut results);
+                step(&job, left, &mut results);
                 keep(&results)?;
             }
         }
@@ -101,18 +103,28 @@ fn remove(dir: &Path) -> Result<(), Failure> {
     if dir.exists() { Ok(fs::remove_dir_all(dir)?) } else { Ok(()) }
 }
 
+fn unmeasured(job: &Job, why: &str) -> Unmeasured {
+    Unmeasured {
+        subject: job.subject.name().to_owned(),
+        workload: job.workload.name().to_owned(),
+        value_bytes: job.sizes.value_bytes,
+        why: why.to_owned(),
+    }
+}
+
 /// One child, and fio behind it where the two are compared.
-fn step(job: &Job, what: &str, left: Duration, results: &mut Results) {
+fn step(job: &Job, left: Duration, results: &mut Results) {
     let took = Instant::now();
-    let mut outcomes = vec![child(job, left)];
-    if job.subject == Subject::Coronet && job.workload == Workload::ColdRead32 {
+    let mut outcomes = vec![("", child(job, left.min(job.limit())))];
+    if job.subject == Subject::Coronet && job.workload.is_cold() {
         if fio::is_installed() {
-            outcomes.push(fio::run(job));
+            outcomes.push(("fio: ", fio::run(job)));
         } else {
-            results.failures.push("fio is not installed: no comparison with it".to_owned());
+            let why = unmeasured(job, "fio is not installed");
+            results.unmeasured.push(Unmeasured { subject: "fio".to_owned(), ..why });
         }
     }
-    for outcome in outcomes {
+    for (who, outcome) in outcomes {
         match outcome {
             Ok(outcome) => {
                 eprintln!(
@@ -125,15 +137,15 @@ fn step(job: &Job, what: &str, left: Duration, results: &mut Results) {
                 results.outcomes.push(outcome);
             }
             Err(error) => {
-                eprintln!("failed: {error}");
-                results.failures.push(format!("{what}: {error}"));
+                eprintln!("{who}failed: {error}");
+                results.unmeasured.push(unmeasured(job, &format!("{who}{error}")));
             }
         }
     }
 }
 
 /// Runs one child on the plan's processor, and ends it when it takes too long.
-fn child(job: &Job, left: Duration) -> Result<Outcome, Failure> {
+fn child(job: &Job, limit: Duration) -> Result<Outcome, Failure> {
     let mut child = Command::new("taskset")
         .args(["-c", &job.cpu.to_string()])
         .arg(std::env::current_exe()?)
@@ -145,7 +157,7 @@ fn child(job: &Job, left: Duration) -> Result<Outcome, Failure> {
         .stdout(Stdio::piped())
         .spawn()?;
     // A row fits into the pipe, so the child never waits for its reader.
-    let end = Instant::now() + left;
+    let end = Instant::now() + limit;
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
@@ -153,7 +165,7 @@ fn child(job: &Job, left: Duration) -> Result<Outcome, Failure> {
         if Instant::now() > end {
             child.kill()?;
             child.wait()?;
-            return Err("ended, the time was up".into());
+            return Err(format!("ended after {:.0} s without a result", limit.as_secs_f64()).into());
         }
         std::thread::sleep(Duration::from_millis(20));
     };

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::Failure;
 use crate::record::{Latency, Outcome};
-use crate::spec::{Job, Workload};
+use crate::spec::Job;
 use crate::usage::{Usage, load};
 
 /// Bytes of one read: a data block of Coronet's.
@@ -18,7 +18,7 @@ pub fn is_installed() -> bool {
     Command::new("fio").arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-/// Random reads of the tables in `job`'s folder, 32 in flight, as a row.
+/// Random reads of the tables in `job`'s folder, as many in flight as `job` has, as a row.
 ///
 /// # Errors
 /// When there are no tables, or fio fails.
@@ -29,9 +29,10 @@ pub fn run(job: &Job) -> Result<Outcome, Failure> {
     let output = Command::new("taskset")
         .args(["-c", &job.cpu.to_string(), "fio", "--name=cold", "--output-format=json"])
         .args(["--readonly", "--rw=randread", "--direct=1", "--ioengine=io_uring"])
-        .args(["--iodepth=32", "--time_based", "--randrepeat=0", "--norandommap"])
+        .args(["--time_based", "--randrepeat=0", "--norandommap"])
+        .arg(format!("--iodepth={}", job.clients()))
         .arg(format!("--bs={BLOCK}"))
-        .arg(format!("--runtime={}", job.sizes.seconds))
+        .arg(format!("--runtime={}ms", job.seconds().as_millis()))
         .arg(format!("--filename={}", names.join(":")))
         .output()?;
     if !output.status.success() {
@@ -47,7 +48,8 @@ pub fn run(job: &Job) -> Result<Outcome, Failure> {
     let quantile = |name: &str| number(&fio["read"]["clat_ns"]["percentile"][name]) / 1e3;
     Ok(Outcome {
         subject: "fio".to_owned(),
-        workload: Workload::ColdRead32.name().to_owned(),
+        workload: job.workload.name().to_owned(),
+        planned: None,
         value_bytes: job.sizes.value_bytes,
         operations: reads as u64,
         logical_written: 0,

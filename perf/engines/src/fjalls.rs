@@ -54,14 +54,6 @@ impl Peer for Fjall {
         Ok(self.keys.get(key)?.is_some())
     }
 
-    fn get_many(&self, keys: &[[u8; KEY_BYTES]]) -> Result<usize, Failure> {
-        let mut found = 0;
-        for key in keys {
-            found += usize::from(self.get(key)?);
-        }
-        Ok(found)
-    }
-
     fn put(&self, key: &[u8; KEY_BYTES], value: &[u8]) -> Result<(), Failure> {
         Ok(self.keys.insert(key, value)?)
     }

@@ -61,11 +61,31 @@ pub fn shuffled(at: u64, count: u64) -> u64 {
     value
 }
 
-/// Fills `value` with bytes that no compression shortens.
-pub fn fill_value(random: &mut Random, value: &mut [u8]) {
-    for chunk in value.chunks_mut(8) {
-        let bytes = random.next().to_le_bytes();
-        chunk.copy_from_slice(&bytes[..chunk.len()]);
+/// Values that no compression shortens: pieces of random bytes made once, so that making values
+/// is no part of what is measured.
+#[derive(Debug)]
+pub struct Values {
+    bytes: Vec<u8>,
+    value_bytes: usize,
+    random: Random,
+}
+
+/// Random bytes that values are pieces of.
+const POOL_BYTES: usize = 1 << 20;
+
+impl Values {
+    /// Values of so many bytes that `seed` decides.
+    pub fn new(value_bytes: usize, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let words = (POOL_BYTES + value_bytes).div_ceil(8);
+        let bytes = (0..words).flat_map(|_| random.next().to_le_bytes()).collect();
+        Values { bytes, value_bytes, random }
+    }
+
+    /// The next one.
+    pub fn next(&mut self) -> &[u8] {
+        let at = self.random.below(POOL_BYTES as u64) as usize;
+        &self.bytes[at..at + self.value_bytes]
     }
 }
 
@@ -127,6 +147,14 @@ mod tests {
         let first = ranks.iter().filter(|rank| **rank == 0).count() as f64 / 100_000.0;
         // 1 / zeta(1000) is 0.130.
         assert!((0.12..0.14).contains(&first), "{first}");
+    }
+
+    #[test]
+    fn values_differ_and_have_their_length() {
+        let mut values = Values::new(100, 7);
+        let all: std::collections::BTreeSet<Vec<u8>> =
+            (0..1000).map(|_| values.next().to_vec()).collect();
+        assert!(all.len() > 990 && all.iter().all(|value| value.len() == 100));
     }
 
     #[test]

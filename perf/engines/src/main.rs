@@ -136,6 +136,7 @@ fn kept(plan: &Plan, facts: &[String], results: &Results) -> report::Kept {
         facts: facts.to_vec(),
         sizes: plan.values.iter().map(|bytes| spec::Sizes::new(*bytes, plan.quick)).collect(),
         outcomes: results.outcomes.clone(),
-        failures: results.failures.clone(),
+        unmeasured: results.unmeasured.clone(),
+        remarks: results.remarks.clone(),
     }
 }

@@ -33,6 +33,8 @@ pub enum Op {
 /// What the clients of a workload share.
 pub struct Shared {
     zipf: Option<Zipf>,
+    /// The next key of `FillSeq`: clients that are together must not write the keys out of order.
+    next_place: AtomicU64,
     /// Number of the next key to insert.
     next_insert: AtomicU64,
     /// Per client a number that its insert in flight is not below; `NO_INSERT` without one.
@@ -47,6 +49,7 @@ impl Shared {
         let behind = if job.workload == YcsbE { E_INSERTS } else { 0 };
         Arc::new(Shared {
             zipf: is_zipf.then(|| Zipf::new(job.sizes.keys)),
+            next_place: AtomicU64::new(0),
             next_insert: AtomicU64::new(job.sizes.keys + behind),
             inserting: (0..job.clients()).map(|_| AtomicU64::new(NO_INSERT)).collect(),
         })
@@ -99,8 +102,11 @@ impl Stream {
             number.store(NO_INSERT, Ordering::SeqCst);
         }
         if self.workload.is_fill() {
-            let place = self.place;
+            let mut place = self.place;
             self.place += self.step;
+            if self.workload == Workload::FillSeq {
+                place = self.shared.next_place.fetch_add(1, Ordering::SeqCst);
+            }
             return (place < self.keys).then(|| match self.workload {
                 Workload::FillSeq => Op::Put(place),
                 Workload::FillRandom => Op::Put(shuffled(place, self.keys)),
@@ -163,15 +169,23 @@ mod tests {
         for workload in [Workload::FillSeq, Workload::FillRandom] {
             let job = job(workload);
             let shared = Shared::new(&job);
-            let mut written = vec![0; 1 << 10];
-            for client in 0..7 {
-                let mut stream = Stream::new(&job, &shared, client, 7);
-                while let Some(op) = stream.next() {
+            let mut streams: Vec<_> =
+                (0..7).map(|client| Stream::new(&job, &shared, client, 7)).collect();
+            let mut written = Vec::new();
+            loop {
+                let before = written.len();
+                for op in streams.iter_mut().filter_map(Stream::next) {
                     let Op::Put(key) = op else { panic!("{op:?} in a fill") };
-                    written[key as usize] += 1;
+                    written.push(key);
+                }
+                if written.len() == before {
+                    break;
                 }
             }
-            assert!(written.iter().all(|times| *times == 1), "{workload:?}");
+            let in_order = written.is_sorted();
+            assert_eq!(in_order, workload == Workload::FillSeq, "{workload:?}");
+            written.sort_unstable();
+            assert!(written.into_iter().eq(0..1 << 10), "{workload:?}");
         }
     }
 

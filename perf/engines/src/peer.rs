@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Failure;
-use crate::keys::{KEY_BYTES, Random, fill_value, key};
+use crate::keys::{KEY_BYTES, Random, Values, key};
 use crate::ops::{Op, Shared, Stream};
 use crate::record::{Kind, Recorder};
 use crate::spec::{Job, Workload};
@@ -23,8 +23,6 @@ pub trait Peer: Sync {
     /// # Errors
     /// As the engine says; the same for all calls.
     fn get(&self, key: &[u8; KEY_BYTES]) -> Result<bool, Failure>;
-    /// Reads several keys in one call; how many were there.
-    fn get_many(&self, keys: &[[u8; KEY_BYTES]]) -> Result<usize, Failure>;
     /// Writes one key, without a sync.
     fn put(&self, key: &[u8; KEY_BYTES], value: &[u8]) -> Result<(), Failure>;
     /// Seeks and steps; how many entries were there.
@@ -86,17 +84,13 @@ fn work(
     window: Window,
 ) -> Result<Recorder, Failure> {
     let mut recorder = Recorder::default();
-    let mut random = Random::new(7);
-    let mut value = vec![0; job.sizes.value_bytes];
+    let mut values = Values::new(job.sizes.value_bytes, 7);
     while let Some(op) = stream.next() {
-        if matches!(op, Op::Put(_) | Op::Modify(_)) {
-            fill_value(&mut random, &mut value);
-        }
         let start = Instant::now();
         if window.is_over(start) {
             break;
         }
-        let done = execute(peer, &op, &value)?;
+        let done = execute(peer, &op, &mut values)?;
         if window.counts(start) {
             recorder.count(&op, done, start.elapsed());
         }
@@ -105,16 +99,14 @@ fn work(
 }
 
 /// How many entries an operation found.
-fn execute(peer: &impl Peer, op: &Op, value: &[u8]) -> Result<usize, Failure> {
+fn execute(peer: &impl Peer, op: &Op, values: &mut Values) -> Result<usize, Failure> {
     match op {
-        Op::Put(index) => peer.put(&key(*index), value).map(|()| 0),
+        Op::Put(index) => peer.put(&key(*index), values.next()).map(|()| 0),
         Op::Get(index) => peer.get(&key(*index)).map(usize::from),
-        Op::GetMany(indexes) => {
-            peer.get_many(&indexes.iter().map(|index| key(*index)).collect::<Vec<_>>())
-        }
+        Op::GetMany(_) => Err("no peer takes part in calls of several keys".into()),
         Op::Modify(index) => {
             let found = peer.get(&key(*index))?;
-            peer.put(&key(*index), value)?;
+            peer.put(&key(*index), values.next())?;
             Ok(usize::from(found))
         }
         Op::Scan(index, steps) => peer.scan(&key(*index), *steps),
@@ -124,16 +116,14 @@ fn execute(peer: &impl Peer, op: &Op, value: &[u8]) -> Result<usize, Failure> {
 /// The writer beside the reader: a fixed number of writes per beat, late ones made up for.
 fn write_steadily(peer: &impl Peer, job: &Job, window: Window) -> Result<Recorder, Failure> {
     let mut recorder = Recorder::default();
-    let mut random = Random::new(11);
-    let mut value = vec![0; job.sizes.value_bytes];
+    let (mut random, mut values) = (Random::new(11), Values::new(job.sizes.value_bytes, 11));
     let begin = Instant::now();
     let mut written = 0;
     while !window.is_over(Instant::now()) {
         let due = (begin.elapsed().as_secs_f64() * job.sizes.write_rate as f64) as u64;
         while written < due && !window.is_over(Instant::now()) {
-            fill_value(&mut random, &mut value);
             let start = Instant::now();
-            peer.put(&key(random.below(job.sizes.keys)), &value)?;
+            peer.put(&key(random.below(job.sizes.keys)), values.next())?;
             written += 1;
             if window.counts(start) {
                 recorder.add_beside(Kind::Write, start.elapsed());

@@ -139,6 +139,10 @@ pub struct Outcome {
     pub value_bytes: usize,
     /// Operations counted.
     pub operations: u64,
+    /// Operations there would have been, had the time not been up before; none of a workload that
+    /// runs for a time.
+    #[serde(default)]
+    pub planned: Option<u64>,
     /// Bytes of keys and values that were written meanwhile, and as results read.
     pub logical_written: u64,
     /// See `logical_written`.
@@ -171,6 +175,12 @@ impl Outcome {
     /// Operations per second.
     pub fn throughput(&self) -> f64 {
         ratio(self.operations as f64, self.run.seconds)
+    }
+
+    /// How much of the planned was done before the time was up, 0 to 1; none when all was.
+    pub fn cut_at(&self) -> Option<f64> {
+        let planned = self.planned.filter(|planned| self.operations < *planned)?;
+        Some(self.operations as f64 / planned as f64)
     }
 
     /// Processor seconds per million operations, what settling took included.
@@ -212,6 +222,19 @@ impl Outcome {
     pub fn device_read_amplification(&self) -> Option<f64> {
         (self.logical_read > 0).then(|| self.run.device_read as f64 / self.logical_read as f64)
     }
+}
+
+/// A row that there is not.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Unmeasured {
+    /// The engine's name.
+    pub subject: String,
+    /// The workload's name.
+    pub workload: String,
+    /// Bytes of a value.
+    pub value_bytes: usize,
+    /// Why.
+    pub why: String,
 }
 
 /// `part / of`, 0 without any.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::Failure;
 use crate::aims::aims;
 use crate::plot::{Bars, Group};
-use crate::record::{Latency, Outcome};
+use crate::record::{Latency, Outcome, Unmeasured};
 use crate::spec::Sizes;
 
 /// Everything a run leaves.
@@ -25,8 +25,10 @@ pub struct Kept {
     pub sizes: Vec<Sizes>,
     /// The rows.
     pub outcomes: Vec<Outcome>,
-    /// What failed or was left out.
-    pub failures: Vec<String>,
+    /// Rows that could not be had.
+    pub unmeasured: Vec<Unmeasured>,
+    /// What else is to be said.
+    pub remarks: Vec<String>,
 }
 
 /// Writes `out.json`, `out.md` and the plots.
@@ -79,10 +81,10 @@ pub fn markdown(kept: &Kept) -> String {
             let _ = writeln!(text, "{}", aim.row(sizes.value_bytes));
         }
     }
-    if !kept.failures.is_empty() {
-        let _ = writeln!(text, "\n## Not measured\n");
-        for failure in &kept.failures {
-            let _ = writeln!(text, "- {failure}");
+    if !kept.remarks.is_empty() {
+        let _ = writeln!(text, "\n## Remarks\n");
+        for remark in &kept.remarks {
+            let _ = writeln!(text, "- {remark}");
         }
     }
     text
@@ -127,6 +129,10 @@ fn section(text: &mut String, kept: &Kept, sizes: &Sizes) {
     for outcome in rows(kept, sizes.value_bytes) {
         let _ = writeln!(text, "{}", row(outcome));
     }
+    for row in kept.unmeasured.iter().filter(|row| row.value_bytes == sizes.value_bytes) {
+        let Unmeasured { subject, workload, why, .. } = row;
+        let _ = writeln!(text, "| {workload} | {subject} | **{why}** | | | | | | | | | |");
+    }
     let _ = writeln!(text, "\nWhat the engines say:\n");
     for outcome in rows(kept, sizes.value_bytes).filter(|outcome| !outcome.notes.is_empty()) {
         let missing = match outcome.missing {
@@ -148,8 +154,12 @@ fn row(outcome: &Outcome) -> String {
         (Some(own), Some(device)) => format!("{own:.2} ({device:.2})"),
         _ => String::new(),
     };
+    let cut = match outcome.cut_at() {
+        Some(share) => format!(" **(time was up at {:.0} %)**", share * 100.0),
+        None => String::new(),
+    };
     format!(
-        "| {} | {} | {:.0} | {:.2} ({:.2}) | {p50:.1} | {p99:.1} | {p999:.1} | {} | {} | {:.2} | {:.0} | {:.1} |",
+        "| {}{cut} | {} | {:.0} | {:.2} ({:.2}) | {p50:.1} | {p99:.1} | {p999:.1} | {} | {} | {:.2} | {:.0} | {:.1} |",
         outcome.workload,
         outcome.subject,
         outcome.throughput(),

@@ -1,8 +1,7 @@
 //! RocksDB: direct I/O, no compression, its own defaults where nothing is to be the same.
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, LogLevel, Options,
-    ReadOptions, WaitForCompactOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, LogLevel, Options, WaitForCompactOptions,
 };
 
 use crate::Failure;
@@ -13,9 +12,6 @@ use crate::spec::Job;
 /// Bloom filter bits per key, as in the other engines.
 const FILTER_BITS: f64 = 10.0;
 
-/// The column family that is always there.
-const FAMILY: &str = "default";
-
 /// An open database.
 pub struct Rocks(DB);
 
@@ -25,9 +21,7 @@ impl Rocks {
     /// # Errors
     /// RocksDB's.
     pub fn open(job: &Job) -> Result<Self, Failure> {
-        // Named, because calls for several keys want the handle of a family.
-        let family = ColumnFamilyDescriptor::new(FAMILY, options(job));
-        Ok(Rocks(DB::open_cf_descriptors(&options(job), &job.dir, [family])?))
+        Ok(Rocks(DB::open(&options(job), &job.dir)?))
     }
 
     fn number(&self, property: &str) -> u64 {
@@ -58,17 +52,6 @@ fn options(job: &Job) -> Options {
 impl Peer for Rocks {
     fn get(&self, key: &[u8; KEY_BYTES]) -> Result<bool, Failure> {
         Ok(self.0.get_pinned(key)?.is_some())
-    }
-
-    fn get_many(&self, keys: &[[u8; KEY_BYTES]]) -> Result<usize, Failure> {
-        let mut options = ReadOptions::default();
-        options.set_async_io(true);
-        let family = self.0.cf_handle(FAMILY).ok_or("no default column family")?;
-        let mut found = 0;
-        for value in self.0.batched_multi_get_cf_opt(family, keys, false, &options) {
-            found += usize::from(value?.is_some());
-        }
-        Ok(found)
     }
 
     fn put(&self, key: &[u8; KEY_BYTES], value: &[u8]) -> Result<(), Failure> {

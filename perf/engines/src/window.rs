@@ -8,18 +8,17 @@ use crate::spec::Job;
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
     counted: Instant,
-    end: Option<Instant>,
+    end: Instant,
 }
 
 impl Window {
-    /// Starts now. Fills are counted from their first operation to their last.
+    /// Starts now. Fills are counted from their first operation to their last, or to where their
+    /// time is up.
     pub fn start(job: &Job) -> Self {
         let now = Instant::now();
-        if job.workload.is_fill() {
-            return Window { counted: now, end: None };
-        }
-        let counted = now + Duration::from_secs_f64(job.sizes.warm_up);
-        Window { counted, end: Some(counted + job.seconds()) }
+        let warm_up = if job.workload.is_fill() { 0.0 } else { job.sizes.warm_up };
+        let counted = now + Duration::from_secs_f64(warm_up);
+        Window { counted, end: counted + job.seconds() }
     }
 
     /// What is left of the warm-up.
@@ -34,6 +33,6 @@ impl Window {
 
     /// Whether no operation starts any more.
     pub fn is_over(&self, at: Instant) -> bool {
-        self.end.is_some_and(|end| at >= end)
+        at >= self.end
     }
 }
