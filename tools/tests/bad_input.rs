@@ -205,25 +205,36 @@ fn the_largest_allowed_key_and_value_are_stored() {
 fn unreadable_streams_are_closed() {
     let scratch = tempfile::tempdir().unwrap();
     let mut server = server(&scratch);
+    let closed = |mut wire: Wire, bytes: &[u8], code| {
+        wire.send(bytes);
+        // Nobody knows which request it was: the stream is not to be read on.
+        assert_eq!(wire.answer(), Answer::Reply(0, Status::Error(code)));
+        assert_eq!(wire.answer(), Answer::Closed);
+    };
     // Lengths: below a header, over the limit, as large as the field goes.
-    for length in [0u32, HEADER_BYTES as u32 - 5, u32::MAX - 4, u32::MAX] {
+    let lengths = [
+        (0, ErrorCode::BadFrame),
+        (HEADER_BYTES as u32 - 5, ErrorCode::BadFrame),
+        (u32::MAX - 4, ErrorCode::FrameTooLarge),
+        (u32::MAX, ErrorCode::FrameTooLarge),
+    ];
+    for (length, code) in lengths {
         for greeted in [false, true] {
-            let mut wire = if greeted { Wire::greeted(&server).0 } else { Wire::connect(&server) };
+            let wire = if greeted { Wire::greeted(&server).0 } else { Wire::connect(&server) };
             let mut bytes = get(b"k");
             bytes[..4].copy_from_slice(&length.to_le_bytes());
-            wire.send(&bytes);
-            wire.drain();
+            closed(wire, &bytes, code);
         }
     }
     // A damaged checksum.
-    let (mut wire, _) = Wire::greeted(&server);
     let mut bytes = put(b"canary", b"damaged");
     *bytes.last_mut().unwrap() ^= 1;
-    wire.send(&bytes);
-    wire.drain();
-    // Before HELLO a large frame is refused whatever its content.
+    closed(Wire::greeted(&server).0, &bytes, ErrorCode::BadFrame);
+    // Before HELLO a large frame is refused whatever its content: its head is enough.
+    let large = put(b"canary", &vec![0; 100 << 10]);
+    closed(Wire::connect(&server), &large[..HEADER_BYTES], ErrorCode::FrameTooLarge);
     let mut wire = Wire::connect(&server);
-    wire.send(&put(b"canary", &vec![0; 100 << 10]));
+    wire.send(&large);
     wire.drain();
     // And so is work.
     let mut wire = Wire::connect(&server);

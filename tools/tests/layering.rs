@@ -21,16 +21,30 @@ fn rust_files(dir: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// Names of the `coronet-*` packages in the `[dependencies]` table of a manifest.
+/// Names of the `coronet-*` packages in the tables of dependencies of a manifest, those of single
+/// platforms and of build scripts too. Tests may use what they like.
 fn own_dependencies(manifest: &str) -> Vec<String> {
     let mut in_table = false;
     let mut found = Vec::new();
+    let package = |text: &str| {
+        let rest = text.trim_matches('"').strip_prefix("coronet-")?;
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '-').unwrap_or(rest.len());
+        Some(rest[..end].to_owned())
+    };
     for line in manifest.lines().map(str::trim) {
-        if line.starts_with('[') {
-            in_table = line == "[dependencies]";
-        } else if in_table && let Some(rest) = line.strip_prefix("coronet-") {
-            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '-').unwrap_or(rest.len());
-            found.push(rest[..end].to_owned());
+        if let Some(table) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            // `[dependencies.coronet-x]` is the other way to write an entry.
+            let of_table = table.rsplit_once("dependencies.");
+            let name = of_table.and_then(|(_, name)| package(name));
+            in_table = table.ends_with("dependencies") && !table.ends_with("dev-dependencies");
+            if !table.contains("dev-dependencies") {
+                found.extend(name);
+            }
+        } else if in_table {
+            found.extend(package(line));
+            // An entry under another name says which package it means.
+            let renamed = line.split_once("package").and_then(|(_, rest)| rest.split_once('"'));
+            found.extend(renamed.and_then(|(_, name)| package(name)));
         }
     }
     found
@@ -58,8 +72,18 @@ fn crates_depend_only_on_the_layers_below() {
 
 #[test]
 fn dependency_reader_sees_a_forbidden_line() {
-    let manifest = "[package]\nname=\"x\"\n[dependencies]\ncoronet-server.workspace = true\n";
-    assert_eq!(own_dependencies(manifest), vec!["server"]);
+    let lines = [
+        "[package]\nname=\"x\"\n[dependencies]\ncoronet-server.workspace = true\n",
+        "[dependencies.coronet-server]\nworkspace = true\n",
+        "[target.'cfg(unix)'.dependencies]\ncoronet-server = { path = \"../server\" }\n",
+        "[build-dependencies]\ncoronet-server.workspace = true\n",
+        "[dependencies]\nother = { package = \"coronet-server\", path = \"../server\" }\n",
+    ];
+    for manifest in lines {
+        assert_eq!(own_dependencies(manifest), vec!["server"], "{manifest}");
+    }
+    let of_tests = "[dev-dependencies]\ncoronet-sim.workspace = true\n";
+    assert_eq!(own_dependencies(of_tests), Vec::<String>::new());
 }
 
 #[test]
@@ -103,6 +127,28 @@ fn async_sockets_are_named_only_by_clients() {
             let code = line.split("//").next().unwrap_or_default();
             for word in ["tokio::", "std::net::Tcp", "std::os::fd"] {
                 assert!(!code.contains(word), "{place}:{}: `{word}` in a pure room", number + 1);
+            }
+        }
+    }
+}
+
+/// The lints of the pure crates forbid this; a node shares its crate with the shell, so that they
+/// cannot watch over it.
+#[test]
+fn a_node_names_no_clock_thread_or_file_of_the_machine() {
+    let mut files = Vec::new();
+    for pure in ["server/src/node", "server/src/data_dir"] {
+        rust_files(&root().join(pure), &mut files);
+    }
+    assert!(files.len() > 20, "the walk found only {} files", files.len());
+    let words = ["Instant::now", "SystemTime", "std::thread", "thread_rng", "std::fs", "libc::"];
+    for file in files {
+        let place = file.strip_prefix(root()).expect("under root").to_string_lossy().into_owned();
+        let text = fs::read_to_string(&file).expect("read source");
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            for word in words {
+                assert!(!code.contains(word), "{place}:{}: `{word}` in a node", number + 1);
             }
         }
     }

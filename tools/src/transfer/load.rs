@@ -6,7 +6,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::feed::{Feed, Item, Source};
 use super::journal::Journal;
-use super::progress::Progress;
+use super::progress::{Expected, Progress};
 use super::summary::Summary;
 use super::{Store, TreeArgs};
 use crate::cli::exit::CliError;
@@ -27,8 +27,8 @@ pub struct LoadArgs {
     pub durability: Durability,
 }
 
-/// Loads the tree; files above `max_value` bytes are skipped. On the first refused write no further ones are sent; those in flight are still
-/// waited for and journalled.
+/// Loads the tree; files above `max_value` bytes are skipped. On the first refused write no further
+/// ones are sent; those in flight are still waited for and journalled.
 pub async fn load<S: Store>(
     store: &S,
     args: &LoadArgs,
@@ -42,7 +42,7 @@ pub async fn load<S: Store>(
         ),
     };
     check_root(&args.tree.dir)?;
-    let mut progress = Progress::new("stored", args.tree.quiet);
+    let mut progress = Progress::new("stored", args.tree.quiet, Expected::Tree(&args.tree.dir));
     let mut summary = Summary::default();
     let mut feed = Feed::start(&args.tree.dir, Source::Tree, max_value);
     let mut writes = FuturesUnordered::new();

@@ -8,7 +8,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use super::feed::{Feed, Item, Source};
 use super::journal;
 use super::load::check_root;
-use super::progress::Progress;
+use super::progress::{Expected, Progress};
 use super::summary::{Summary, shown};
 use super::{Store, TreeArgs};
 use crate::cli::exit::{CliError, Exit};
@@ -36,7 +36,11 @@ pub async fn verify<S: Store>(
         None => Source::Tree,
         Some(path) => Source::Paths(acknowledged(path, args.tree.prefix.as_bytes())?),
     };
-    let mut progress = Progress::new("compared", args.tree.quiet);
+    let expected = match &source {
+        Source::Tree => Expected::Tree(&args.tree.dir),
+        Source::Paths(paths) => Expected::Files(paths.len() as u64),
+    };
+    let mut progress = Progress::new("compared", args.tree.quiet, expected);
     let mut summary = Summary::default();
     let mut feed = Feed::start(&args.tree.dir, source, max_value);
     let mut reads = FuturesUnordered::new();
