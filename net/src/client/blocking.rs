@@ -73,6 +73,17 @@ impl Drop for Driver {
 
 /// A connected client whose calls block. Clones share connections and may be used from several
 /// threads at once.
+///
+/// ```no_run
+/// use coronet_net::client::blocking::Client;
+///
+/// # fn main() -> Result<(), coronet_net::client::ClientError> {
+/// let client = Client::connect("127.0.0.1:4720")?;
+/// let other = client.clone();
+/// std::thread::spawn(move || other.put(b"key", b"value"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Client {
     // Dropped before the driver, so that connections end while their runtime still runs.
@@ -235,6 +246,17 @@ impl Client {
 }
 
 /// A listing under way; ends after the first error.
+///
+/// ```no_run
+/// use coronet_net::client::blocking::Client;
+///
+/// # fn main() -> Result<(), coronet_net::client::ClientError> {
+/// let client = Client::connect("127.0.0.1:4720")?;
+/// let keys: Result<Vec<_>, _> = client.list(b"docs/").collect();
+/// println!("{} keys", keys?.len());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Listing {
     listing: super::Listing,

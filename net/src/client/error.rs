@@ -9,6 +9,20 @@ use crate::codec::DecodeError;
 use crate::error::ErrorCode;
 
 /// Why a request did not succeed, after all retries.
+///
+/// ```no_run
+/// # async fn example(client: coronet_net::client::Client)
+/// # -> Result<(), coronet_net::client::ClientError> {
+/// if let Err(error) = client.put(b"key", b"value").await {
+///     match error.possibly_applied() {
+///         true => println!("nobody knows: {error}"),
+///         false if error.retryable() => println!("not written, try later: {error}"),
+///         false => println!("not written: {error}"),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Error)]
 pub enum ClientError {
     /// The address makes no sense.

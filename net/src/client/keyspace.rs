@@ -30,6 +30,14 @@ impl Client {
     }
 
     /// The keyspace this client works in.
+    ///
+    /// ```no_run
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// assert_ne!(client.keyspace("carts").keyspace_id(), client.keyspace_id());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn keyspace_id(&self) -> KeyspaceId {
         self.inner.keyspace()
     }
@@ -39,6 +47,15 @@ impl Client {
     /// succeeds. When this returns, the node that answered keeps and serves the keyspace, and so do
     /// the nodes it reaches unless they take longer than two seconds. Those that are away learn
     /// it when they are back and refuse its requests, retryably, until then.
+    ///
+    /// ```no_run
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// let made = client.create_keyspace("sessions", &[("ttl", "1h"), ("r", "one")]).await?;
+    /// println!("{} is keyspace {:?}", made.name, made.id);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn create_keyspace(
         &self,
         name: &str,
@@ -48,6 +65,14 @@ impl Client {
     }
 
     /// Changes settings of a keyspace; an empty value is the default. `n` cannot be changed.
+    ///
+    /// ```no_run
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// client.alter_keyspace("sessions", &[("ttl", "2h"), ("compression", "lz4")]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn alter_keyspace(
         &self,
         name: &str,
@@ -57,6 +82,16 @@ impl Client {
     }
 
     /// Every keyspace, as the node knows them that the client came to first.
+    ///
+    /// ```no_run
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// for keyspace in client.keyspaces().await? {
+    ///     println!("{}", keyspace.name);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn keyspaces(&self) -> Result<Vec<KeyspaceInfo>, ClientError> {
         self.ask_keyspaces(KeyspaceAction::List, "", &[]).await
     }

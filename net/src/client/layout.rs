@@ -9,6 +9,16 @@ use crate::limits::Limits;
 use super::ClientError;
 
 /// The node's layout, as HELLO told it.
+///
+/// ```no_run
+/// # async fn example(client: coronet_net::client::Client)
+/// # -> Result<(), coronet_net::client::ClientError> {
+/// let layout = client.layout();
+/// let (partition, core) = layout.place(b"key");
+/// println!("{partition} of {}, {core} of {}", layout.partitions(), layout.cores());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     map: PartitionMap,

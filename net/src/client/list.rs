@@ -16,6 +16,21 @@ use crate::limits::{MAX_CREDIT, MAX_PAGE};
 
 /// A place in a listing, to go on from later: opaque bytes for the caller, valid for the same
 /// prefix on the same cluster.
+///
+/// ```no_run
+/// use coronet_net::client::ListOptions;
+///
+/// # async fn example(client: coronet_net::client::Client)
+/// # -> Result<(), coronet_net::client::ClientError> {
+/// let mut listing = client.list(b"docs/");
+/// listing.next().await?;
+/// if let Some(position) = listing.position() {
+///     let rest = ListOptions::new().start(position.clone());
+///     client.list_with(b"docs/", rest).next().await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Position {
     partition: PartitionId,
@@ -59,6 +74,19 @@ struct Page {
 }
 
 /// A listing under way. See [`Client::list`](super::Client::list).
+///
+/// ```no_run
+/// # async fn example(client: coronet_net::client::Client)
+/// # -> Result<(), coronet_net::client::ClientError> {
+/// let mut listing = client.list(b"");
+/// let mut bytes = 0;
+/// while let Some(listed) = listing.next().await? {
+///     bytes += listed.bytes;
+/// }
+/// println!("{bytes} bytes");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Listing {
     inner: Arc<Inner>,

@@ -79,6 +79,15 @@ pub use types::{Found, ListedKey, ReplyInfo, Stored, Version};
 use call::{Inner, Target};
 
 /// A connected client. Clones are cheap and share connections.
+///
+/// ```no_run
+/// # async fn example(client: coronet_net::client::Client)
+/// # -> Result<(), coronet_net::client::ClientError> {
+/// let second = client.clone();
+/// tokio::join!(client.get(b"a"), second.get(b"b"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -100,16 +109,46 @@ impl Client {
     }
 
     /// Settings to connect with.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use coronet_net::client::Client;
+    ///
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// let hasty = Client::builder().timeout(Duration::from_millis(200)).connect("db1,db2").await?;
+    /// hasty.put(b"key", b"value").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder() -> Builder {
         Builder::new()
     }
 
     /// The layout of the node the client came to first, as last heard.
+    ///
+    /// ```no_run
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// println!("values of up to {} bytes", client.layout().limits().max_value);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn layout(&self) -> Arc<Layout> {
         self.inner.layout()
     }
 
     /// The cluster as last heard; `None` for a node alone and for a client that stays with one.
+    ///
+    /// ```no_run
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// let nodes = client.known_topology().map_or(1, |topology| topology.nodes.len());
+    /// println!("{nodes} nodes");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn known_topology(&self) -> Option<Topology> {
         self.inner.cluster().view().topology.clone()
     }
@@ -191,6 +230,19 @@ impl Client {
     }
 
     /// Reads a key with options.
+    ///
+    /// ```no_run
+    /// use coronet_net::Quorum;
+    /// use coronet_net::client::RequestOptions;
+    ///
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// let all = RequestOptions::new().r(Quorum::ALL);
+    /// let found = client.get_with(b"key", &all).await?;
+    /// println!("{} replicas answered", found.info.acks);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn get_with(
         &self,
         key: &[u8],
@@ -218,6 +270,18 @@ impl Client {
     }
 
     /// Deletes a key with options.
+    ///
+    /// ```no_run
+    /// use coronet_net::client::RequestOptions;
+    ///
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// let seen = client.get(b"key").await?;
+    /// let options = RequestOptions::new().context(seen.context);
+    /// client.delete_with(b"key", &options).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn delete_with(
         &self,
         key: &[u8],
@@ -245,6 +309,21 @@ impl Client {
     }
 
     /// Reads many keys at once with options.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use coronet_net::client::RequestOptions;
+    ///
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// let options = RequestOptions::new().deadline(Duration::from_millis(50));
+    /// for found in client.multi_get_with(&[b"a", b"b"], &options).await {
+    ///     println!("{}", found.is_ok_and(|found| found.exists()));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn multi_get_with<K: AsRef<[u8]>>(
         &self,
         keys: &[K],
@@ -271,6 +350,19 @@ impl Client {
     }
 
     /// Lists with options; among them where an earlier listing stopped.
+    ///
+    /// ```no_run
+    /// use coronet_net::client::ListOptions;
+    ///
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// let mut listing = client.list_with(b"docs/", ListOptions::new().page(100));
+    /// if let Some(first) = listing.next().await? {
+    ///     println!("{} bytes", first.bytes);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn list_with(&self, prefix: &[u8], options: ListOptions) -> Listing {
         Listing::new(Arc::clone(&self.inner), prefix, options)
     }
@@ -291,6 +383,18 @@ impl Client {
     }
 
     /// The node's counters, asked of one core. Each answers for all; a stuck one does not answer.
+    ///
+    /// ```no_run
+    /// use coronet_ring::CoreId;
+    ///
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// for core in 0..client.layout().cores() {
+    ///     println!("{} counters", client.stats_of(CoreId(core)).await?.counters.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn stats_of(&self, core: CoreId) -> Result<StatsReply, ClientError> {
         let options = RequestOptions::default();
         let replies = self.inner.call(Target::Core(core), &Request::Stats, &options).await?;
@@ -300,6 +404,19 @@ impl Client {
     /// Has the node the client came to first do what its operator wants; a client that is to
     /// reach one node of a cluster is [`Builder::pinned`]. Returns what the node says of it, in
     /// numbers. Options carry the deadline.
+    ///
+    /// ```no_run
+    /// use coronet_net::client::RequestOptions;
+    /// use coronet_net::codec::Admin;
+    ///
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// let options = RequestOptions::new();
+    /// let told = client.admin(Admin::ScrubNow, &options).await?;
+    /// println!("{:?}", told.counters);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn admin(
         &self,
         action: Admin<'_>,

@@ -143,6 +143,14 @@ impl RequestOptions {
 }
 
 /// Options of a listing.
+///
+/// ```
+/// use coronet_net::client::ListOptions;
+///
+/// // Small pages, one at a time: for who wants few keys.
+/// let options = ListOptions::new().page(10).pages(1);
+/// # let _ = options;
+/// ```
 #[derive(Debug, Clone)]
 pub struct ListOptions {
     pub(super) page: u32,

@@ -6,6 +6,20 @@ use super::ClientError;
 use crate::codec::{TopologyNode, TopologyReply};
 
 /// Nodes of a cluster and where partitions are, as one of the nodes sees it.
+///
+/// ```no_run
+/// # async fn example(client: coronet_net::client::Client)
+/// # -> Result<(), coronet_net::client::ClientError> {
+/// if let Some(topology) = client.topology().await?
+///     && let Some(partition) = topology.partition_of(b"key")
+/// {
+///     for id in topology.replicas_of(partition) {
+///         println!("{id} at {:?}", topology.node(id).map(|node| &node.address));
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
     /// Replicas of a key.

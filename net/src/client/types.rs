@@ -11,6 +11,15 @@ use super::ClientError;
 use super::link::Replies;
 
 /// What a reply told beside its content.
+///
+/// ```no_run
+/// # async fn example(client: coronet_net::client::Client)
+/// # -> Result<(), coronet_net::client::ClientError> {
+/// let info = client.get(b"key").await?.info;
+/// println!("{} replicas on {} racks in {:?}", info.acks, info.racks, info.server_time);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplyInfo {
     /// Flags: forwarded, sloppy, repaired and so on.
@@ -44,6 +53,16 @@ impl ReplyInfo {
 }
 
 /// One version of a value.
+///
+/// ```no_run
+/// # async fn example(client: coronet_net::client::Client)
+/// # -> Result<(), coronet_net::client::ClientError> {
+/// for version in client.get(b"key").await?.versions {
+///     println!("{} bytes, written at {}", version.value.len(), version.hlc);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
     /// When it was written.
@@ -55,6 +74,18 @@ pub struct Version {
 }
 
 /// What a read found.
+///
+/// ```no_run
+/// # async fn example(client: coronet_net::client::Client)
+/// # -> Result<(), coronet_net::client::ClientError> {
+/// let found = client.get(b"key").await?;
+/// if found.versions.len() > 1 {
+///     println!("written by several clients at the same time");
+/// }
+/// println!("{}", found.exists());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// Every version nobody has superseded; empty when the key has no value.
@@ -98,6 +129,18 @@ impl Found {
 }
 
 /// What a write did.
+///
+/// ```no_run
+/// use coronet_net::client::RequestOptions;
+///
+/// # async fn example(client: coronet_net::client::Client)
+/// # -> Result<(), coronet_net::client::ClientError> {
+/// let first = client.put(b"key", b"1").await?;
+/// let after = RequestOptions::new().context(first.context);
+/// client.put_with(b"key", b"2", &after).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// The new version's timestamp.
@@ -117,6 +160,16 @@ impl Stored {
 }
 
 /// One listed key.
+///
+/// ```no_run
+/// # async fn example(client: coronet_net::client::Client)
+/// # -> Result<(), coronet_net::client::ClientError> {
+/// if let Some(listed) = client.list(b"docs/").next().await? {
+///     println!("{:?}: {} bytes in {} versions", listed.key, listed.bytes, listed.versions);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedKey {
     /// The key.

@@ -56,6 +56,19 @@ impl Client {
 
     /// The same with options for its reads and writes; a deadline counts for each of them. Their
     /// context and token are the update's own.
+    ///
+    /// ```no_run
+    /// use coronet_net::Quorum;
+    /// use coronet_net::client::{RequestOptions, Version};
+    ///
+    /// # async fn example(client: coronet_net::client::Client)
+    /// # -> Result<(), coronet_net::client::ClientError> {
+    /// let options = RequestOptions::new().w(Quorum::ALL);
+    /// let keep_first = |versions: &[Version]| Some(versions.first()?.value.clone());
+    /// client.update_with(b"key", &options, keep_first).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn update_with(
         &self,
         key: &[u8],
