@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use coronet_probe::{AVAILABLE, Bug, Mark};
 use coronet_sim::for_each_seed;
+use coronet_tools::sim::checkers::staleness::Staleness;
 use coronet_tools::sim::cluster::fault::{ALL, Fault};
+use coronet_tools::sim::cluster::operations::{Chosen, Operation};
 use coronet_tools::sim::cluster::{Options, Report, returning, run};
 
 /// Branches that the seeds of this file do not come through.
@@ -163,4 +165,45 @@ fn a_plan_without_some_faults_keeps_the_others_and_recording_changes_nothing() {
     let smaller = run(seed, &Options { strikes, record: true, ..options });
     assert_eq!((smaller.strikes, smaller.faults), (vec![kept], 1));
     assert!(smaller.events.iter().any(|event| event.text.ends_with(&format!("#{kept}"))));
+}
+
+/// What is left of a run that is made smaller is what it was, when it was.
+#[test]
+fn operations_left_out_leave_the_others_when_they_were() {
+    let options = Options { nodes: Some(3), millis: Some(3_000), ..Options::default() };
+    for seed in 0..4 {
+        let whole = run(seed, &options);
+        let chosen = |of: &[Operation]| Options {
+            operations: Some(Chosen::as_they_were(of)),
+            ..options.clone()
+        };
+        let again = run(seed, &chosen(&whole.operations));
+        assert_eq!(again.operations, whole.operations, "seed {seed}");
+        assert_eq!(again.hash, whole.hash, "seed {seed}: all, when they were, is the same run");
+        let mut kept = whole.operations.clone();
+        let mut number = 0;
+        kept.retain(|_| {
+            number += 1;
+            number % 3 != 0
+        });
+        assert!(kept.len() > 10 && kept.len() < whole.operations.len());
+        assert_eq!(run(seed, &chosen(&kept)).operations, kept, "seed {seed}");
+    }
+}
+
+/// Reads where R + W <= N are as often stale as the delays of the wires and the quorums let expect,
+/// and often enough that "never" would be noticed to be wrong.
+#[test]
+fn reads_are_as_stale_as_predicted() {
+    let mut seen = Staleness::default();
+    for seed in 0..60 {
+        let strikes = Some(BTreeSet::new());
+        let options =
+            Options { nodes: Some(3), strikes, millis: Some(6_000), ..Options::default() };
+        seen.merge(&run(seed, &options).staleness);
+    }
+    println!("{:?}\n{}", seen.sum(), seen.table(1).join("\n"));
+    assert_eq!(seen.divergence(), None);
+    seen.0.values_mut().for_each(|count| count.expected = 0);
+    assert!(seen.divergence().is_some(), "{:?}", seen.sum());
 }

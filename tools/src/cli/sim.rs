@@ -61,7 +61,7 @@ pub struct SimArgs {
     #[arg(long, value_name = "S", value_parser = millis)]
     pub seconds: Option<u64>,
     /// Of what clients plan to do only these steps: 1.4,2.7-9 are step 4 of client 1 and steps 7
-    /// to 9 of client 2.
+    /// to 9 of client 2; 1.4@2.5 begins 2.5 simulated seconds after the beginning of the run.
     #[arg(long, value_name = "LIST", num_args = 0..=1, default_missing_value = "")]
     pub operations: Option<Chosen>,
     /// Simulate so many nodes without data instead: gossip, failure detectors, placement.
@@ -214,6 +214,11 @@ pub fn run(args: &SimArgs) -> Result<Exit, CliError> {
     }
     draw_staleness(args, &totals.staleness)?;
     totals.staleness.table(FEWEST_READS).iter().try_for_each(|row| line(row))?;
+    totals
+        .staleness
+        .divergence()
+        .iter()
+        .try_for_each(|text| line(&format!("staleness: {text}")))?;
     let passed = totals.failed.is_empty();
     let verdict = if passed { "passed".to_owned() } else { format!("FAILED {:?}", totals.failed) };
     line(&format!("{verdict}: {}; trace {:016x}", totals.text(), totals.hash))?;
@@ -404,7 +409,7 @@ mod tests {
             faults: Some(vec![Fault::Kill, Fault::EmptyDisk]),
             strikes: Some(BTreeSet::from([2, 5])),
             millis: Some(4_250),
-            operations: Some(Chosen([(1, 3)].into())),
+            operations: Some(Chosen([((1, 3), None)].into())),
             ..Options::default()
         };
         assert_eq!(

@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 use coronet_net::codec::{Hello, HelloReply, Request};
 use coronet_net::frame::TOKEN_BYTES;
 use coronet_net::{Limits, Op, Parsed, ReplyFrame, ReplyHead, RequestHead, Status};
-use coronet_ring::CoreId;
+use coronet_ring::{CoreId, NodeId};
 use coronet_server::node::ConnId;
 use tokio::sync::mpsc;
 
@@ -50,6 +50,11 @@ impl Client {
         });
         client.conn.set(network.connect(&client.me));
         client
+    }
+
+    /// The node it talks to; zero before that has a name.
+    pub fn node_id(&self) -> NodeId {
+        self.network.node_id().unwrap_or(NodeId(0))
     }
 
     /// Whether the connection still stands.

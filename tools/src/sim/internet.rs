@@ -62,6 +62,9 @@ struct Host {
     network: Weak<Network>,
 }
 
+/// So many messages' delays are noted.
+const MOST_DELAYS: usize = 20_000;
+
 /// What the wires do to what is sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Weather {
@@ -88,6 +91,8 @@ pub struct Internet {
     weather: Cell<Weather>,
     next_pipe: Cell<u64>,
     recorder: Rc<Recorder>,
+    /// How long messages took to arrive whole, microseconds: the first [`MOST_DELAYS`].
+    delays: RefCell<Vec<u64>>,
 }
 
 impl Internet {
@@ -111,6 +116,7 @@ impl Internet {
             weather: Cell::new(weather),
             next_pipe: Cell::new(1),
             recorder: Rc::clone(recorder),
+            delays: RefCell::default(),
         })
     }
 
@@ -268,6 +274,7 @@ impl Internet {
         let whole = self.recorder.keeps().then(|| bytes.clone());
         let pieces = chunks(&mut self.rng.borrow_mut(), bytes);
         pieces.into_iter().for_each(|piece| self.put(from, Parcel::Bytes(piece)));
+        self.time(from);
         if let Some(bytes) = whole {
             self.record(from, &bytes);
         }
@@ -293,6 +300,21 @@ impl Internet {
         };
         let this = Rc::clone(self);
         self.env.after(at.since(self.env.now()), move || this.arrive(from, parcel));
+    }
+
+    /// Notes how long what was sent last takes: the delays of its pieces, and of what was sent
+    /// before it on the same wire.
+    fn time(&self, from: PipeEnd) {
+        let (pipes, mut delays) = (self.pipes.borrow(), self.delays.borrow_mut());
+        if let Some(pipe) = pipes.get(&from.pipe).filter(|_| delays.len() < MOST_DELAYS) {
+            let took = pipe.last[from.side].since(self.env.now());
+            delays.push(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// How long messages took to arrive, microseconds, as far as they were noted.
+    pub fn delays(&self) -> Vec<u64> {
+        self.delays.borrow().clone()
     }
 
     /// Keeps what was sent last, for people.

@@ -8,6 +8,7 @@
 //!   [`plot`] draws it.
 
 pub mod linear;
+pub mod pbs;
 pub mod plot;
 pub mod regular;
 pub mod session;

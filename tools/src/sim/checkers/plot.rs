@@ -2,9 +2,7 @@
 
 use std::fmt::Write;
 
-use coronet_sim::Rng;
-
-use super::staleness::{CLASSES, Count, Setting, Staleness, expected};
+use super::staleness::{CLASSES, Count, Setting, Staleness};
 
 const SIDE: f64 = 520.0;
 const EDGE: f64 = 60.0;
@@ -63,7 +61,7 @@ impl Point {
             reads: count.reads,
             measured: stale / reads,
             error: 2.0 * (guess * (1.0 - guess) / reads).sqrt(),
-            expected: expected(setting, &mut Rng::new(1)),
+            expected: count.expected_share(),
         }
     }
 }
@@ -118,10 +116,10 @@ mod tests {
         let mut seen = Staleness::default();
         for (class, stale) in [(0, 10), (5, 0)] {
             let setting = Setting { n: 3, r: 1, w: 1, delay: 2_000, late: 0, class };
-            (0..40).for_each(|read| seen.add(setting, read < stale));
+            (0..40).for_each(|read| seen.add(setting, read < stale, 0));
         }
         let rare = Setting { n: 3, r: 2, w: 1, delay: 300, late: 0, class: 1 };
-        seen.add(rare, true);
+        seen.add(rare, true, 0);
         let picture = svg(&seen, 40).unwrap_or_default();
         assert_eq!(picture.matches("<circle").count(), 2, "{picture}");
         assert!(picture.contains("25.00% of 40 stale"), "{picture}");

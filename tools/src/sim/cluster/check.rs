@@ -36,7 +36,7 @@ pub fn check(world: &mut World) {
     if networks.len() < world.hosts.len() {
         failed.push(format!("liveness: {} nodes serve", networks.len()));
     }
-    let history = Rc::clone(&world.history);
+    let (history, delays) = (Rc::clone(&world.history), world.internet.delays());
     world.sim.block_on(async {
         let mut members: Vec<Member> = Vec::new();
         for (at, network) in networks.iter().enumerate() {
@@ -48,6 +48,10 @@ pub fn check(world: &mut World) {
         let Some(table) = agreed(&members, &mut failed) else { return };
         let keys = history.borrow().keys();
         let replicas = history.borrow().replicas;
+        if let Ok(map) = PartitionMap::new(PARTITIONS, 1) {
+            let homes = |key: &[u8]| table.preference(map.partition_of(key), replicas);
+            history.borrow_mut().judge_staleness(homes, &delays);
+        }
         // Before anything is read: nothing is repaired yet.
         let end = env.now().after(DEADLINE);
         for key in &keys {

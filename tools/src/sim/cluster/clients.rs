@@ -12,6 +12,7 @@ use coronet_net::frame::TOKEN_BYTES;
 use coronet_net::{
     Consistency, Durability, Op, Quorum, QuorumMode, RequestFlags, RequestHead, Status,
 };
+use coronet_ring::NodeId;
 use coronet_sim::{Rng, SimEnv};
 
 use super::cart;
@@ -19,7 +20,7 @@ use super::history::{
     Acknowledgement, History, Outcome, Shown, Style, WriteId, name, number_of, value_of,
 };
 use super::mix::{Habit, Mix, Step};
-use super::operations::{Chosen, Operation};
+use super::operations::{self, Chosen, Operation};
 use super::promise;
 use super::reading::{self, Found, PATIENCE, connect, is_sloppy, within};
 use super::words;
@@ -47,6 +48,13 @@ struct Author {
     number: usize,
     step: u64,
     session: Session,
+}
+
+impl Author {
+    /// What it is at.
+    fn step(&self) -> operations::Step {
+        (self.number as u64 + 1, self.step)
+    }
 }
 
 /// What all clients of a world share.
@@ -129,13 +137,25 @@ impl Clients {
     }
 
     /// Whether a client carries out this step; if so, that it does is noted.
-    fn performs(&self, author: &Author, key: usize) -> bool {
-        let step = (author.number as u64 + 1, author.step);
-        let performs = self.common.chosen.as_ref().is_none_or(|chosen| chosen.0.contains(&step));
+    fn performs(&self, author: &Author, key: usize, at: Nanos) -> bool {
+        let step = author.step();
+        let performs = self.common.chosen.as_ref().is_none_or(|c| c.0.contains_key(&step));
         if performs {
-            self.common.done.borrow_mut().push(Operation { key, step });
+            self.common.done.borrow_mut().push(Operation { key, step, at });
         }
         performs
+    }
+
+    /// The pause before a step: until the instant that was chosen for it, or as long as it was
+    /// drawn. Returns its end.
+    async fn pause(&self, author: &Author) -> Nanos {
+        let drawn = Duration::from_micros(1 + self.below(self.mix.pause));
+        let chosen = self.common.chosen.as_ref();
+        let instant = chosen.and_then(|chosen| *chosen.0.get(&author.step())?);
+        let now = self.env.now();
+        let pause = instant.map_or(drawn, |instant| instant.since(now));
+        self.env.sleep(pause).await;
+        now.after(pause)
     }
 
     fn record(&self, author: &Author, since: Nanos, text: impl FnOnce() -> String) {
@@ -174,16 +194,18 @@ impl Clients {
         while !self.common.stop.get() {
             author.step += 1;
             self.rng.replace(plan.fork());
-            self.sleep(self.mix.pause).await;
+            let begins = self.pause(&author).await;
             let (step, at) = {
                 let rng = &mut self.rng.borrow_mut();
                 (self.mix.step(rng), self.mix.key(rng, self.keys.len()))
             };
-            if !self.performs(&author, at) {
-                continue;
-            }
+            let performs = self.performs(&author, at, begins);
+            // Left out or not: the next steps go to the same node.
             if self.below(8) == 0 || client.as_ref().is_none_or(|client| !client.is_open()) {
                 client = self.any_node().await;
+            }
+            if !performs {
+                continue;
             }
             let Some(open) = &client else { continue };
             let key = self.keys[at].clone();
@@ -254,7 +276,7 @@ impl Clients {
                 format!("read {} with R={} {mode:?}: no answer", name(key), words::of_quorum(r))
             }
         });
-        let Found { values, context, answers, sloppy } = found?;
+        let Found { values, context, answers, sloppy, hedged } = found?;
         let mut history = self.history.borrow_mut();
         promise::check_read(&mut history, key, (r, mode), (answers, sloppy));
         let ids = history.identify(key, &values);
@@ -262,7 +284,8 @@ impl Clients {
         // So many that a second read of as many meets one of them.
         let overlap = (replicas + 1).saturating_sub(promise::needed(r, replicas));
         let copies = if monotonic && !sloppy { overlap } else { 1 };
-        let shown = Shown { since, answers, sloppy, copies, until: self.env.now(), ids };
+        let (by, until) = (client.node_id(), self.env.now());
+        let shown = Shown { since, answers, sloppy, copies, by, hedged, until, ids };
         history.check(key, &shown);
         history.check_session(&mut author.session, key, &shown);
         let ids = shown.ids;
@@ -421,7 +444,7 @@ impl Clients {
                 let patience = Duration::from_micros(1 + self.below(PATIENCE.as_micros() as u64));
                 let reply = within(&self.env, patience, sent).await.flatten();
                 match reply.as_ref().map(|reply| (reply, reply.head.status)) {
-                    Some((reply, Status::Ok)) => return self.acknowledged(reply),
+                    Some((reply, Status::Ok)) => return self.acknowledged(reply, open.node_id()),
                     Some((_, Status::Error(code))) => doubtful |= code.possibly_applied(),
                     Some((_, Status::NotFound)) | None => doubtful = true,
                 }
@@ -439,13 +462,13 @@ impl Clients {
         (if doubtful { Outcome::Unknown } else { Outcome::NotApplied }, None)
     }
 
-    fn acknowledged(&self, reply: &crate::sim::Reply) -> (Outcome, Option<Vec<u8>>) {
+    fn acknowledged(&self, reply: &crate::sim::Reply, by: NodeId) -> (Outcome, Option<Vec<u8>>) {
         let written = match Written::decode(&reply.body) {
             Ok(written) => written,
             Err(error) => panic!("answer to a write: {error}"),
         };
         let (at, acks, sloppy) = (self.env.now(), reply.head.acks, is_sloppy(reply));
-        let ack = Acknowledgement { at, acks, sloppy, durable: false };
+        let ack = Acknowledgement { at, acks, sloppy, durable: false, by };
         (Outcome::Acknowledged(ack), Some(written.context.to_vec()))
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::operations::{Chosen, Step};
+use super::operations::{Chosen, Operation};
 use super::{Options, Report};
 
 /// What is left of a failing run.
@@ -114,18 +114,18 @@ impl<F: FnMut(&Options) -> Report> Search<F> {
         }
     }
 
-    /// Leaves out what clients do, likewise. By key: what concerns other keys goes first.
+    /// Leaves out what clients do, likewise. By key: what concerns other keys goes first. What is
+    /// left begins when it did.
     fn drop_operations(&mut self) {
         let mut part = self.best.report.operations.len();
         while part > 0 {
-            let plan: Vec<Step> = self.best.report.operations.iter().map(|o| o.step).collect();
+            let plan: Vec<Operation> = self.best.report.operations.clone();
             for drop in plan.chunks(part) {
-                let mut kept: BTreeSet<Step> =
-                    self.best.report.operations.iter().map(|o| o.step).collect();
-                let before = kept.len();
-                kept.retain(|step| !drop.contains(step));
-                if kept.len() < before {
-                    let operations = Some(Chosen(kept));
+                let left = |operation: &&Operation| !drop.iter().any(|d| d.step == operation.step);
+                let before = &self.best.report.operations;
+                let kept: Vec<Operation> = before.iter().filter(left).copied().collect();
+                if kept.len() < before.len() {
+                    let operations = Some(Chosen::as_they_were(&kept));
                     self.attempt(Options { operations, ..self.best.options.clone() });
                 }
             }
@@ -136,14 +136,18 @@ impl<F: FnMut(&Options) -> Report> Search<F> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::operations::Operation;
+    use super::super::operations::Step;
     use super::*;
+    use coronet_lsm::env::Nanos;
 
     /// Ten steps of each of three clients, as far as chosen; a key for every step.
     fn operations(options: &Options) -> Vec<Operation> {
         let all = (1..=10).flat_map(|step| (1..=3).map(move |client| (client, step)));
-        let chosen = |step: &Step| options.operations.as_ref().is_none_or(|c| c.0.contains(step));
-        all.filter(chosen).map(|step| Operation { key: step.1 as usize, step }).collect()
+        let chosen =
+            |step: &Step| options.operations.as_ref().is_none_or(|c| c.0.contains_key(step));
+        let begins = |step: Step| Nanos(step.0 + step.1 * 1_000);
+        let operation = |step: Step| Operation { key: step.1 as usize, step, at: begins(step) };
+        all.filter(chosen).map(operation).collect()
     }
 
     fn report(options: &Options, fails: bool) -> Report {
@@ -174,7 +178,8 @@ mod tests {
         let first = report(&whole, true);
         let found = minimize(&whole, first, 1_000, |options| report(options, needs(options)));
         assert_eq!(found.options.strikes, Some(BTreeSet::from([3, 17])));
-        assert_eq!(found.options.operations, Some(Chosen([(2, 7), (3, 1)].into())));
+        let left = [((2, 7), Some(Nanos(7_002))), ((3, 1), Some(Nanos(1_003)))];
+        assert_eq!(found.options.operations, Some(Chosen(left.into())));
         let millis = found.options.millis.unwrap_or(0);
         assert!((6_001..6_200).contains(&millis), "{millis}");
         assert!(found.runs < 150, "{} runs", found.runs);

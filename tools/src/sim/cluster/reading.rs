@@ -49,6 +49,8 @@ pub struct Found {
     pub answers: u8,
     /// Whether stand-ins were among them.
     pub sloppy: bool,
+    /// Whether more replicas were asked than needed, because one was slow.
+    pub hedged: bool,
 }
 
 /// Reads a key. `None`: no answer, or a refusal.
@@ -74,6 +76,7 @@ pub async fn get(
         context: versions.context().to_vec(),
         answers: reply.head.acks,
         sloppy: is_sloppy(&reply),
+        hedged: reply.head.flags.contains(ReplyFlags::HEDGED),
     })
 }
 

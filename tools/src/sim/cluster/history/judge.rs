@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coronet_ring::ObjectRef;
 use coronet_ring::causality::update::MAX_VERSIONS;
+use coronet_ring::{NodeId, ObjectRef};
+use coronet_sim::Rng;
 
 use super::super::cart;
-use super::{Acknowledgement, History, Outcome, Shown, Style, Write, WriteId};
+use super::{Acknowledgement, History, Met, Outcome, Shown, Style, Write, WriteId};
+use crate::sim::checkers::pbs::{self, Meeting};
 use crate::sim::checkers::session::{Known, Session};
 use crate::sim::checkers::staleness::{Setting, Staleness};
 use crate::sim::checkers::{Kind, Op, linear, regular};
@@ -143,7 +145,8 @@ impl History {
 
     /// Counts whether a read found the last write before it, where it need not.
     fn measure(&mut self, key: &[u8], shown: &Shown) {
-        let Some((delay, late)) = self.calm.filter(|_| !shown.sloppy) else { return };
+        let judged = !shown.sloppy && !shown.hedged;
+        let Some((delay, late)) = self.calm.filter(|_| judged) else { return };
         let acknowledged = |(id, write): (&WriteId, &Write)| match write.outcome {
             Outcome::Acknowledged(ack) if ack.at < shown.since => Some((ack.at, ack, *id)),
             _ => None,
@@ -153,12 +156,25 @@ impl History {
         else {
             return;
         };
-        let class = Staleness::class(shown.since.0.saturating_sub(at.0) / 1_000);
+        let later = shown.since.0.saturating_sub(at.0) / 1_000;
         let (n, r, w) = (self.replicas, shown.answers, ack.acks);
-        if let Some(class) = class.filter(|_| r + w <= n) {
+        if let Some(class) = Staleness::class(later).filter(|_| r + w <= n) {
             let is_covered = self.covering(id).any(|(_, w)| w.outcome != Outcome::NotApplied);
             let is_stale = !shown.ids.contains(&id) && !is_covered;
-            self.staleness.add(Setting { n, r, w, delay, late, class }, is_stale);
+            let (written_by, read_by, durable) = (ack.by, shown.by, ack.durable);
+            let meeting = Meeting { written_by, read_by, w, r, durable, later };
+            let setting = Setting { n, r, w, delay, late, class };
+            self.meetings.push(Met { key: key.to_vec(), setting, meeting, is_stale });
+        }
+    }
+
+    /// Holds the reads that may have missed a write against what was to be expected of them:
+    /// `homes` says the replicas of a key, `delays` are what messages between nodes took.
+    pub fn judge_staleness(&mut self, homes: impl Fn(&[u8]) -> Vec<NodeId>, delays: &[u64]) {
+        let mut rng = Rng::new(1);
+        for met in std::mem::take(&mut self.meetings) {
+            let expected = pbs::chance(&met.meeting, &homes(&met.key), delays, &mut rng);
+            self.staleness.add(met.setting, met.is_stale, expected);
         }
     }
 

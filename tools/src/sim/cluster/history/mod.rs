@@ -12,12 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use coronet_lsm::env::Nanos;
-use coronet_ring::Dot;
+use coronet_ring::{Dot, NodeId};
 use coronet_sim::Rng;
 
 use crate::sim::checkers::Op;
+use crate::sim::checkers::pbs::Meeting;
 use crate::sim::checkers::session::{Known, Session};
-use crate::sim::checkers::staleness::Staleness;
+use crate::sim::checkers::staleness::{Setting, Staleness};
 use crate::sim::record::{EventKind, Lane, Recorder};
 
 /// A write's number.
@@ -59,6 +60,8 @@ pub struct Acknowledgement {
     pub sloppy: bool,
     /// Whether their disks had it.
     pub durable: bool,
+    /// Who coordinated it.
+    pub by: NodeId,
 }
 
 /// One write.
@@ -91,10 +94,24 @@ pub struct Shown {
     pub sloppy: bool,
     /// Replicas that hold at least what is shown: one, if the read was not monotonic.
     pub copies: u8,
+    /// Who coordinated it.
+    pub by: NodeId,
+    /// Whether more replicas were asked than needed, because one was slow.
+    pub hedged: bool,
     /// When the answer came.
     pub until: Nanos,
     /// The writes.
     pub ids: BTreeSet<WriteId>,
+}
+
+/// A read of a key after a write of it, where R + W <= N: in what setting, and whether it missed
+/// the write.
+#[derive(Debug)]
+struct Met {
+    key: Vec<u8>,
+    setting: Setting,
+    meeting: Meeting,
+    is_stale: bool,
 }
 
 /// What a dot stands for: value digest, timestamp, deletion.
@@ -116,6 +133,8 @@ pub struct History {
     /// Typical one-way delay between nodes, microseconds, and how many of a million messages are
     /// late, when nothing goes wrong in this run: then it is measured how stale reads are.
     pub calm: Option<(u64, u32)>,
+    /// Reads that may have missed a write.
+    meetings: Vec<Met>,
     /// How stale they were.
     pub staleness: Staleness,
     /// Replicas of a key.

@@ -30,7 +30,7 @@ impl Story {
         let seen = seen.iter().flat_map(|id| self.history.covered_by(*id)).collect();
         let (id, _) = self.history.begin(KEY, content, false, seen, begun);
         if acks > 0 {
-            let ack = Acknowledgement { at, acks, sloppy: false, durable: true };
+            let ack = Acknowledgement { at, acks, sloppy: false, durable: true, by: NodeId(1) };
             self.history.end(id, Outcome::Acknowledged(ack));
         }
         id
@@ -39,7 +39,19 @@ impl Story {
     fn read(&mut self, answers: u8, ids: &[WriteId]) {
         let (since, until) = (self.tick(), self.tick());
         let ids = ids.iter().copied().collect();
-        self.history.check(KEY, &Shown { since, until, answers, sloppy: false, copies: 1, ids });
+        self.history.check(
+            KEY,
+            &Shown {
+                since,
+                until,
+                answers,
+                sloppy: false,
+                copies: 1,
+                by: NodeId(1),
+                hedged: false,
+                ids,
+            },
+        );
     }
 
     fn end(&mut self, ids: &[WriteId]) {
@@ -199,7 +211,16 @@ fn sessions_know_what_they_were_shown() {
     let mut read = |answers, ids: &[WriteId]| {
         let ids = ids.iter().copied().collect();
         let (since, until) = (Nanos(1), Nanos(2));
-        let shown = Shown { since, until, answers, sloppy: false, copies: 1, ids };
+        let shown = Shown {
+            since,
+            until,
+            answers,
+            sloppy: false,
+            copies: 1,
+            by: NodeId(1),
+            hedged: false,
+            ids,
+        };
         story.history.check_session(&mut session, KEY, &shown);
         story.history.violations.len()
     };
