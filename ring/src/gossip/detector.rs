@@ -33,9 +33,8 @@ const LONGEST_SAMPLE: u32 = 5_000_000;
 /// Lowest deviation assumed, microseconds: regularity must not make a short hiccup a death.
 const LEAST_DEVIATION: f64 = 200_000.0;
 
-/// Clusters of up to so many nodes are given nothing for the spreading of news: all are heard
-/// first-hand every few rounds.
-const FEW_NODES: f64 = 8.0;
+/// Up to so many nodes are given nothing for the spreading of news: all are heard first-hand.
+const FEW_NODES: f64 = 2.0;
 
 /// What is known of one node. Small, for every node keeps it of every other.
 #[derive(Debug, Clone)]

@@ -103,7 +103,7 @@ pub fn check(world: &mut World) {
         let foreign = promise::foreign_contexts(&env, &members[0].client, &keys).await;
         failed.extend(foreign);
         for member in &members {
-            let listed = reading::list(&env, &member.client, PREFIX).await;
+            let listed = list_all(&env, &member.client).await;
             let listed: Option<BTreeSet<_>> = listed.map(|keys| keys.into_iter().collect());
             if listed.as_ref() != Some(&live) {
                 let (id, count) = (member.id, live.len());
@@ -148,6 +148,18 @@ async fn read_all(env: &SimEnv, client: &Client, key: &[u8]) -> Option<()> {
         env.sleep(Duration::from_millis(100)).await;
     }
     None
+}
+
+/// Lists all keys, as soon as that is possible: a node may be taken for dead for a moment.
+async fn list_all(env: &SimEnv, client: &Client) -> Option<Vec<Vec<u8>>> {
+    let end = env.now().after(DEADLINE);
+    loop {
+        let listed = reading::list(env, client, PREFIX).await;
+        if listed.is_some() || env.now() >= end {
+            return listed;
+        }
+        env.sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// What each replica of a key holds.
