@@ -48,13 +48,11 @@ fn show(who: &str, found: &Found) {
     }
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), ClientError> {
-    let addresses = std::env::args().nth(1);
-    let addresses = addresses.unwrap_or_else(|| "127.0.0.1:4720,127.0.0.1:4730".to_owned());
+/// What comes of one cart: the versions that two writes at the same time left, and the end.
+pub async fn shop(addresses: &str) -> Result<(Found, Found), ClientError> {
     // Two clients that know nothing of each other: a phone and a laptop.
-    let phone = Client::connect(&addresses).await?;
-    let laptop = Client::connect(&addresses).await?;
+    let phone = Client::connect(addresses).await?;
+    let laptop = Client::connect(addresses).await?;
 
     phone.delete(KEY).await?;
     show("phone", &add(&phone, "milk").await?);
@@ -69,10 +67,18 @@ async fn main() -> Result<(), ClientError> {
     }
 
     // Neither write knew of the other: both are kept, side by side.
-    show("phone", &phone.get(KEY).await?);
+    let side_by_side = phone.get(KEY).await?;
+    show("phone", &side_by_side);
 
     // Whoever writes next with what was read replaces both by their merge.
     show("laptop, with butter", &add(&laptop, "butter").await?);
-    show("phone", &phone.get(KEY).await?);
-    Ok(())
+    let end = phone.get(KEY).await?;
+    show("phone", &end);
+    Ok((side_by_side, end))
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), ClientError> {
+    let addresses = std::env::args().nth(1);
+    shop(addresses.as_deref().unwrap_or("127.0.0.1:4720,127.0.0.1:4730")).await.map(drop)
 }
