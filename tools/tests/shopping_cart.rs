@@ -1,6 +1,6 @@
 //! The client library's example, at a cluster of real processes.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "support/cluster.rs"]
 mod cluster;
