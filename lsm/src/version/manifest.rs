@@ -9,7 +9,9 @@ use super::edit::{Edit, State};
 use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
 use crate::log::segment_id;
 use crate::{Error, Result};
+use coronet_probe::{Bug, seeded};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Format version that this release writes, and the newest it reads.
 pub const VERSION: u32 = 5;
@@ -225,9 +227,19 @@ impl<E: Env> Manifest<E> {
         Ok(manifest)
     }
 
-    /// Appends an edit and makes it durable. After an error the edit may or may not be on the
-    /// device: only [`Manifest::rewrite`] settles that.
+    /// Appends an edit and makes it durable, as one record: it is there whole or not at all. After
+    /// an error the edit may or may not be on the device: only [`Manifest::rewrite`] settles that.
     pub async fn append(&mut self, edit: &Edit) -> Result<()> {
+        if seeded(Bug::ManifestInParts) {
+            self.append_record(&Edit { added: Vec::new(), ..edit.clone() }).await?;
+            self.env.sleep(Duration::from_millis(100)).await;
+            let (added, progress) = (edit.added.clone(), edit.progress);
+            return self.append_record(&Edit { added, progress, ..Edit::default() }).await;
+        }
+        self.append_record(edit).await
+    }
+
+    async fn append_record(&mut self, edit: &Edit) -> Result<()> {
         let path = manifest_path(&self.dir, self.number);
         if self.broken {
             return Err(Error::corruption(&path, self.offset, "an earlier append failed"));

@@ -55,6 +55,8 @@ crate::named! {
         LogCutEarly = "log-cut-early",
         /// A table counts before it is synced.
         TableNotSynced = "table-not-synced",
+        /// A change of the manifest is written as two records: what goes, then what comes.
+        ManifestInParts = "manifest-in-parts",
         /// A flush keeps the oldest version of a key instead of the newest.
         FlushKeepsOldest = "flush-keeps-oldest",
         /// Tables of one level are searched oldest first.

@@ -50,7 +50,7 @@ fn options(bug: Bug) -> Options {
         Bug::NamerCountsEarly | Bug::AckBeforeSync => among(&[Fault::Power, Fault::SlowDisk]),
         Bug::WriteBackForgotten => Options { nodes: Some(3), ..among(&[Fault::Partition]) },
         Bug::OldIncarnation | Bug::LogUnchecked => among(&[Fault::Power]),
-        Bug::LogCutEarly => Options {
+        Bug::LogCutEarly | Bug::ManifestInParts => Options {
             nodes: Some(1),
             clients: Some(40),
             millis: Some(40_000),
