@@ -174,3 +174,33 @@ fn without_a_server_the_code_is_5_and_bad_arguments_are_2() {
     let help = String::from_utf8(run_ok(&nobody, &["--help"])).unwrap();
     assert!(help.contains("3  the key has no value"), "{help}");
 }
+
+#[test]
+fn the_doctor_checks_what_a_server_with_the_same_settings_would_use() {
+    let scratch = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (peers, [clients]) = (taken.local_addr().unwrap(), free_addresses::<1>());
+    let (file, data) = (scratch.path().join("node.toml"), scratch.path().join("data"));
+    let settings = format!(
+        "data_dir = {data:?}\n[listen]\nclients = '{clients}'\npeers = '{peers}'\n[cores]\ndata = 1\n\
+         [limits]\nconnections = 50\n[cluster]\nnodes = ['{peers}']\naddress = '{peers}'\n"
+    );
+    std::fs::write(&file, settings).unwrap();
+    let doctor = |file: &std::path::Path| {
+        run("127.0.0.1:1", &["doctor", "--config", file.to_str().unwrap()])
+    };
+    let found = doctor(&file);
+    let said = String::from_utf8(found.stdout).unwrap();
+    assert_eq!(found.status.code(), Some(78), "{said}{:?}", String::from_utf8(found.stderr));
+    let line = |of: &str| said.lines().find(|line| line.contains(of)).expect(of).to_owned();
+    assert!(line("port for nodes").contains("fix:"), "{said}");
+    assert!(line(&clients).contains("is free"), "{said}");
+    assert!(line(data.to_str().unwrap()).contains("free to use") && !data.exists(), "{said}");
+    drop(taken);
+    assert_eq!(doctor(&file).status.code(), Some(0));
+
+    std::fs::write(&file, "no_such_setting = 1\n").unwrap();
+    let unknown = doctor(&file);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8(unknown.stderr).unwrap().contains("no_such_setting"));
+}

@@ -9,12 +9,14 @@ mod counted;
 mod error;
 mod handler;
 mod local;
+mod needs;
 mod prefault;
 mod run;
 
 pub use cli::{Cli, Command, DevArgs, ServeArgs};
 pub use counted::Allocator;
 pub use error::DaemonError;
+pub use needs::requirements;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -39,7 +41,8 @@ pub fn main(cli: Cli) -> ExitCode {
     }
 }
 
-fn environment() -> impl Iterator<Item = (String, String)> {
+/// The variables of this process, as far as settings may be in them.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| {
         Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
     })

@@ -16,14 +16,14 @@ use coronet_ring::gossip::member::{Member, Newness, Standing};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{DaemonError, prefault};
+use super::{DaemonError, prefault, requirements};
 use crate::config::{Config, ControlCore, memory};
 use crate::data_dir::{DataDir, Wanted};
 use crate::node::{
     Alone, BlindWrites, Cluster, ClusterConfig, Control, CoreId, Limits, NodeCore, Shard,
     ShardConfig, read_cluster_view, read_keyspaces,
 };
-use crate::rt::check::{FREE_BYTES, Prepared, Requirements, open_files, prepare};
+use crate::rt::check::{Prepared, prepare};
 use crate::rt::executor::available_cpus;
 use crate::rt::{self, CoreContext, CoresConfig, RtEnv, ServeOptions, Stopper};
 
@@ -68,15 +68,7 @@ pub(super) fn node(config: &Config, announce: impl FnOnce(&Ready)) -> Result<(),
     if let ControlCore::Cpu(cpu) = config.control_core {
         cpus.push(cpu);
     }
-    let prepared = prepare(&Requirements {
-        data_dir: dir.clone(),
-        listen: Some(config.clients),
-        peers: config.cluster.is_clustered().then_some(config.peers),
-        cores: data_cores + usize::from(config.control_core != ControlCore::Shared),
-        open_files: open_files(config.max_connections, data_cores),
-        free_bytes: FREE_BYTES,
-    })?;
-    let Prepared { listener, peers, lock } = prepared;
+    let Prepared { listener, peers, lock } = prepare(&requirements(config, dir.clone()))?;
     if let Some(shortfall) = config.cluster.shortfall() {
         eprintln!("coronetd: {shortfall}");
     }

@@ -266,9 +266,11 @@ pub fn doctor(needs: &Requirements) -> Vec<Finding> {
     // While the lock is held, so that no node takes the files that go.
     made.remove();
     drop(lock);
-    if let Some(address) = needs.listen {
-        let outcome = bind(address).map(|_| format!("{address} is free"));
-        findings.push(Finding { name: "port", outcome });
+    for (name, address) in [("port", needs.listen), ("port for nodes", needs.peers)] {
+        if let Some(address) = address {
+            let outcome = bind(address).map(|_| format!("{address} is free"));
+            findings.push(Finding { name, outcome });
+        }
     }
     findings
 }
@@ -586,6 +588,11 @@ mod tests {
             doctor(&impossible).into_iter().filter_map(|found| found.outcome.err()).collect();
         let codes: Vec<_> = failed.iter().map(StartError::exit_code).collect();
         assert!([79, 73, 74, 78].iter().all(|code| codes.contains(code)), "{codes:?}");
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peers = Some(taken.local_addr().unwrap());
+        let found = doctor(&Requirements { peers, ..impossible.clone() });
+        let port = found.iter().find(|found| found.name == "port for nodes").unwrap();
+        assert_eq!(port.outcome.as_ref().unwrap_err().exit_code(), 78);
         for error in &failed {
             let line = error.to_string();
             assert!(line.contains("; fix: ") && !line.contains('\n'), "{line}");

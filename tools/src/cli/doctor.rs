@@ -3,10 +3,9 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use coronet_server::config::Config;
-use coronet_server::rt::check::{
-    FREE_BYTES, Finding, Requirements, doctor as findings, open_files,
-};
+use coronet_server::config::{Config, DataCores};
+use coronet_server::daemon::{environment, requirements};
+use coronet_server::rt::check::{Finding, doctor as findings};
 
 use super::exit::{CliError, Exit};
 use super::options::DoctorArgs;
@@ -17,17 +16,21 @@ pub fn doctor(args: &DoctorArgs) -> Result<ExitCode, CliError> {
     // Without a folder the checks of the disk are made where `coronetd dev` would put its own.
     let temporary =
         tempfile::tempdir().map_err(|e| CliError::local("making a temporary folder", &e))?;
-    let needs = Requirements {
-        data_dir: args.dir.clone().unwrap_or_else(|| temporary.path().to_owned()),
-        listen: Some(args.listen),
-        peers: None,
-        cores: args.cores,
-        open_files: open_files(Config::default().max_connections, args.cores),
-        free_bytes: FREE_BYTES,
-    };
-    let findings = findings(&needs);
+    let config = settings(args)?;
+    let folder = config.data_dir.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let findings = findings(&requirements(&config, folder));
     super::print(table(&findings).as_bytes())?;
     Ok(first_failure(&findings).map_or(ExitCode::from(Exit::Ok), ExitCode::from))
+}
+
+/// The settings of the server that would be started.
+fn settings(args: &DoctorArgs) -> Result<Config, CliError> {
+    if let Some(file) = &args.config {
+        let loaded = Config::load(Some(file), environment(), []);
+        return loaded.map_err(|error| CliError::new(Exit::Usage, error.to_string()));
+    }
+    let data_cores = DataCores::Count(args.cores);
+    Ok(Config { data_dir: args.dir.clone(), clients: args.listen, data_cores, ..Config::default() })
 }
 
 fn table(findings: &[Finding]) -> String {

@@ -288,6 +288,10 @@ pub struct RouteArgs {
 /// `doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
+    /// The settings the server would be started with: checks what it would use. The variables
+    /// `CORONET_*` count, as they do for the server.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "listen", "cores"])]
+    pub config: Option<PathBuf>,
     /// The data folder the server would use; a temporary one when absent.
     #[arg(long)]
     pub dir: Option<PathBuf>,
