@@ -112,7 +112,7 @@ proptest! {
                 match table.get_cached(&cache, key, hash, Seq(*at)).unwrap() {
                     Lookup::Found(hit) => assert_eq!(Some(seen(&hit)), want),
                     Lookup::Absent => assert_eq!(want, None),
-                    Lookup::NeedsBlock => assert!(cache_bytes < 8 << 20),
+                    Lookup::NeedsBlock(_) => assert!(cache_bytes < 8 << 20),
                 }
                 let inside = first <= *key && *key <= last;
                 let got = bounded.get(&cache, key, hash, Seq(*at)).await.unwrap();

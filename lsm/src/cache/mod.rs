@@ -7,27 +7,25 @@
 //! compactions do not, so that they push nothing out.
 
 mod chunks;
+mod flights;
 mod reserve;
 mod rows;
 mod slots;
 
 use crate::table::{Block, Hints};
 use crate::{EntryRef, Result, TableUid};
-use futures_util::FutureExt;
-use futures_util::future::{LocalBoxFuture, Shared, WeakShared};
+use flights::{Flights, Turn};
 pub(crate) use reserve::{Depth, Reserved};
 pub(crate) use rows::{Rows, Space};
 use slots::Slots;
 use std::cell::{Cell, OnceCell, Ref, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 /// Part of the budget that rows may have whatever blocks need, and the part they never exceed.
 const ROWS_SHARE: usize = 4;
 const ROWS_MOST: usize = 2;
 /// Blocks of tables that are gone that leave when one block comes.
 const DEAD_AT_ONCE: usize = 4;
-/// Loads in flight from which abandoned ones are looked for.
-const SWEEP_AT: usize = 256;
 
 /// A block's identity: table and file offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,8 +51,6 @@ struct Cached {
     block: Block,
     hints: OnceCell<Hints>,
 }
-
-type Load = LocalBoxFuture<'static, Result<Block>>;
 
 /// Numbers of a [`BlockCache`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -93,7 +89,7 @@ pub struct BlockCache {
     spaces: Cell<u32>,
     /// Blocks of tables that are gone.
     dead: RefCell<VecDeque<BlockKey>>,
-    loads: RefCell<BTreeMap<BlockKey, WeakShared<Load>>>,
+    loads: Flights,
     hits: Cell<u64>,
     misses: Cell<u64>,
     loaded_bytes: Cell<u64>,
@@ -112,7 +108,7 @@ impl BlockCache {
         let blocks = RefCell::new(Slots::new(budget_bytes as u64));
         let rows = RefCell::new(Rows::new(budget_bytes));
         let (hits, misses) = (Cell::new(0), Cell::new(0));
-        let (loads, spaces) = (RefCell::default(), Cell::new(0));
+        let (loads, spaces) = (Flights::default(), Cell::new(0));
         BlockCache {
             total: budget_bytes,
             budget: Cell::new(budget_bytes),
@@ -298,38 +294,33 @@ impl BlockCache {
         }
     }
 
-    /// The block from the cache or from `load`, which runs once for all who wait for it.
+    /// The block, after a look that did not find it, from `load`, which runs once for all who
+    /// wait for it. Looks again first, which counts as nothing.
     pub(crate) async fn get_or_load(
         &self,
         key: BlockKey,
         note: &Cell<u32>,
-        load: impl FnOnce() -> Load,
+        mut load: impl AsyncFnMut() -> Result<Block>,
     ) -> Result<Block> {
-        if let Some(block) = self.get(key, note) {
-            return Ok(block);
+        loop {
+            if let Some(cached) = self.blocks.borrow().peek(key, note) {
+                return Ok(cached.block.clone());
+            }
+            match self.loads.join(key) {
+                Turn::Ours(flight) => {
+                    let block = load().await;
+                    if let Ok(block) = &block {
+                        self.insert(key, block);
+                    }
+                    flight.land(block.clone());
+                    return block;
+                }
+                Turn::Theirs(flight) => {
+                    if let Some(block) = flight.landed().await {
+                        return block;
+                    }
+                }
+            }
         }
-        let block = self.join_load(key, load).await;
-        // The first to wake puts it in.
-        if self.loads.borrow_mut().remove(&key).is_some()
-            && let Ok(block) = &block
-        {
-            self.insert(key, block);
-        }
-        block
-    }
-
-    fn join_load(&self, key: BlockKey, load: impl FnOnce() -> Load) -> Shared<Load> {
-        let mut loads = self.loads.borrow_mut();
-        if let Some(running) = loads.get(&key).and_then(WeakShared::upgrade) {
-            return running;
-        }
-        if loads.len() >= SWEEP_AT {
-            loads.retain(|_, load| load.upgrade().is_some());
-        }
-        let started = load().shared();
-        if let Some(weak) = started.downgrade() {
-            loads.insert(key, weak);
-        }
-        started
     }
 }

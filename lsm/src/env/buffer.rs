@@ -1,8 +1,8 @@
 //! Page-aligned byte buffers for direct I/O, without `unsafe`.
 //!
-//! Memory of large buffers is used again by the next one of about that size: a merge reads ahead
-//! in pieces of 256 KiB and writes in pieces of 512 KiB, and clearing new memory for each of them
-//! costs as much as the checksums.
+//! Memory of a buffer that is gone is used again by the next one of about that size: merges read
+//! ahead in pieces of 256 KiB and write in pieces of 512 KiB, cold reads take a block each, and
+//! clearing new memory for them costs as much as the checksums.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
@@ -15,26 +15,68 @@ pub const PAGE: usize = 4096;
 #[repr(C, align(4096))]
 struct Page([u8; PAGE]);
 
-/// Least and largest buffer that is kept, pages.
-const KEPT: std::ops::RangeInclusive<usize> = 16..=256;
-/// Pages that one thread keeps at most: 4 MiB.
-const KEPT_PAGES: usize = 1024;
+/// Buffers below this many pages are kept by their exact size.
+const LARGE: usize = 16;
+/// Largest buffer that is kept, pages.
+const LARGEST: usize = 256;
+/// Pages that one thread keeps at most: 4 MiB in large buffers, 1 MiB in small ones.
+const LARGE_PAGES: usize = 1024;
+const SMALL_PAGES: usize = 256;
 
-thread_local! {
-    /// Memory of this thread's buffers that are gone; what it holds does not matter.
-    static SPARE: RefCell<Vec<Vec<Page>>> = const { RefCell::new(Vec::new()) };
+/// Memory of a thread's buffers that are gone; what it holds does not matter.
+struct Spare {
+    /// By number of pages.
+    small: [Vec<Vec<Page>>; LARGE],
+    small_pages: usize,
+    large: Vec<Vec<Page>>,
+    large_pages: usize,
 }
 
-/// Spare memory of at least `pages` pages and at most half again as much.
-fn take_spare(pages: usize) -> Option<Vec<Page>> {
-    if !KEPT.contains(&pages) {
-        return None;
-    }
-    SPARE.with_borrow_mut(|spare| {
+thread_local! {
+    static SPARE: RefCell<Spare> = const {
+        RefCell::new(Spare {
+            small: [const { Vec::new() }; LARGE],
+            small_pages: 0,
+            large: Vec::new(),
+            large_pages: 0,
+        })
+    };
+}
+
+impl Spare {
+    /// Memory of `pages` pages; a large one may have half again as much.
+    fn take(&mut self, pages: usize) -> Option<Vec<Page>> {
+        if let Some(same) = self.small.get_mut(pages) {
+            let taken = same.pop()?;
+            self.small_pages -= pages;
+            return Some(taken);
+        }
         let fits = |kept: &Vec<Page>| (pages..=pages + pages / 2).contains(&kept.len());
-        let at = spare.iter().rposition(fits)?;
-        Some(spare.swap_remove(at))
-    })
+        let taken = self.large.iter().rposition(fits).map(|at| self.large.swap_remove(at))?;
+        self.large_pages -= taken.len();
+        Some(taken)
+    }
+
+    /// Keeps memory that nobody uses, if there is room.
+    fn keep(&mut self, memory: Vec<Page>) {
+        let pages = memory.len();
+        match self.small.get_mut(pages) {
+            Some(same) if pages > 0 && self.small_pages + pages <= SMALL_PAGES => {
+                self.small_pages += pages;
+                same.push(memory);
+            }
+            None if pages <= LARGEST && self.large_pages + pages <= LARGE_PAGES => {
+                self.large_pages += pages;
+                self.large.push(memory);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Spare memory of this thread for a buffer of at least `pages` pages.
+fn take_spare(pages: usize) -> Option<Vec<Page>> {
+    SPARE.with_borrow_mut(|spare| spare.take(pages))
 }
 
 /// A growable byte buffer whose memory starts on a [`PAGE`] boundary.
@@ -146,18 +188,11 @@ impl AlignedBuf {
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
-        if !KEPT.contains(&self.pages.len()) {
-            return;
-        }
         let pages = std::mem::take(&mut self.pages);
-        // A thread that ends has no use for it any more.
-        let _ = SPARE.try_with(|spare| {
-            let mut spare = spare.borrow_mut();
-            let kept: usize = spare.iter().map(Vec::len).sum();
-            if kept + pages.len() <= KEPT_PAGES {
-                spare.push(pages);
-            }
-        });
+        if !pages.is_empty() {
+            // A thread that ends has no use for it any more.
+            let _ = SPARE.try_with(|spare| spare.borrow_mut().keep(pages));
+        }
     }
 }
 
@@ -228,13 +263,43 @@ mod tests {
     }
 
     #[test]
+    fn small_memory_is_used_again_by_buffers_of_its_size() {
+        let mut used = AlignedBuf::with_capacity(2 * PAGE);
+        used.extend_from_slice(&[7; 2 * PAGE]);
+        let place = used.as_ptr();
+        drop(used);
+        assert_ne!(AlignedBuf::with_capacity(PAGE).as_ptr(), place);
+        assert_ne!(AlignedBuf::with_capacity(3 * PAGE).as_ptr(), place);
+        let mut again = AlignedBuf::with_capacity(PAGE + 1);
+        assert_eq!((again.as_ptr(), again.len()), (place, 0));
+        again.extend_from_slice(b"x");
+        again.pad_to_page();
+        assert!(again.len() == PAGE && again[1..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
     fn what_a_thread_keeps_is_bounded() {
-        let all: Vec<_> = (0..40).map(|_| AlignedBuf::with_capacity(64 * PAGE)).collect();
-        drop(all);
-        let kept = SPARE.with_borrow(|spare| spare.iter().map(Vec::len).sum::<usize>());
-        assert_eq!(kept, KEPT_PAGES);
+        let make = |pages: usize| move |_| AlignedBuf::with_capacity(pages * PAGE);
+        let large: Vec<_> = (0..40).map(make(64)).collect();
+        let small: Vec<_> = (0..300).map(make(2)).collect();
+        drop((large, small));
+        let count = || {
+            SPARE.with_borrow(|spare| {
+                let counted = (spare.small_pages, spare.large_pages);
+                let pages = |kept: &[Vec<Page>]| kept.iter().map(Vec::len).sum::<usize>();
+                let small = spare.small.iter().map(|same| pages(same)).sum::<usize>();
+                assert_eq!((small, pages(&spare.large)), counted);
+                counted
+            })
+        };
+        assert_eq!(count(), (SMALL_PAGES, LARGE_PAGES));
         drop(AlignedBuf::with_capacity(300 * PAGE));
-        assert!(SPARE.with_borrow(|spare| spare.iter().all(|kept| KEPT.contains(&kept.len()))));
+        drop(AlignedBuf::default());
+        assert_eq!(count(), (SMALL_PAGES, LARGE_PAGES));
+        let taken = (AlignedBuf::with_capacity(2 * PAGE), AlignedBuf::with_capacity(64 * PAGE));
+        assert_eq!(count(), (SMALL_PAGES - 2, LARGE_PAGES - 64));
+        drop(taken);
+        assert_eq!(count(), (SMALL_PAGES, LARGE_PAGES));
     }
 
     #[test]

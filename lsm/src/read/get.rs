@@ -7,7 +7,7 @@ use crate::engine::Shared;
 use crate::env::{Env, Nanos};
 use crate::histogram::Histogram;
 use crate::stats::EngineStats;
-use crate::table::{Hit, Lookup};
+use crate::table::{Hit, Lookup, Table};
 use crate::version::{LiveTable, Version};
 use crate::{Millis, Result, Seq, key_hash};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -30,21 +30,25 @@ pub enum CachedRead<R, F> {
 }
 
 /// What the tables know without I/O.
-enum Tables {
+enum Tables<E: Env> {
     Found(Hit),
     Absent,
-    NeedsIo(Waiting),
+    NeedsIo(Waiting<E>),
 }
 
-/// Where a read goes on that needs the disk: with this one of the candidates, whose range and
-/// filter let the key through. Of the version that was current.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Waiting(usize);
+/// Where a read goes on that needs the disk, in the version that was current.
+struct Waiting<E: Env> {
+    /// The table whose range and filter let the key through, and which of the candidates it is.
+    table: Rc<Table<E>>,
+    candidate: usize,
+    /// The block to read.
+    block: usize,
+}
 
 /// [`CachedRead`] with the place to go on at.
-enum Looked<R, F> {
+enum Looked<R, F, E: Env> {
     Done(R),
-    NeedsIo(F, Waiting),
+    NeedsIo(F, Waiting<E>),
 }
 
 impl<E: Env> Shared<E> {
@@ -65,7 +69,7 @@ impl<E: Env> Shared<E> {
         at: Seq,
         now: impl FnOnce() -> Millis,
         f: F,
-    ) -> Result<Looked<R, F>>
+    ) -> Result<Looked<R, F, E>>
     where
         F: FnOnce(Option<&[u8]>) -> R,
     {
@@ -168,20 +172,22 @@ impl<E: Env> Shared<E> {
         version: &Rc<Version<E>>,
         key: &[u8],
         at: Seq,
-        Waiting(first): Waiting,
+        waiting: Waiting<E>,
     ) -> Result<Option<Hit>> {
-        let hash = key_hash(key);
-        for (n, (_, live)) in candidates(version, key).enumerate().skip(first) {
-            if n > first && !live.table.table.may_contain(hash) {
-                continue;
-            }
-            let hit = live.table.table.search(&self.cache, key, at).await;
-            if let Some(hit) = hit.inspect_err(|error| self.suspects.report(error))? {
-                version.lost.check(&self.dir, key, Some(hit.seq()))?;
-                return Ok(Some(hit));
+        let Waiting { table, candidate, block } = waiting;
+        let mut found = table.search_from(&self.cache, block, key, at).await;
+        if let Ok(None) = found {
+            let hash = key_hash(key);
+            for (_, live) in candidates(version, key).skip(candidate + 1) {
+                found = live.table.table.get(&self.cache, key, hash, at).await;
+                if !matches!(found, Ok(None)) {
+                    break;
+                }
             }
         }
-        version.lost.check(&self.dir, key, None).map(|()| None)
+        let hit = found.inspect_err(|error| self.suspects.report(error))?;
+        version.lost.check(&self.dir, key, hit.as_ref().map(Hit::seq))?;
+        Ok(hit)
     }
 
     fn tables_cached(
@@ -190,7 +196,7 @@ impl<E: Env> Shared<E> {
         key: &[u8],
         hash: u64,
         at: Seq,
-    ) -> Result<Tables> {
+    ) -> Result<Tables<E>> {
         let mut found = Tables::Absent;
         for (n, (level, live)) in candidates(version, key).enumerate() {
             if !live.table.table.may_contain(hash) {
@@ -201,7 +207,10 @@ impl<E: Env> Shared<E> {
             found = match live.table.table.search_cached(&self.cache, key, hash, at)? {
                 Lookup::Absent => continue,
                 Lookup::Found(hit) => Tables::Found(hit),
-                Lookup::NeedsBlock => Tables::NeedsIo(Waiting(n)),
+                Lookup::NeedsBlock(block) => {
+                    let table = live.table.table.clone();
+                    Tables::NeedsIo(Waiting { table, candidate: n, block })
+                }
             };
             break;
         }

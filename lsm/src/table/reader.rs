@@ -9,7 +9,6 @@ use crate::cache::{BlockKey, Depth, Reserved, Step};
 use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
 use crate::prefetch::prefetch;
 use crate::{BlockCache, EntryKind, EntryRef, Error, Millis, Result, Seq, TableUid};
-use futures_util::FutureExt;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,8 +21,8 @@ pub enum Lookup {
     Found(Hit),
     /// The table has no such version.
     Absent,
-    /// The answer is in a block that is not in the cache.
-    NeedsBlock,
+    /// The answer is in this block or behind it, and the block is not in the cache.
+    NeedsBlock(usize),
 }
 
 /// A version that a point read found. Keeps its block in memory.
@@ -211,7 +210,7 @@ impl<E: Env> Table<E> {
             };
             let note = self.index.slot(i);
             let Some(seen) = cache.look(self.block_key(i), note, look) else {
-                return Ok(Lookup::NeedsBlock);
+                return Ok(Lookup::NeedsBlock(i));
             };
             match seen? {
                 Look::Hit(hit) => return Ok(Lookup::Found(hit)),
@@ -230,20 +229,22 @@ impl<E: Env> Table<E> {
         hash: u64,
         at: Seq,
     ) -> Result<Option<Hit>> {
-        if !(self.covers(key) && self.may_contain(hash)) {
-            return Ok(None);
+        match self.get_cached(cache, key, hash, at)? {
+            Lookup::Found(hit) => Ok(Some(hit)),
+            Lookup::Absent => Ok(None),
+            Lookup::NeedsBlock(i) => self.search_from(cache, i, key, at).await,
         }
-        self.search(cache, key, at).await
     }
 
-    /// [`Table::get`] of a key that lies in the table's range and passed its filter.
-    pub(crate) async fn search(
+    /// Goes on with a search for `key` that needs block `first` ([`Lookup::NeedsBlock`]).
+    pub(crate) async fn search_from(
         &self,
         cache: &BlockCache,
+        first: usize,
         key: &[u8],
         at: Seq,
     ) -> Result<Option<Hit>> {
-        let mut i = self.start(key, at);
+        let mut i = first;
         while i < self.index.len() {
             if self.is_given_up(i) {
                 // The versions of one key may go on in the next block.
@@ -253,7 +254,11 @@ impl<E: Env> Table<E> {
                 i += 1;
                 continue;
             }
-            let block = self.block(cache, i).await?;
+            let cached = if i == first { None } else { self.cached(cache, i) };
+            let block = match cached {
+                Some(block) => block,
+                None => self.block(cache, i).await?,
+            };
             match self.seen(i, &block, block.search(key, at), key)? {
                 Look::Hit(hit) => return Ok(Some(hit)),
                 Look::Absent => break,
@@ -338,21 +343,18 @@ impl<E: Env> Table<E> {
         cache.forget((0..self.index.len()).map(|i| self.block_key(i)));
     }
 
-    /// Block `i` through the cache.
+    /// Block `i`, which was just looked for in the cache in vain, through the cache.
     pub(crate) async fn block(&self, cache: &BlockCache, i: usize) -> Result<Block> {
+        cache.get_or_load(self.block_key(i), self.index.slot(i), || self.load(cache, i)).await
+    }
+
+    async fn load(&self, cache: &BlockCache, i: usize) -> Result<Block> {
         let handle = self.index.handle(i);
-        let load = || {
-            cache.count_loaded(handle.end() - handle.offset);
-            let (file, path, uid) = (self.file.clone(), self.path.clone(), self.info.uid);
-            async move {
-                let len = (handle.end() - handle.offset) as usize;
-                let buf = Rc::new(read(&file, &path, handle.offset, len).await?);
-                Block::open(buf, 0, handle.len, uid, handle.offset)
-                    .map_err(|what| Error::corruption(&path, handle.offset, what))
-            }
-            .boxed_local()
-        };
-        cache.get_or_load(self.block_key(i), self.index.slot(i), load).await
+        let len = (handle.end() - handle.offset) as usize;
+        cache.count_loaded(len as u64);
+        let buf = Rc::new(read(&self.file, &self.path, handle.offset, len).await?);
+        Block::open(buf, 0, handle.len, self.info.uid, handle.offset)
+            .map_err(|what| self.damage(i, what))
     }
 
     /// Marks the blocks at these offsets as damaged: compactions pass over them.

@@ -5,6 +5,7 @@
 
 use super::lost::LostRanges;
 use crate::env::Env;
+use crate::prefix::{Learner, Prefixes};
 use crate::stats::LEVELS;
 use crate::table::{Bounds, Table, TableRef};
 use crate::trash::Trash;
@@ -112,6 +113,10 @@ pub struct Run<E: Env> {
     pub refs: Rc<[TableRef<E>]>,
     /// Bytes of all files.
     pub bytes: u64,
+    /// First and last keys of the tables as numbers, so that finding one looks at few tables.
+    order: Prefixes,
+    firsts: Vec<u128>,
+    lasts: Vec<u128>,
 }
 
 impl<E: Env> Run<E> {
@@ -122,13 +127,28 @@ impl<E: Env> Run<E> {
         assert!(disjoint, "tables of run {number} overlap");
         let refs = tables.iter().map(|live| live.table.clone()).collect();
         let bytes = tables.iter().map(|live| live.bytes()).sum();
-        Run { number, tables, refs, bytes }
+        let mut learner = Learner::default();
+        for live in &tables {
+            learner.see(live.table.smallest());
+            learner.see(live.table.largest());
+        }
+        let order = learner.prefixes();
+        let firsts = tables.iter().map(|live| order.of(live.table.smallest())).collect();
+        let lasts = tables.iter().map(|live| order.of(live.table.largest())).collect();
+        Run { number, tables, refs, bytes, order, firsts, lasts }
     }
 
     /// The only table that can hold `key`.
     pub fn find(&self, key: &[u8]) -> Option<&LiveTable<E>> {
-        let at = self.tables.partition_point(|live| live.table.largest() < key);
-        self.tables.get(at).map(|live| &**live).filter(|live| live.table.covers(key))
+        let number = self.order.of(key);
+        let mut at = self.lasts.partition_point(|last| *last < number);
+        while self.lasts.get(at) == Some(&number) && self.tables[at].table.largest() < key {
+            at += 1;
+        }
+        // The key is not behind this table; equal numbers decide nothing.
+        let first = *self.firsts.get(at)?;
+        let live = &*self.tables[at];
+        (first < number || first == number && live.table.smallest() <= key).then_some(live)
     }
 }
 

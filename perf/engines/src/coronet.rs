@@ -1,12 +1,13 @@
 //! Coronet's engine in the node's own runtime: one executor, one ring, tasks instead of threads.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use coronet_lsm::env::Env;
+use coronet_lsm::env::{Env, TaskClass};
 use coronet_lsm::{CompactionPolicy, Durability, Engine, Error, Options, ScanRange, WriteBatch};
 use coronet_server::rt::{CoreContext, CoresConfig, RtEnv, executor};
-use futures_util::future::join_all;
+use futures_util::future::{FutureExt, join_all};
 
 use crate::Failure;
 use crate::keys::{Random, Values, key};
@@ -16,6 +17,9 @@ use crate::record::{Kind, Recorder};
 use crate::spec::{Job, Subject, Workload};
 use crate::usage::{Moment, Usage};
 use crate::window::Window;
+
+/// Operations of a client between two cooperative yields: 10 us where all are answered at once.
+const OPS_BETWEEN_PAUSES: u64 = 16;
 
 /// What a job came to: counted operations, the run, the settling, the engine's notes.
 pub type Measured = (Recorder, Usage, Usage, Vec<String>);
@@ -84,11 +88,17 @@ async fn measure(
     };
     // One for all clients: they share a thread, and each one's own would not fit the processor's
     // caches together.
-    let recorder = RefCell::new(Recorder::default());
-    let values = RefCell::new(Values::new(job.sizes.value_bytes, 7));
+    let recorder = Rc::new(RefCell::new(Recorder::default()));
+    let values = Rc::new(RefCell::new(Values::new(job.sizes.value_bytes, 7)));
     let workers = join_all((0..clients).map(|client| {
         let stream = Stream::new(job, &shared, client, clients);
-        work(env, engine, stream, window, &values, &recorder)
+        let (of_task, engine, values) = (env.clone(), engine.clone(), values.clone());
+        let recorder = recorder.clone();
+        // A task each, as a node's requests are.
+        let work = async move { work(&of_task, &engine, stream, window, &values, &recorder).await };
+        let (task, done) = work.remote_handle();
+        env.spawn(TaskClass::Foreground, task);
+        done
     }));
     let beside = async {
         match job.workload {
@@ -98,7 +108,7 @@ async fn measure(
     };
     let (observed, workers, beside) = futures_util::join!(observer, workers, beside);
     workers.into_iter().chain([observed]).collect::<Result<(), _>>()?;
-    let mut all = recorder.into_inner();
+    let mut all = recorder.take();
     all.merge(&beside?);
     let from = from.into_inner().ok_or("the run ended before its warm-up")?;
     Ok((all, from.since(&job.dir)?))
@@ -114,7 +124,8 @@ async fn work(
     recorder: &RefCell<Recorder>,
 ) -> Result<(), Failure> {
     let mut batch = WriteBatch::new();
-    while let Some(op) = stream.next() {
+    for n in 1_u64.. {
+        let Some(op) = stream.next() else { break };
         let start = Instant::now();
         if window.is_over(start) {
             break;
@@ -123,7 +134,10 @@ async fn work(
         if window.counts(start) {
             recorder.borrow_mut().count(&op, found, start.elapsed());
         }
-        env.coop().await;
+        // What is in memory never waits: a pause now and then, as long work must make.
+        if n.is_multiple_of(OPS_BETWEEN_PAUSES) {
+            env.coop().await;
+        }
     }
     Ok(())
 }
