@@ -38,6 +38,8 @@ pub struct KeyspaceOptions {
     pub compression: Option<[Codec; LEVELS]>,
     /// See [`Options::filter_bits_per_key`].
     pub filter_bits_per_key: Option<u32>,
+    /// See [`Options::filter_prefix_bytes`].
+    pub filter_prefix_bytes: Option<u32>,
     /// See [`Options::default_ttl`].
     pub default_ttl: Option<Duration>,
     /// See [`Options::durability`].
@@ -54,6 +56,7 @@ const DEFAULT_TTL: u8 = 4;
 const DURABILITY: u8 = 5;
 /// One byte per level, level 0 lowest; zero beyond the last level.
 const COMPRESSION: u8 = 6;
+const FILTER_PREFIX: u8 = 7;
 
 impl KeyspaceOptions {
     /// The keyspace's options: the engine's, with what is set here in their place.
@@ -64,6 +67,7 @@ impl KeyspaceOptions {
             block_bytes: self.block_bytes.unwrap_or(engine.block_bytes),
             compression: self.compression.unwrap_or(engine.compression),
             filter_bits_per_key: self.filter_bits_per_key.unwrap_or(engine.filter_bits_per_key),
+            filter_prefix_bytes: self.filter_prefix_bytes.unwrap_or(engine.filter_prefix_bytes),
             default_ttl: self.default_ttl.or(engine.default_ttl),
             durability: self.durability.unwrap_or(engine.durability),
             ..engine.clone()
@@ -90,6 +94,7 @@ impl KeyspaceOptions {
             (DEFAULT_TTL, self.default_ttl.map(millis)),
             (DURABILITY, self.durability.map(|d| u64::from(d == Durability::Buffered))),
             (COMPRESSION, self.compression.map(encode_codecs)),
+            (FILTER_PREFIX, self.filter_prefix_bytes.map(u64::from)),
         ];
         let mut bytes = Vec::new();
         for (tag, value) in fields {
@@ -115,6 +120,7 @@ impl KeyspaceOptions {
                 MEMTABLE_PERCENT => options.memtable_percent = Some(small()?),
                 BLOCK_BYTES => options.block_bytes = Some(small()? as usize),
                 FILTER_BITS => options.filter_bits_per_key = Some(small()?),
+                FILTER_PREFIX => options.filter_prefix_bytes = Some(small()?),
                 DEFAULT_TTL => options.default_ttl = Some(Duration::from_millis(value)),
                 DURABILITY => {
                     options.durability = Some(match value {
@@ -162,7 +168,7 @@ mod tests {
     proptest! {
         #[test]
         fn options_survive_and_bad_bytes_are_refused(
-            numbers in proptest::collection::vec(proptest::option::of(0u32..1 << 20), 4),
+            numbers in proptest::collection::vec(proptest::option::of(0u32..1 << 20), 5),
             codecs in proptest::option::of(proptest::array::uniform7(0u8..3)),
             buffered in proptest::option::of(any::<bool>()),
             bytes in proptest::collection::vec(any::<u8>(), 0..60),
@@ -172,6 +178,7 @@ mod tests {
                 block_bytes: numbers[1].map(|n| n as usize),
                 compression: codecs.map(|c| c.map(|byte| Codec::from_byte(byte).unwrap())),
                 filter_bits_per_key: numbers[2],
+                filter_prefix_bytes: numbers[4],
                 default_ttl: numbers[3].map(|n| Duration::from_millis(n.into())),
                 durability: buffered
                     .map(|b| if b { Durability::Buffered } else { Durability::Durable }),
@@ -201,6 +208,8 @@ mod tests {
         assert!(own.validate(&engine).is_ok());
         let zero = KeyspaceOptions { memtable_percent: Some(0), ..own.clone() };
         assert!(zero.validate(&engine).unwrap_err().contains("memtable_percent"));
-        assert!(KeyspaceOptions { block_bytes: Some(1), ..own }.validate(&engine).is_err());
+        assert!(KeyspaceOptions { block_bytes: Some(1), ..own.clone() }.validate(&engine).is_err());
+        let long = KeyspaceOptions { filter_prefix_bytes: Some(513), ..own };
+        assert!(long.validate(&engine).unwrap_err().contains("filter_prefix_bytes"));
     }
 }

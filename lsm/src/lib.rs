@@ -38,7 +38,7 @@ pub use engine::{Checkpoint, CompactionFilter, Engine, FilterDecision, Keyspace}
 pub use error::{Error, Result};
 pub use keyspace::{KeyspaceId, KeyspaceOptions};
 pub use memtable::{Memtable, Pos};
-pub use options::Options;
+pub use options::{MAX_FILTER_PREFIX_BYTES, Options};
 pub use read::{Ahead, CachedRead, Direction, Scan, ScanOptions, ScanRange};
 pub use signal::Commit;
 pub use stats::EngineStats;

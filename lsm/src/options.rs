@@ -6,6 +6,9 @@ use crate::table::Codec;
 use crate::{CompactionPolicy, Durability};
 use std::time::Duration;
 
+/// Most bytes of a key that [`Options::filter_prefix_bytes`] may count.
+pub const MAX_FILTER_PREFIX_BYTES: u32 = 512;
+
 /// Settings of one engine.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -25,6 +28,12 @@ pub struct Options {
     pub compression: [Codec; LEVELS],
     /// Bloom filter bits per key.
     pub filter_bits_per_key: u32,
+    /// New tables enter this many first bytes of their keys into their filters, too, so that
+    /// scans of keys that share them skip tables; zero switches that off, at most
+    /// [`MAX_FILTER_PREFIX_BYTES`]. Counts all bytes of the key as the engine sees it: an owner
+    /// who puts something in front of the application's keys adds the length of that. Tables
+    /// that exist keep what they were written with. Costs the bits of a key per prefix.
+    pub filter_prefix_bytes: u32,
     /// How tables are merged in a new engine; one that was told otherwise
     /// ([`crate::Engine::set_policy`]) keeps to that.
     pub compaction: CompactionPolicy,
@@ -70,6 +79,7 @@ impl Default for Options {
             block_bytes: 8 << 10,
             compression: [Codec::None; LEVELS],
             filter_bits_per_key: 10,
+            filter_prefix_bytes: 0,
             compaction: CompactionPolicy::leveled(),
             latency_target: Duration::from_millis(5),
             l0_slowdown: 20,
@@ -136,6 +146,12 @@ impl Options {
         }
         if self.block_bytes < 512 || self.block_bytes > 1 << 20 {
             return Err(format!("block_bytes is {}, use 512 to 1048576", self.block_bytes));
+        }
+        if self.filter_prefix_bytes > MAX_FILTER_PREFIX_BYTES {
+            return Err(format!(
+                "filter_prefix_bytes is {}, use 0 (off) to {MAX_FILTER_PREFIX_BYTES}",
+                self.filter_prefix_bytes
+            ));
         }
         if self.memtable_bytes == 0 || self.max_frozen == 0 {
             return Err("memtable_bytes and max_frozen must be at least 1".into());

@@ -120,6 +120,12 @@ pub fn key_hash(key: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(key)
 }
 
+/// The hash under which filters know the prefix of a key (part of the table format). Seeded with
+/// the prefix's length, so that a prefix is not taken for a whole key of the same bytes.
+pub(crate) fn prefix_hash(prefix: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(prefix, prefix.len() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

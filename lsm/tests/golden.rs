@@ -123,7 +123,7 @@ fn every_golden_folder_opens_and_is_right() {
             }
             assert_eq!(engine.stats().level_tables.iter().sum::<u64>(), tables(&from));
             if name(&from) >= KEYSPACES_SINCE {
-                golden_support::check(&engine).await;
+                golden_support::check(&engine, name(&from)).await;
             }
             found
         });

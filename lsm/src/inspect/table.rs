@@ -4,6 +4,7 @@ use super::Finding;
 use crate::env::AlignedBuf;
 use crate::table::raw::{Meta, open_meta};
 use crate::table::{BlockWalk, Codec, TableInfo};
+use crate::types::prefix_hash;
 use crate::{EntryKind, EntryRef, Seq, key_hash};
 use std::rc::Rc;
 
@@ -44,6 +45,8 @@ pub struct TableReport {
 struct Sums {
     entries: u64,
     deletes: u64,
+    /// Different prefixes that the filter knows.
+    prefixes: u64,
     last: Option<(Vec<u8>, Seq)>,
 }
 
@@ -74,6 +77,13 @@ pub fn check_table(bytes: &[u8], mut visit: impl FnMut(u64, EntryRef<'_>)) -> Ta
         let what = format!(
             "footer counts {} entries and {} deletes, the blocks hold {} and {}",
             meta.info.entries, meta.info.deletes, sums.entries, sums.deletes
+        );
+        report.findings.push(Finding::new(meta.info.file_bytes, what));
+    }
+    if report.findings.is_empty() && sums.prefixes != meta.info.filter_prefixes {
+        let what = format!(
+            "footer counts {} prefixes of keys, the blocks hold {}",
+            meta.info.filter_prefixes, sums.prefixes
         );
         report.findings.push(Finding::new(meta.info.file_bytes, what));
     }
@@ -122,9 +132,15 @@ fn check_entry(meta: &Meta, i: usize, entry: &EntryRef<'_>, sums: &mut Sums) -> 
     if !meta.may_contain(key_hash(entry.key)) {
         return Err(format!("the filter denies key {key}"));
     }
+    let prefix = meta.prefix_of(entry.key);
+    if !prefix.is_none_or(|prefix| meta.may_contain(prefix_hash(prefix))) {
+        return Err(format!("the filter denies the prefix of key {key}"));
+    }
     if entry.seq < meta.info.min_seq || entry.seq > meta.info.max_seq {
         return Err(format!("key {key} has a sequence number outside what the footer says"));
     }
+    let before = sums.last.as_ref().and_then(|(last, _)| meta.prefix_of(last));
+    sums.prefixes += u64::from(prefix.is_some() && prefix != before);
     sums.entries += 1;
     sums.deletes += u64::from(entry.kind == EntryKind::Delete);
     sums.last = Some((entry.key.to_vec(), entry.seq));

@@ -1,10 +1,14 @@
 //! Bloom filter in cache-line blocks: a question costs one cache line.
 //!
+//! Beside the keys, the filter may know prefixes of them ([`Hashes`]); to it they are hashes, too.
+//!
 //! A key's hash picks a line of 512 bits with its upper half and the bits within with its lower
 //! half. About 1.2 % of absent keys pass at 10 bits per key (a plain filter: 0.8 %).
 
 use super::block::{Damage, u32_at};
+use crate::key_hash;
 use crate::prefetch::prefetch;
+use crate::types::prefix_hash;
 use coronet_probe::{Bug, seeded};
 
 /// Most bits that are set per key; more would need more hash than a line's probes use.
@@ -15,6 +19,49 @@ const LINE_BYTES: usize = 64;
 #[derive(Debug, Clone, Copy)]
 #[repr(align(64))]
 struct Line([u64; 8]);
+
+/// What is to be entered into a table's filter: its keys, and what prefixes of a certain length
+/// they have.
+#[derive(Debug)]
+pub(super) struct Hashes {
+    hashes: Vec<u64>,
+    /// Length of the prefixes, bytes; zero: none.
+    prefix_bytes: u32,
+    prefixes: u64,
+}
+
+impl Hashes {
+    /// Nothing yet.
+    pub fn new(prefix_bytes: u32) -> Self {
+        Hashes { hashes: Vec::new(), prefix_bytes, prefixes: 0 }
+    }
+
+    /// Adds a key, and its prefix unless the key before (empty: there is none) has the same.
+    /// Keys come in ascending order.
+    pub fn add(&mut self, last: &[u8], key: &[u8]) {
+        self.hashes.push(key_hash(key));
+        let prefix = key.get(..self.prefix_bytes as usize).unwrap_or_default();
+        if !last.starts_with(prefix) {
+            self.hashes.push(prefix_hash(prefix));
+            self.prefixes += 1;
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[u64] {
+        &self.hashes
+    }
+
+    /// Length of the prefixes, bytes; zero: none.
+    pub fn prefix_bytes(&self) -> u32 {
+        self.prefix_bytes
+    }
+
+    /// How many of them are of prefixes.
+    pub fn prefixes(&self) -> u64 {
+        self.prefixes
+    }
+}
 
 /// Approximate set of key hashes: never denies a member.
 #[derive(Debug)]
@@ -146,6 +193,36 @@ mod tests {
         assert!(Filter::decode(&[], 0).is_err());
         bytes[0] = 17;
         assert!(Filter::decode(&bytes, filter.lines()).is_err());
+    }
+
+    #[test]
+    fn each_prefix_is_added_once_and_short_keys_have_none() {
+        let added = |prefix_bytes, keys: &[&[u8]]| {
+            let mut hashes = Hashes::new(prefix_bytes);
+            let mut last: &[u8] = b"";
+            for key in keys {
+                hashes.add(last, key);
+                last = key;
+            }
+            assert_eq!(hashes.all().len() as u64, keys.len() as u64 + hashes.prefixes());
+            hashes.all().to_vec()
+        };
+        let keys: [&[u8]; 6] = [b"", b"a", b"aaa", b"aab", b"ab", b"abc"];
+        let hashes = added(2, &keys);
+        let wanted = [
+            key_hash(b""),
+            key_hash(b"a"),
+            key_hash(b"aaa"),
+            prefix_hash(b"aa"),
+            key_hash(b"aab"),
+            key_hash(b"ab"),
+            prefix_hash(b"ab"),
+            key_hash(b"abc"),
+        ];
+        assert_eq!(hashes, wanted);
+        assert_ne!(key_hash(b"ab"), prefix_hash(b"ab"));
+        assert_eq!(added(0, &keys), keys.map(key_hash));
+        assert_eq!(added(9, &keys), keys.map(key_hash));
     }
 
     #[test]

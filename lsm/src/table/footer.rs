@@ -7,14 +7,14 @@ use crate::env::PAGE;
 use crate::{Seq, TableUid};
 
 /// The newest format this release writes and reads.
-pub(super) const VERSION: u32 = 2;
-/// The oldest that can be read: without compression and without `raw_bytes`.
+pub(super) const VERSION: u32 = 3;
+/// The oldest that can be read: without compression, without `raw_bytes` and prefixes.
 const OLDEST: u32 = 1;
 pub(super) const MAGIC: [u8; 8] = *b"CORTABLE";
 /// Bytes in use; the rest of the page is zero.
-const USED: usize = 104;
-/// The same in version 1.
-const USED_1: usize = 96;
+const USED: usize = 120;
+/// The same in versions 1 and 2.
+const USED_OLDER: [usize; 2] = [96, 104];
 
 /// The footer's fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,10 @@ pub(super) struct Footer {
     pub max_seq: Seq,
     /// Bytes of all data frames before compression, without padding.
     pub raw_bytes: u64,
+    /// Length of the prefixes of keys that the filter knows, bytes; zero: none.
+    pub prefix_bytes: u32,
+    /// How many prefixes these are.
+    pub prefixes: u64,
 }
 
 /// Why a footer cannot be used.
@@ -69,6 +73,8 @@ impl Footer {
             self.min_seq.0,
             self.max_seq.0,
             self.raw_bytes,
+            u64::from(self.prefix_bytes),
+            self.prefixes,
         ];
         for (i, word) in words.iter().enumerate() {
             page[16 + i * 8..24 + i * 8].copy_from_slice(&word.to_le_bytes());
@@ -91,6 +97,8 @@ impl Footer {
             max_seq: self.max_seq,
             data_bytes: self.index_offset,
             raw_bytes: self.raw_bytes,
+            filter_prefix_bytes: self.prefix_bytes,
+            filter_prefixes: self.prefixes,
         }
     }
 
@@ -118,6 +126,9 @@ impl Footer {
             min_seq: Seq(u64_at(80)?),
             max_seq: Seq(u64_at(88)?),
             raw_bytes: if version == 1 { u64_at(32)? } else { u64_at(96)? },
+            // Zero in older versions, as all that was not in use.
+            prefix_bytes: u32_at(104)?,
+            prefixes: u64_at(112)?,
         };
         if footer.file_bytes != file_bytes {
             return Err("file length differs from the footer".into());
@@ -125,8 +136,9 @@ impl Footer {
         if u32_at(12)? != checksum(footer.uid, footer.offset(), &[&page[..12], &page[16..]]) {
             return Err("footer checksum mismatch".into());
         }
-        let used = if version == 1 { USED_1 } else { USED };
-        if version < OLDEST || page[used..].iter().any(|b| *b != 0) {
+        let used = USED_OLDER.get(version.wrapping_sub(OLDEST) as usize).unwrap_or(&USED);
+        let unused = page[108..112].iter().chain(&page[*used..]);
+        if version < OLDEST || unused.copied().any(|b| b != 0) {
             return Err("footer has unknown fields".into());
         }
         footer.check()?;
@@ -141,7 +153,14 @@ impl Footer {
             && after(self.index_offset, self.index_len) == Some(self.filter_offset)
             && after(self.filter_offset, self.filter_len) == Some(self.offset());
         let filled = self.blocks > 0 && self.entries >= u64::from(self.blocks);
-        if in_order && filled && self.deletes <= self.entries && self.min_seq <= self.max_seq {
+        let prefixed =
+            self.prefixes <= self.entries && (self.prefix_bytes > 0 || self.prefixes == 0);
+        if in_order
+            && filled
+            && prefixed
+            && self.deletes <= self.entries
+            && self.min_seq <= self.max_seq
+        {
             Ok(())
         } else {
             Err("footer contradicts itself")
@@ -167,6 +186,8 @@ mod tests {
             min_seq: Seq(5),
             max_seq: Seq(14),
             raw_bytes: 9000,
+            prefix_bytes: 7,
+            prefixes: 10,
         }
     }
 
@@ -186,8 +207,8 @@ mod tests {
     #[test]
     fn names_a_newer_version() {
         let mut page = footer().encode();
-        page[8] = 3;
-        assert_eq!(Footer::decode(&page, 5 * 4096), Err(BadFooter::Version(3)));
+        page[8] = 4;
+        assert_eq!(Footer::decode(&page, 5 * 4096), Err(BadFooter::Version(4)));
     }
 
     #[test]
@@ -200,6 +221,8 @@ mod tests {
             Footer { blocks: 0, ..footer() },
             Footer { deletes: 11, ..footer() },
             Footer { min_seq: Seq(15), ..footer() },
+            Footer { prefixes: 11, ..footer() },
+            Footer { prefix_bytes: 0, ..footer() },
         ] {
             assert!(Footer::decode(&wrong.encode(), 5 * 4096).is_err(), "{wrong:?}");
         }

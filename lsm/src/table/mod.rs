@@ -54,6 +54,10 @@ pub struct TableInfo {
     pub data_bytes: u64,
     /// Bytes of all data blocks before compression.
     pub raw_bytes: u64,
+    /// Length of the prefixes of keys that the filter knows beside the keys, bytes; zero: none.
+    pub filter_prefix_bytes: u32,
+    /// How many prefixes these are.
+    pub filter_prefixes: u64,
 }
 
 /// An inclusive range of keys.

@@ -27,9 +27,14 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
-    /// Whether the filter knows the hash of a key.
+    /// Whether the filter knows the hash of a key or prefix.
     pub fn may_contain(&self, hash: u64) -> bool {
         self.filter.may_contain(hash)
+    }
+
+    /// The prefix of a key that the filter knows; `None`: it knows none of this key.
+    pub fn prefix_of<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
+        key.get(..self.info.filter_prefix_bytes as usize).filter(|prefix| !prefix.is_empty())
     }
 
     /// Checks the block whose frame is all of `buf`.

@@ -8,6 +8,7 @@ use super::index::{Handle, Index};
 use crate::cache::{BlockKey, Depth, Reserved, Step};
 use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
 use crate::prefetch::prefetch;
+use crate::types::prefix_hash;
 use crate::{BlockCache, EntryKind, EntryRef, Error, Millis, Result, Seq, TableUid};
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
@@ -153,6 +154,14 @@ impl<E: Env> Table<E> {
     /// Whether a key with this hash may be in the table. Without a filter every key may.
     pub fn may_contain(&self, hash: u64) -> bool {
         self.filter.get().is_none_or(|filter| filter.may_contain(hash))
+    }
+
+    /// Whether a key with this prefix may be in the table; the filter can tell only if it knows
+    /// prefixes of this length ([`TableInfo::filter_prefix_bytes`]).
+    pub fn may_contain_prefix(&self, prefix: &[u8]) -> bool {
+        prefix.len() != self.info.filter_prefix_bytes as usize
+            || prefix.is_empty()
+            || self.may_contain(prefix_hash(prefix))
     }
 
     /// Reads the filter that [`Table::within`] left out, if there is room for it by now.

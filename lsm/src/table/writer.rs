@@ -4,12 +4,12 @@ use super::TableInfo;
 use super::block::builder::BlockBuilder;
 use super::block::{Block, FrameKind, HEADER, seal};
 use super::codec::{Codec, Packer};
-use super::filter::Filter;
+use super::filter::{Filter, Hashes};
 use super::footer::Footer;
 use super::index::{IndexBuilder, separator};
 use crate::cache::{BlockCache, BlockKey};
 use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
-use crate::{EntryKind, EntryRef, Error, Options, Result, Seq, TableUid, key_hash};
+use crate::{EntryKind, EntryRef, Error, Options, Result, Seq, TableUid};
 use coronet_probe::{Bug, seeded};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -41,7 +41,7 @@ pub struct TableWriter<E: Env> {
     block_target: usize,
     raw_bytes: u64,
     index: IndexBuilder,
-    hashes: Vec<u64>,
+    hashes: Hashes,
     /// Finished blocks that are not written yet; they belong at `written`.
     chunk: AlignedBuf,
     /// Where blocks go, too, whose entries came from memory.
@@ -76,7 +76,7 @@ impl<E: Env> TableWriter<E> {
             block_target: first_target(options.compression[0], options.block_bytes),
             raw_bytes: 0,
             index: IndexBuilder::default(),
-            hashes: Vec::new(),
+            hashes: Hashes::new(options.filter_prefix_bytes),
             chunk: AlignedBuf::default(),
             warms: None,
             warm_bytes: 0,
@@ -144,7 +144,7 @@ impl<E: Env> TableWriter<E> {
         }
         self.block.add(entry);
         if new_key {
-            self.hashes.push(key_hash(entry.key));
+            self.hashes.add(&self.last, entry.key);
             self.last.clear();
             self.last.extend_from_slice(entry.key);
             self.smallest.get_or_insert_with(|| entry.key.into());
@@ -170,7 +170,7 @@ impl<E: Env> TableWriter<E> {
 
     /// Size of the file if it were finished now, up to a few pages.
     pub fn bytes(&self) -> u64 {
-        let filter = self.hashes.len() as u64 * u64::from(self.bits_per_key) / 8;
+        let filter = self.hashes.all().len() as u64 * u64::from(self.bits_per_key) / 8;
         let rest = self.block.bytes() + self.index.bytes() + PAGE;
         self.offset() + rest as u64 + filter
     }
@@ -263,6 +263,8 @@ impl<E: Env> TableWriter<E> {
             min_seq: self.min_seq,
             max_seq: self.max_seq,
             raw_bytes: self.raw_bytes,
+            prefix_bytes: self.hashes.prefix_bytes(),
+            prefixes: self.hashes.prefixes(),
         };
         self.chunk.extend_from_slice(&footer.encode());
         self.write_chunk().await?;
@@ -280,12 +282,15 @@ impl<E: Env> TableWriter<E> {
             max_seq: self.max_seq,
             data_bytes: index_offset,
             raw_bytes: self.raw_bytes,
+            filter_prefix_bytes: footer.prefix_bytes,
+            filter_prefixes: footer.prefixes,
         })
     }
 
     async fn build_filter(&self) -> Filter {
-        let mut filter = Filter::with_capacity(self.hashes.len(), self.bits_per_key);
-        for hashes in self.hashes.chunks(COOP_HASHES) {
+        let hashes = self.hashes.all();
+        let mut filter = Filter::with_capacity(hashes.len(), self.bits_per_key);
+        for hashes in hashes.chunks(COOP_HASHES) {
             hashes.iter().for_each(|hash| filter.insert(*hash));
             self.env.coop().await;
         }

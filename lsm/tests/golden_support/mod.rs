@@ -30,7 +30,10 @@ const DAMAGED_KEYS: u32 = 90;
 /// Where that block begins.
 const DAMAGED_OFFSET: u64 = 4096;
 
-fn full_options() -> KeyspaceOptions {
+/// Folders before this one know no prefixes in filters.
+const PREFIXES_SINCE: u32 = 6;
+
+fn full_options(folder: u32) -> KeyspaceOptions {
     let mut compression = Options::tiny().compression;
     (compression[0], compression[1]) = (Codec::Lz4, Codec::Zstd);
     KeyspaceOptions {
@@ -38,6 +41,8 @@ fn full_options() -> KeyspaceOptions {
         block_bytes: Some(8192),
         compression: Some(compression),
         filter_bits_per_key: Some(12),
+        // As long as "entry/012": ten keys have the same.
+        filter_prefix_bytes: (folder >= PREFIXES_SINCE).then_some(9),
         default_ttl: Some(Duration::from_secs(100 * 365 * 86_400)),
         durability: Some(Durability::Buffered),
     }
@@ -89,7 +94,7 @@ const MERGED: u32 = 200;
 
 /// Writes everything beyond the default keyspace.
 pub async fn write(env: &SimEnv, engine: &Engine<SimEnv>) {
-    let full = engine.create_keyspace(FULL, full_options()).await.unwrap();
+    let full = engine.create_keyspace(FULL, full_options(u32::MAX)).await.unwrap();
     full.set_policy(policy()).await.unwrap();
     for n in 0..STEPS {
         let mut batch = WriteBatch::new();
@@ -132,11 +137,14 @@ async fn damage(env: &SimEnv, engine: &Engine<SimEnv>) {
 }
 
 /// Checks everything beyond the default keyspace.
-pub async fn check(engine: &Engine<SimEnv>) {
+pub async fn check(engine: &Engine<SimEnv>, folder: u32) {
     let keyspaces = engine.keyspaces().await;
     let plain = KeyspaceOptions::default();
-    let wanted =
-        [(KeyspaceId::DEFAULT, plain.clone()), (FULL, full_options()), (DAMAGED, plain.clone())];
+    let wanted = [
+        (KeyspaceId::DEFAULT, plain.clone()),
+        (FULL, full_options(folder)),
+        (DAMAGED, plain.clone()),
+    ];
     assert_eq!(keyspaces, wanted);
 
     let full = engine.keyspace(FULL).unwrap();
@@ -144,6 +152,14 @@ pub async fn check(engine: &Engine<SimEnv>) {
     assert_eq!(full.stats().level_tables[..3], [1, 1, 0]);
     let stats = full.stats();
     assert!(stats.block_disk_bytes < stats.block_raw_bytes, "compressed");
+    for (prefix, keys) in [("entry/004", 6), ("entry/013", 0)] {
+        let mut scan = full.scan(ScanRange::prefix(prefix.as_bytes())).await.unwrap();
+        let mut seen = 0;
+        while scan.next().await.unwrap().is_some() {
+            seen += 1;
+        }
+        assert_eq!(seen, keys, "{prefix}");
+    }
     let mut found = Contents::new();
     let mut scan = full.scan(ScanRange::default()).await.unwrap();
     while let Some((key, value)) = scan.next().await.unwrap() {

@@ -96,6 +96,8 @@ struct Stats {
     raw_bytes: u64,
     index_bytes: u64,
     filter_bytes: u64,
+    filter_prefix_bytes: u32,
+    filter_prefixes: u64,
     blocks: usize,
     blocks_none: usize,
     blocks_lz4: usize,
@@ -121,6 +123,8 @@ impl Stats {
             raw_bytes: info.raw_bytes,
             index_bytes: report.index_bytes,
             filter_bytes: report.filter_bytes,
+            filter_prefix_bytes: info.filter_prefix_bytes,
+            filter_prefixes: info.filter_prefixes,
             blocks: report.blocks.len(),
             blocks_none: packed(Codec::None),
             blocks_lz4: packed(Codec::Lz4),
@@ -141,6 +145,7 @@ impl Stats {
              \x20 {} bytes: data {}, index {}, filter {}\n\
              \x20 {} blocks: {} none, {} lz4, {} zstd; {} bytes unpacked, ratio {:.2}\n\
              \x20 {} entries, {} deletes, {:.1} bytes of file each, {:.1} filter bits each\n\
+             \x20 {} prefixes of {} bytes in the filter\n\
              \x20 sequence numbers {} to {}\n\
              \x20 keys {} to {}",
             self.file,
@@ -160,6 +165,8 @@ impl Stats {
             self.deletes,
             per(self.file_bytes, self.entries),
             per(self.filter_bytes * 8, self.entries),
+            self.filter_prefixes,
+            self.filter_prefix_bytes,
             self.min_seq,
             self.max_seq,
             self.smallest.value,
