@@ -260,6 +260,52 @@ fn an_urgent_level_0_interrupts_a_long_merge() {
     assert!(deep_was_open, "no job of level 0 finished before the long merge");
 }
 
+/// A merge within level 1 was put aside for level 0, whose keys lie where the merge has not come
+/// yet: both bring tables to the same run.
+#[test]
+fn what_level_0_brings_to_the_run_of_a_merge_under_way_does_not_meet_its_output() {
+    let sim = Sim::new(16);
+    let mut env = sim.node_env("a");
+    let engine = sim.block_on(open(&env, heap_options()));
+    // The newest run has keys at both ends, the older ones between them.
+    let rounds: Vec<Vec<u64>> = vec![
+        (0..4_000).step_by(2).collect(),
+        (0..4_000).skip(1).step_by(2).collect(),
+        (0..60).chain(8_000..8_180).collect(),
+    ];
+    let mut model = BTreeMap::new();
+    for keys in rounds {
+        for part in keys.chunks(keys.len().div_ceil(4)) {
+            sim.block_on(write_many(&env, &engine, part.iter().copied()));
+            model.extend(part.iter().map(|n| (key(*n), value(*n, 200))));
+            sim.block_on(engine.flush()).unwrap();
+        }
+        sim.block_on(engine.compact()).unwrap();
+    }
+    assert_eq!(engine.stats().level_runs[..3], [0, 3, 0]);
+    let one_run = CompactionPolicy::leveled().sized(16 << 20, TABLE);
+    sim.block_on(engine.set_policy(one_run)).unwrap();
+    let writer = (env.clone(), engine.clone());
+    env.spawn(TaskClass::Foreground, async move {
+        let (env, engine) = writer;
+        for n in 3_000..3_040 {
+            put(&env, &engine, &key(n), &value(n + 1, 100)).await;
+            engine.flush().await.unwrap();
+        }
+    });
+    model.extend((3_000..3_040).map(|n| (key(n), value(n + 1, 100))));
+    while engine.stats().level_runs[1] > 1 || engine.stats().flushes < 52 {
+        sim.run_events(20);
+    }
+    sim.block_on(engine.compact()).unwrap();
+    let expected: Vec<_> = model.into_iter().collect();
+    assert_eq!(sim.block_on(collect(&engine, ScanRange::default())), expected);
+    drop(engine);
+    env = sim.crash(&env);
+    let engine = sim.block_on(open(&env, heap_options()));
+    assert_eq!(sim.block_on(collect(&engine, ScanRange::default())), expected);
+}
+
 #[test]
 fn fifo_forgets_by_age_and_by_size() {
     let sim = Sim::new(14);

@@ -58,10 +58,11 @@ impl<E: Env> Work<E> {
         })
     }
 
-    /// Whether the version still has every input as this work knows it, and the policy has not
-    /// changed since.
+    /// Whether the version still has every input as this work knows it, nothing else came to where
+    /// the output goes, and the policy has not changed since.
     pub fn is_current(&self, version: &Version<E>, policy: &Rc<CompactionPolicy>) -> bool {
         Rc::ptr_eq(&self.policy, policy)
+            && !self.is_crossed(version)
             && self.parts.iter().all(|(place, tables)| {
                 let run = version.levels[place.level].iter().find(|run| run.number == place.run);
                 let has = |live: &Rc<LiveTable<E>>| {
@@ -69,6 +70,21 @@ impl<E: Env> Work<E> {
                 };
                 tables.iter().all(has)
             })
+    }
+
+    /// Whether the target run has a table between the inputs that is none of them: one that
+    /// another job brought while this one was put aside. The output would overlap it.
+    fn is_crossed(&self, version: &Version<E>) -> bool {
+        let inputs = || self.inputs().map(|(_, live)| live);
+        let Some(first) = inputs().map(|live| live.table.smallest()).min() else { return false };
+        let Some(last) = inputs().map(|live| live.table.largest()).max() else { return false };
+        let runs = &version.levels[self.target_level];
+        let target = runs.iter().find(|run| Some(run.number) == self.target_run);
+        let between = target
+            .iter()
+            .flat_map(|run| &run.tables)
+            .filter(|other| other.table.smallest() <= last && first <= other.table.largest());
+        between.into_iter().any(|other| !inputs().any(|input| Rc::ptr_eq(input, other)))
     }
 
     /// Every input with its place.

@@ -4,7 +4,7 @@ use super::Flushed;
 use super::lost::{GivenUp, Lost};
 use crate::stats::LEVELS;
 use crate::{KeyspaceId, KeyspaceOptions, Seq, TableId, TableUid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Table of manifest versions 1 and 2, which knew neither runs nor times; only read.
@@ -339,6 +339,7 @@ impl State {
                 return Err(format!("edit adds table {} twice", table.id.0));
             }
         }
+        self.check_runs(edit)?;
         self.apply_damage(edit);
         for (id, seq) in &edit.flushed {
             match self.keyspaces.get_mut(id) {
@@ -348,6 +349,25 @@ impl State {
         }
         self.progress = edit.progress;
         Ok(())
+    }
+
+    /// Tables of one run do not overlap, where the edit added any.
+    fn check_runs(&self, edit: &Edit) -> Result<(), String> {
+        let run_of = |table: &TableMeta| (table.keyspace, table.level, table.run);
+        let touched: BTreeSet<_> = edit.added.iter().map(run_of).collect();
+        let tables = self.tables.values().filter(|table| touched.contains(&run_of(table)));
+        let mut tables: Vec<_> = tables.map(|table| (run_of(table), table)).collect();
+        tables.sort_by(|(a_run, a), (b_run, b)| (a_run, &a.first).cmp(&(b_run, &b.first)));
+        let overlap = tables.windows(2).find(|pair| {
+            let [(a_run, a), (b_run, b)] = pair else { return false };
+            a_run == b_run && a.last >= b.first
+        });
+        match overlap {
+            Some([(_, a), (_, b)]) => {
+                Err(format!("edit makes tables {} and {} of one run overlap", a.id.0, b.id.0))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn apply_damage(&mut self, edit: &Edit) {

@@ -21,6 +21,8 @@ pub struct Workload {
     model: Rc<RefCell<Model>>,
     rng: RefCell<Rng>,
     keys: u64,
+    /// Where keys come from, where they lie together in time: most tables meet few others then.
+    window: Option<Cell<u64>>,
     /// Writes to several keyspaces, with expiries.
     pub wide: bool,
     stop: Cell<bool>,
@@ -60,13 +62,15 @@ impl Workload {
         mut rng: Rng,
         wide: bool,
     ) -> Rc<Self> {
-        let keys = rng.range(5, 200);
+        let near = rng.below(3) == 0;
+        let keys = if near { rng.range(500, 4_000) } else { rng.range(5, 200) };
         Rc::new(Workload {
             env: env.clone(),
             engine,
             model: Rc::clone(model),
             rng: RefCell::new(rng),
             keys,
+            window: near.then(Cell::default),
             wide,
             stop: Cell::new(false),
             running: Cell::new(0),
@@ -114,7 +118,15 @@ impl Workload {
     }
 
     fn key(&self) -> Vec<u8> {
-        let number = self.below(self.keys);
+        let number = match &self.window {
+            Some(window) => {
+                if self.below(60) == 0 {
+                    window.set(self.below(self.keys));
+                }
+                window.get() + self.below(40)
+            }
+            None => self.below(self.keys),
+        };
         // Keys of different lengths that share prefixes.
         let tail = if number.is_multiple_of(3) { "/with/a/longer/tail" } else { "" };
         format!("key/{number:05}{tail}").into_bytes()

@@ -106,6 +106,29 @@ fn contradictions_are_named() {
 }
 
 #[test]
+fn tables_of_a_run_that_would_overlap_are_refused() {
+    let mut state = State::default();
+    let table = |id, run, first: &[u8], last: &[u8]| TableMeta {
+        id: TableId(id),
+        level: 1,
+        run,
+        first: first.into(),
+        last: last.into(),
+        ..meta()
+    };
+    let add = |added| Edit { added, ..Edit::default() };
+    let apart = vec![table(1, 1, b"a", b"c"), table(2, 1, b"d", b"f"), table(3, 2, b"b", b"e")];
+    state.apply(&add(apart)).unwrap();
+    for (first, last) in [(b"c", b"c"), (b"e", b"e"), (b"f", b"g"), (b"a", b"z")] {
+        let met = state.clone().apply(&add(vec![table(4, 1, first, last)]));
+        assert!(met.unwrap_err().contains("of one run overlap"), "{first:?} to {last:?}");
+    }
+    // What goes with the same edit is not in the way.
+    let edit = Edit { removed: vec![TableId(2)], ..add(vec![table(4, 1, b"e", b"g")]) };
+    state.apply(&edit).unwrap();
+}
+
+#[test]
 fn a_keyspace_goes_with_its_tables_and_comes_back_empty() {
     let id = KeyspaceId(7);
     let mut state = State::default();
