@@ -24,8 +24,9 @@ use super::xcore::{MeshEnd, mesh};
 use crate::node::CoreId;
 
 /// Time slice of a task queue. Needed although the driver looks at its ring itself: the executor
-/// notices its own timers only between slices.
-const SLICE: Duration = Duration::from_micros(200);
+/// notices its own timers only between slices. It does not bound how long requests wait, as long
+/// work calls `coop` far more often; each slice costs a timer's interrupt and two system calls.
+const SLICE: Duration = Duration::from_millis(4);
 /// Time slice while none of our queues can run, that is before the core's first step. An executor
 /// preempted before its first step would park for good: nobody holds a waker of it yet.
 const FIRST_SLICE: Duration = Duration::from_secs(3600);

@@ -131,6 +131,7 @@ impl Op {
         let slot = ring.ops.borrow_mut().insert(owned);
         // SAFETY: the slab keeps what the pointers point to until the completion was reaped.
         unsafe { ring.push(entry.user_data(tag(Kind::Op, u64::from(slot)))) };
+        ring.hand_over();
         Self { ring: Rc::clone(ring), slot: Some(slot) }
     }
 }

@@ -19,6 +19,10 @@ use super::signal::Signal;
 const SUBMISSIONS: u32 = 512;
 /// Completions that fit; eight times the submissions, as one multishot receive posts many.
 const COMPLETIONS: u32 = SUBMISSIONS * 8;
+/// File operations that go to the device before the turn's own `enter`, so that it has something
+/// to do while a core works through many completions. With fewer the doorbells cost more than the
+/// device gains (`perf/results/2026-11-22-engines-reads.md`).
+const HANDED_OVER_AT: u32 = 8;
 /// `IORING_ENTER_GETEVENTS`: run deferred task work, which posts the completions.
 const ENTER_GETEVENTS: u32 = 1;
 /// Kernel worker threads for what cannot be done without blocking (`fdatasync`, `rename`):
@@ -149,6 +153,18 @@ impl Ring {
         // From inside the driver's turn this is one store; from a task it gets the driver up.
         if self.signal.is_parked() {
             self.signal.kick();
+        }
+    }
+
+    /// Hands over what is queued when it is [`HANDED_OVER_AT`] or more.
+    #[allow(unsafe_code)]
+    pub(super) fn hand_over(&self) {
+        let mut uring = self.uring.borrow_mut();
+        let queued = uring.submission().len() as u32;
+        if queued >= HANDED_OVER_AT {
+            // SAFETY: no argument is passed; the flags are valid for any ring. An error shows
+            // again at the turn's own enter.
+            let _ = unsafe { uring.submitter().enter::<libc::sigset_t>(queued, 0, 0, None) };
         }
     }
 
