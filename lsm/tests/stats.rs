@@ -195,6 +195,29 @@ fn reads_are_counted_where_they_looked() {
 }
 
 #[test]
+fn a_read_that_waits_counts_every_table_it_looks_into() {
+    let sim = Sim::new(4);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        // No room for filters: every table whose range has the key is looked into.
+        let options = Options { cache_bytes: 1, ..options() };
+        let engine = open(&env, options.clone()).await;
+        for part in 0..2 {
+            for n in (part..KEYS).step_by(2) {
+                put(&env, &engine, &key(n), &value(n, VALUE)).await;
+            }
+            engine.flush().await.unwrap();
+        }
+        let tables = engine.stats().level_runs[0];
+        assert_eq!(tables, 2, "two overlapping runs");
+        assert_eq!(engine.get(&key(4)).await.unwrap(), Some(value(4, VALUE)));
+        let stats = engine.stats();
+        assert_eq!((stats.gets_cached, stats.level_probes[0]), (0, 2));
+        check_sums(&stats);
+    });
+}
+
+#[test]
 fn keyspaces_are_counted_apart_and_add_up_even_when_one_is_dropped() {
     let sim = Sim::new(3);
     let env = sim.node_env("a");

@@ -178,8 +178,13 @@ impl<E: Env> Shared<E> {
         let mut found = table.search_from(&self.cache, block, key, at).await;
         if let Ok(None) = found {
             let hash = key_hash(key);
-            for (_, live) in candidates(version, key).skip(candidate + 1) {
-                found = live.table.table.get(&self.cache, key, hash, at).await;
+            for (level, live) in candidates(version, key).skip(candidate + 1) {
+                if !live.table.table.may_contain(hash) {
+                    self.looks.skip(level);
+                    continue;
+                }
+                self.looks.probe(level);
+                found = live.table.table.search(&self.cache, key, hash, at).await;
                 if !matches!(found, Ok(None)) {
                     break;
                 }

@@ -238,7 +238,21 @@ impl<E: Env> Table<E> {
         hash: u64,
         at: Seq,
     ) -> Result<Option<Hit>> {
-        match self.get_cached(cache, key, hash, at)? {
+        if !(self.covers(key) && self.may_contain(hash)) {
+            return Ok(None);
+        }
+        self.search(cache, key, hash, at).await
+    }
+
+    /// [`Table::get`] of a key that lies in the table's range and passed its filter.
+    pub(crate) async fn search(
+        &self,
+        cache: &BlockCache,
+        key: &[u8],
+        hash: u64,
+        at: Seq,
+    ) -> Result<Option<Hit>> {
+        match self.search_cached(cache, key, hash, at)? {
             Lookup::Found(hit) => Ok(Some(hit)),
             Lookup::Absent => Ok(None),
             Lookup::NeedsBlock(i) => self.search_from(cache, i, key, at).await,
