@@ -5,6 +5,7 @@
 //! clearing new memory for them costs as much as the checksums.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -28,7 +29,8 @@ struct Spare {
     /// By number of pages.
     small: [Vec<Vec<Page>>; LARGE],
     small_pages: usize,
-    large: Vec<Vec<Page>>,
+    /// The longest unused first.
+    large: VecDeque<Vec<Page>>,
     large_pages: usize,
 }
 
@@ -37,7 +39,7 @@ thread_local! {
         RefCell::new(Spare {
             small: [const { Vec::new() }; LARGE],
             small_pages: 0,
-            large: Vec::new(),
+            large: VecDeque::new(),
             large_pages: 0,
         })
     };
@@ -52,12 +54,14 @@ impl Spare {
             return Some(taken);
         }
         let fits = |kept: &Vec<Page>| (pages..=pages + pages / 2).contains(&kept.len());
-        let taken = self.large.iter().rposition(fits).map(|at| self.large.swap_remove(at))?;
+        let at = self.large.iter().rposition(fits)?;
+        let taken = self.large.remove(at)?;
         self.large_pages -= taken.len();
         Some(taken)
     }
 
-    /// Keeps memory that nobody uses, if there is room.
+    /// Keeps memory that nobody uses. Small memory stays if there is room; large memory, of which
+    /// there are many sizes, takes the place of what was not used for longest.
     fn keep(&mut self, memory: Vec<Page>) {
         let pages = memory.len();
         match self.small.get_mut(pages) {
@@ -65,9 +69,12 @@ impl Spare {
                 self.small_pages += pages;
                 same.push(memory);
             }
-            None if pages <= LARGEST && self.large_pages + pages <= LARGE_PAGES => {
+            None if pages <= LARGEST => {
                 self.large_pages += pages;
-                self.large.push(memory);
+                self.large.push_back(memory);
+                while self.large_pages > LARGE_PAGES {
+                    self.large_pages -= self.large.pop_front().map_or(0, |oldest| oldest.len());
+                }
             }
             _ => {}
         }
@@ -286,9 +293,9 @@ mod tests {
         let count = || {
             SPARE.with_borrow(|spare| {
                 let counted = (spare.small_pages, spare.large_pages);
-                let pages = |kept: &[Vec<Page>]| kept.iter().map(Vec::len).sum::<usize>();
-                let small = spare.small.iter().map(|same| pages(same)).sum::<usize>();
-                assert_eq!((small, pages(&spare.large)), counted);
+                let small = spare.small.iter().flatten().map(Vec::len).sum::<usize>();
+                let large = spare.large.iter().map(Vec::len).sum::<usize>();
+                assert_eq!((small, large), counted);
                 counted
             })
         };

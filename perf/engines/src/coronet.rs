@@ -21,6 +21,9 @@ use crate::window::Window;
 /// Operations of a client between two cooperative yields: 10 us where all are answered at once.
 const OPS_BETWEEN_PAUSES: u64 = 16;
 
+/// Levels grow as fast as those of the leveled trees it is compared with; the preset's fan-out is 4.
+const TIERED: &str = "tiered(fanout=10)";
+
 /// What a job came to: counted operations, the run, the settling, the engine's notes.
 pub type Measured = (Recorder, Usage, Usage, Vec<String>);
 
@@ -38,13 +41,13 @@ pub fn run(job: &Job) -> Result<Measured, Failure> {
     Ok(results.pop().ok_or("no core ran")???)
 }
 
-fn options(job: &Job) -> Options {
+fn options(job: &Job) -> Result<Options, Failure> {
     let policy = match job.subject {
-        Subject::CoronetTiered => CompactionPolicy::tiered(),
+        Subject::CoronetTiered => TIERED.parse()?,
         _ => CompactionPolicy::leveled(),
     };
     let memtable = job.sizes.memtable_bytes;
-    Options {
+    Ok(Options {
         memtable_bytes: memtable,
         log_segment_bytes: (memtable as u64 / 2).next_multiple_of(4096),
         sync_interval: SYNC_INTERVAL,
@@ -52,11 +55,11 @@ fn options(job: &Job) -> Options {
         compaction: policy.sized(job.sizes.level1_bytes(), memtable as u64),
         scrub_bytes_per_second: 0,
         ..Options::default()
-    }
+    })
 }
 
 async fn on_core(env: RtEnv, job: &Job) -> Result<Measured, Failure> {
-    let engine = Engine::open(env.clone(), &job.dir, options(job)).await?;
+    let engine = Engine::open(env.clone(), &job.dir, options(job)?).await?;
     let (recorder, run) = measure(&env, &engine, job).await?;
     let from = Moment::now(&job.dir)?;
     if job.workload.writes() {

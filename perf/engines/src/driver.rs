@@ -23,12 +23,25 @@ pub struct Plan {
     pub workloads: Vec<Workload>,
     /// Value sizes, bytes.
     pub values: Vec<usize>,
+    /// Memtables of this size instead of the usual part of the data, KiB.
+    pub memtable_kib: Option<usize>,
     /// Folder for the data; everything the run makes in it is removed.
     pub scratch: PathBuf,
     /// The processor for everything.
     pub cpu: usize,
     /// No child is started after this time.
     pub limit: Duration,
+}
+
+impl Plan {
+    /// The sizes for values of `value_bytes`.
+    pub fn sizes(&self, value_bytes: usize) -> Sizes {
+        let mut sizes = Sizes::new(value_bytes, self.quick);
+        if let Some(kib) = self.memtable_kib {
+            sizes.memtable_bytes = kib << 10;
+        }
+        sizes
+    }
 }
 
 /// What came of it.
@@ -61,7 +74,7 @@ pub fn run(
     let total = per_value * plan.values.len();
     let mut at = 0;
     for value_bytes in &plan.values {
-        let sizes = Sizes::new(*value_bytes, plan.quick);
+        let sizes = plan.sizes(*value_bytes);
         for workload in &plan.workloads {
             for subject in takers(plan, *workload) {
                 at += 1;

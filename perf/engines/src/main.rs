@@ -74,6 +74,10 @@ struct RunArgs {
     /// Value sizes, bytes.
     #[arg(long, value_delimiter = ',', default_values_t = [1024, 100])]
     values: Vec<usize>,
+    /// Memtables of this size, KiB, at least 64: smaller ones make deeper trees, those of much more
+    /// data. The first level follows them.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(64..))]
+    memtable_kib: Option<u32>,
     /// Folder on the disk to measure; what is made in it is removed.
     #[arg(long)]
     scratch: PathBuf,
@@ -114,6 +118,7 @@ fn run(args: RunArgs) -> Result<(), Failure> {
         subjects: if args.engines.is_empty() { spec::subjects() } else { args.engines },
         workloads: if args.workloads.is_empty() { driver::all_workloads() } else { args.workloads },
         values: args.values,
+        memtable_kib: args.memtable_kib.map(|kib| kib as usize),
         scratch: args.scratch,
         cpu: args.cpu,
         limit: Duration::from_secs(args.limit.unwrap_or(default_limit)),
@@ -134,7 +139,7 @@ fn kept(plan: &Plan, facts: &[String], results: &Results) -> report::Kept {
         quick: plan.quick,
         cpu: plan.cpu,
         facts: facts.to_vec(),
-        sizes: plan.values.iter().map(|bytes| spec::Sizes::new(*bytes, plan.quick)).collect(),
+        sizes: plan.values.iter().map(|bytes| plan.sizes(*bytes)).collect(),
         outcomes: results.outcomes.clone(),
         unmeasured: results.unmeasured.clone(),
         remarks: results.remarks.clone(),

@@ -16,7 +16,7 @@ pub enum Subject {
     Rocksdb,
     /// fjall, leveled.
     Fjall,
-    /// Coronet's engine, tiered; only where tiered and leveled are compared.
+    /// Coronet's engine, tiered with the same fan-out; only where tiered and leveled are compared.
     CoronetTiered,
 }
 
