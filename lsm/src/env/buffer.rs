@@ -60,16 +60,23 @@ impl Spare {
         Some(taken)
     }
 
-    /// Keeps memory that nobody uses. Small memory stays if there is room; large memory, of which
-    /// there are many sizes, takes the place of what was not used for longest.
+    /// Keeps memory that nobody uses, in the place of what is least likely to be asked for: of
+    /// large memory what was not used for longest, of small memory the size of which there is most.
     fn keep(&mut self, memory: Vec<Page>) {
-        let pages = memory.len();
-        match self.small.get_mut(pages) {
-            Some(same) if pages > 0 && self.small_pages + pages <= SMALL_PAGES => {
+        match memory.len() {
+            0 => {}
+            pages @ 1..LARGE => {
                 self.small_pages += pages;
-                same.push(memory);
+                self.small[pages].push(memory);
+                while self.small_pages > SMALL_PAGES {
+                    let most = self
+                        .small
+                        .iter_mut()
+                        .max_by_key(|same| same.len() * same.first().map_or(0, Vec::len));
+                    self.small_pages -= most.and_then(Vec::pop).map_or(0, |one| one.len());
+                }
             }
-            None if pages <= LARGEST => {
+            pages @ LARGE..=LARGEST => {
                 self.large_pages += pages;
                 self.large.push_back(memory);
                 while self.large_pages > LARGE_PAGES {
@@ -303,10 +310,17 @@ mod tests {
         drop(AlignedBuf::with_capacity(300 * PAGE));
         drop(AlignedBuf::default());
         assert_eq!(count(), (SMALL_PAGES, LARGE_PAGES));
+        // Another size makes its way among many of one.
+        drop(AlignedBuf::with_capacity(8 * PAGE));
+        drop(AlignedBuf::with_capacity(100 * PAGE));
+        assert_eq!(SPARE.with_borrow(|spare| spare.small[8].len()), 1);
+        assert_eq!(SPARE.with_borrow(|spare| spare.large.back().map(Vec::len)), Some(100));
+        assert!(count() <= (SMALL_PAGES, LARGE_PAGES));
+        let before = count();
         let taken = (AlignedBuf::with_capacity(2 * PAGE), AlignedBuf::with_capacity(64 * PAGE));
-        assert_eq!(count(), (SMALL_PAGES - 2, LARGE_PAGES - 64));
+        assert_eq!(count(), (before.0 - 2, before.1 - 64));
         drop(taken);
-        assert_eq!(count(), (SMALL_PAGES, LARGE_PAGES));
+        assert_eq!(count(), before);
     }
 
     #[test]
