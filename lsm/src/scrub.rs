@@ -3,7 +3,10 @@
 //! Owns the task that reads every block of every live table at a paced rate, and that examines
 //! tables in which somebody ran into damage. A block that is wrong twice in a row is marked: the
 //! mark goes into the manifest ([`crate::version::lost`]), readers of its keys are told file and
-//! offset, compactions carry on with the other blocks, and the operator gets one line.
+//! offset, compactions carry on with the other blocks, and the operator gets one line. Where
+//! index, filter or footer are damaged on disk, memory still has what they said: compaction
+//! writes such a table anew before an opening could miss them. What the disk refuses to read is
+//! told and not marked: an error may pass, and a mark stays.
 
 use crate::engine::{Core, Shared};
 use crate::env::{AlignedBuf, Env};
@@ -79,6 +82,11 @@ impl Pace {
     pub fn new(rate: u64) -> Self {
         Pace { rate: Cell::new(rate), wanted: Cell::new(0) }
     }
+
+    /// New passes asked for so far.
+    pub fn passes_wanted(&self) -> u64 {
+        self.wanted.get()
+    }
 }
 
 impl<E: Env> Core<E> {
@@ -105,11 +113,17 @@ struct Walk<E: Env> {
     live: Rc<LiveTable<E>>,
     next: usize,
     damaged: Vec<usize>,
+    /// Blocks before this one are read one by one: together they could not be read.
+    alone: usize,
+    /// Blocks that the disk refuses to read, and what it said of the first.
+    unreadable: u64,
+    refused: Option<Error>,
 }
 
 impl<E: Env> Walk<E> {
     fn new(live: Rc<LiveTable<E>>) -> Self {
-        Walk { live, next: 0, damaged: Vec::new() }
+        let damaged = Vec::new();
+        Walk { live, next: 0, damaged, alone: 0, unreadable: 0, refused: None }
     }
 }
 
@@ -119,19 +133,19 @@ struct Pass<E: Env> {
     current: Option<Walk<E>>,
 }
 
-/// Scrubs until the engine closes.
-pub(crate) async fn scrub_task<E: Env>(shared: Rc<Shared<E>>) {
+/// Scrubs until the engine closes; `begun` is [`Pace::passes_wanted`] when the keyspace came, so
+/// that a pass asked for before the task's first turn is not missed.
+pub(crate) async fn scrub_task<E: Env>(shared: Rc<Shared<E>>, mut begun: u64) {
     let mut pass = None;
     let mut due = shared.env.now().after(shared.options().scrub_pause);
     let pace = &shared.core.scrub;
-    let mut begun = pace.wanted.get();
     while !shared.closing.get() {
         let epoch = shared.suspects.signal.epoch();
         if begun != pace.wanted.get() {
             (begun, pass, due) = (pace.wanted.get(), None, shared.env.now());
         }
         if let Some(path) = shared.suspects.next() {
-            // Errors of the disk are not damage; whoever meets them reports them.
+            // The manifest is tried until it takes the marks or the engine closes.
             let _ = shared.examine(|live| live.table.table.path() == path).await;
         } else if pace.rate.get() == 0 {
             shared.suspects.signal.changed(epoch).await;
@@ -170,7 +184,7 @@ impl<E: Env> Shared<E> {
     async fn examine(&self, wanted: impl Fn(&LiveTable<E>) -> bool) -> Result<()> {
         let Some(live) = self.live(wanted) else { return Ok(()) };
         let mut walk = Walk::new(live);
-        while !self.closing.get() && self.read_on(&mut walk).await?.is_some() {
+        while !self.closing.get() && self.read_on(&mut walk).await.is_some() {
             self.env.coop().await;
         }
         self.quarantine(walk).await
@@ -200,17 +214,13 @@ impl<E: Env> Shared<E> {
             self.stats.update(|stats| stats.scrub_left_bytes = left);
         }
         let Some(walk) = &mut now.current else { return Duration::ZERO };
-        let read = match self.read_on(walk).await {
-            Ok(Some(read)) => read,
-            // At its end, or the disk refuses: then the next pass tries again.
-            ended => {
-                let walk = now.current.take().filter(|_| ended.is_ok());
-                if let Some(walk) = walk {
-                    self.stats.update(|stats| stats.scrub_tables += 1);
-                    let _ = self.quarantine(walk).await;
-                }
-                return Duration::ZERO;
+        let Some(read) = self.read_on(walk).await else {
+            if let Some(walk) = now.current.take() {
+                self.stats.update(|stats| stats.scrub_tables += 1);
+                self.check_ends(&walk.live).await;
+                let _ = self.quarantine(walk).await;
             }
+            return Duration::ZERO;
         };
         self.stats.update(|stats| {
             stats.scrub_bytes += read;
@@ -227,43 +237,79 @@ impl<E: Env> Shared<E> {
     }
 
     /// Reads and checks the next blocks; the number of bytes, or nothing at the end.
-    async fn read_on(&self, walk: &mut Walk<E>) -> Result<Option<u64>> {
+    async fn read_on(&self, walk: &mut Walk<E>) -> Option<u64> {
         let table = walk.live.table.table.clone();
         let index = table.index();
         let first = walk.next;
         if first >= index.len() {
-            return Ok(None);
+            return None;
         }
         let start = index.handle(first).offset;
-        let fits = |i: &usize| index.handle(*i).end() <= start + RUN_BYTES;
+        let fits = |i: &usize| *i >= walk.alone && index.handle(*i).end() <= start + RUN_BYTES;
         let end = (first + 1..index.len()).take_while(fits).last().map_or(first + 1, |i| i + 1);
-        let buf = Rc::new(table.read_run(first, end).await?);
-        for i in first..end {
-            let at = (index.handle(i).offset - start) as usize;
-            if !table.is_lost(i) && check_block(&table, &buf, at, i).is_err() {
-                self.look_again(walk, i).await?;
+        match table.read_run(first, end).await.map(Rc::new) {
+            Ok(buf) => {
+                for i in first..end {
+                    let at = (index.handle(i).offset - start) as usize;
+                    if !table.is_lost(i) && check_block(&table, &buf, at, i).is_err() {
+                        self.look_again(walk, i).await;
+                    }
+                    self.env.coop().await;
+                }
             }
-            self.env.coop().await;
+            Err(_) if end > first + 1 => {
+                walk.alone = end;
+                return Some(0);
+            }
+            Err(_) if table.is_lost(first) => {}
+            Err(_) => self.look_again(walk, first).await,
         }
         walk.next = end;
-        Ok(Some(index.handle(end - 1).end() - start))
+        Some(index.handle(end - 1).end() - start)
     }
 
-    /// A block was wrong: only what is wrong again counts as damaged.
-    async fn look_again(&self, walk: &mut Walk<E>, i: usize) -> Result<()> {
+    /// A block was wrong or could not be read: only what is wrong again counts as damaged.
+    async fn look_again(&self, walk: &mut Walk<E>, i: usize) {
         let table = walk.live.table.table.clone();
-        let buf = Rc::new(table.read_run(i, i + 1).await?);
-        if check_block(&table, &buf, 0, i).is_err() {
-            walk.damaged.push(i);
-        } else {
-            self.stats.update(|stats| stats.damage_not_confirmed += 1);
+        let again = table.read_run(i, i + 1).await;
+        match again.and_then(|buf| check_block(&table, &Rc::new(buf), 0, i)) {
+            Ok(()) => self.stats.update(|stats| stats.damage_not_confirmed += 1),
+            Err(Error::Corruption { .. }) => walk.damaged.push(i),
+            Err(error) => {
+                walk.unreadable += 1;
+                walk.refused.get_or_insert(error);
+                self.stats.update(|stats| stats.unreadable_blocks += 1);
+            }
         }
-        Ok(())
+    }
+
+    /// Reads index, filter and footer of a table from the disk. Where they are damaged, twice in
+    /// a row, the table is written anew: the next opening would lose all of it.
+    async fn check_ends(&self, live: &Rc<LiveTable<E>>) {
+        let (path, uid) = (live.table.table.path(), live.table.table.info().uid);
+        for last_look in [false, true] {
+            match Table::open(&self.env, path, uid).await {
+                Err(error @ (Error::Corruption { .. } | Error::UnknownVersion { .. })) => {
+                    if last_look && self.ailing.borrow_mut().insert(live.id) {
+                        self.suspects.tell(format!(
+                            "{error}; nothing is lost, the table is written anew from memory"
+                        ));
+                        self.compaction_wanted.notify();
+                    }
+                }
+                // Errors of the disk are not damage, and may be gone with the next pass.
+                _ => return,
+            }
+        }
     }
 
     /// Marks the damaged blocks of a table, durably.
     async fn quarantine(&self, walk: Walk<E>) -> Result<()> {
         let table = &walk.live.table.table;
+        if let Some(error) = &walk.refused {
+            let blocks = walk.unreadable;
+            self.suspects.tell(format!("{error}; {blocks} blocks of the table cannot be read"));
+        }
         let new: Vec<usize> = walk.damaged.into_iter().filter(|i| !table.is_lost(*i)).collect();
         if new.is_empty() {
             return Ok(());

@@ -81,6 +81,8 @@ stats! {
     log_batches,
     /// Bytes written to the log, padding included.
     log_bytes,
+    /// Bytes of zeros that new log segments were filled with, once for each.
+    log_fill_bytes,
     /// Log syncs.
     log_syncs,
     /// Log segments in use, now.
@@ -182,8 +184,13 @@ stats! {
     damaged_blocks,
     /// Tables found to be damaged as a whole, at opening.
     damaged_tables,
-    /// Damaged blocks that were right when they were read again.
+    /// Blocks that were wrong or could not be read, and were right when they were read again.
     damage_not_confirmed,
+    /// Blocks that the disk refused to read to the scrub, twice in a row; again in every pass.
+    unreadable_blocks,
+    /// Tables written anew because their index, filter or footer was damaged on disk, while
+    /// memory still had what they said.
+    rewritten_tables,
     /// Key ranges in quarantine, now: reads of them report the damage.
     lost_ranges,
     /// Bytes of all data blocks of live tables before compression, now.
@@ -197,7 +204,8 @@ stats! {
 impl EngineStats {
     /// Bytes written to the device by log, flush, compaction and manifest.
     pub fn device_bytes(&self) -> u64 {
-        self.log_bytes + self.flush_bytes + self.compaction_write_bytes + self.manifest_bytes
+        let log = self.log_bytes + self.log_fill_bytes;
+        log + self.flush_bytes + self.compaction_write_bytes + self.manifest_bytes
     }
 
     /// Bytes written to the device per byte of keys and values accepted; 0 without any.

@@ -329,6 +329,60 @@ fn fifo_forgets_by_age_and_by_size() {
     });
 }
 
+/// Writers did not bring about what the policy before left, and are not stopped for it.
+#[test]
+fn a_policy_that_owes_much_at_once_does_not_stall_writers() {
+    let sim = Sim::new(18);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let policy = CompactionPolicy::fifo(Some(Duration::from_secs(100_000)), None);
+        let engine = open(&env, Options { compaction: policy, ..Options::tiny() }).await;
+        for round in 0..80 {
+            write_many(&env, &engine, (0..40).map(|n| n * 80 + round)).await;
+            engine.flush().await.unwrap();
+        }
+        assert_eq!(engine.stats().level_runs[0], 80);
+        engine.set_policy(Options::tiny_policy("leveled")).await.unwrap();
+        let start = env.now();
+        write_many(&env, &engine, 0..200).await;
+        let stats = engine.stats();
+        let took = env.now().since(start);
+        assert!(stats.stalled_micros == 0 && took < Duration::from_secs(1), "{took:?} {stats:?}");
+        engine.compact().await.unwrap();
+        assert!(engine.stats().level_runs[0] < 4, "{:?}", engine.stats());
+    });
+}
+
+/// Point reads that were answered from memory and from tables leave rows in the cache.
+#[test]
+fn what_fifo_dropped_is_gone_for_point_reads_too() {
+    let sim = Sim::new(17);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let policy = CompactionPolicy::fifo(Some(Duration::from_secs(100)), None);
+        let cache_bytes = 1 << 20;
+        let options = Options { compaction: policy, cache_bytes, ..Options::tiny() };
+        let engine = open(&env, options).await;
+        for n in 0..40 {
+            put(&env, &engine, &key(n), &value(n, 100)).await;
+        }
+        for flushed in [false, true] {
+            if flushed {
+                engine.flush().await.unwrap();
+            }
+            for n in (0..40).chain(0..40) {
+                assert_eq!(engine.get(&key(n)).await.unwrap(), Some(value(n, 100)));
+            }
+        }
+        assert!(engine.stats().gets_from_rows > 0, "no row was kept");
+        env.sleep(Duration::from_secs(120)).await;
+        assert_eq!(engine.stats().tables_dropped, 1);
+        for n in 0..40 {
+            assert_eq!(engine.get(&key(n)).await.unwrap(), None, "key {n}");
+        }
+    });
+}
+
 #[test]
 fn merges_make_room_for_slow_foreground_work_and_say_so() {
     let sim = Sim::new(15);

@@ -8,33 +8,53 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use coronet_lsm::{Durability, Engine, Millis, Options, WriteBatch};
+use coronet_lsm::{
+    Codec, CompactionPolicy, Durability, Engine, KeyspaceId, KeyspaceOptions, Millis, Options,
+    WriteBatch,
+};
 use coronet_sim::{DiskImage, Rng, Sim, SimEnv};
 
 use crash_support::model::{Contents, Model, Stored};
 use crash_support::workload::value;
-use crash_support::{DIR, prepare, scan_all};
+use crash_support::{DIR, KEYSPACES, name, prepare, scan_all};
 
 const KEYS: u64 = 24;
 
+/// The keyspace beside the default one, with a policy of its own and values that expire.
+const OTHER: KeyspaceId = KEYSPACES[1];
+
 fn small() -> Options {
-    Options { memtable_bytes: 16 << 10, log_segment_bytes: 16 << 10, ..Options::tiny() }
+    let mut compression = Options::tiny().compression;
+    compression[1] = Codec::Zstd;
+    Options {
+        memtable_bytes: 16 << 10,
+        log_segment_bytes: 16 << 10,
+        compression,
+        ..Options::tiny()
+    }
 }
 
-/// Writes, flushes, overwrites, deletes, compacts, and leaves a tail in the log.
+/// Writes, flushes, overwrites, deletes, compacts, and leaves a tail in the log; in two keyspaces,
+/// one of them compressed.
 async fn fill(env: &SimEnv, model: &mut Model, close: bool) {
     prepare(env).await;
     let engine = Engine::open(env.clone(), Path::new(DIR), small()).await.unwrap();
+    let other = engine.create_keyspace(OTHER, KeyspaceOptions::default()).await.unwrap();
+    other.set_policy(CompactionPolicy::tiered().level0(2)).await.unwrap();
     for number in 0..3 * KEYS {
         let key = format!("key/{:04}", number * 7 % KEYS).into_bytes();
         let kept = (!number.is_multiple_of(9)).then(|| value(number, 0, 40));
+        let keyspace = if number.is_multiple_of(3) { OTHER } else { KeyspaceId::DEFAULT };
+        let until = if keyspace == OTHER { Millis(u64::MAX >> 8) } else { Millis(u64::MAX) };
         let mut batch = WriteBatch::new();
+        batch.in_keyspace(keyspace);
         match &kept {
+            Some(value) if keyspace == OTHER => batch.put_until(&key, value, until),
             Some(value) => batch.put(&key, value),
             None => batch.delete(&key),
         }
         let commit = engine.write(&batch, Durability::Durable).unwrap();
-        let op = (key, kept.map(Stored::for_ever));
+        let op = (name(keyspace, &key), kept.map(|value| Stored { value, until }));
         let at = model.wrote(vec![op], Durability::Durable, commit.seq());
         model.answered(at, commit.await);
         match number {
@@ -56,6 +76,26 @@ fn offsets(bytes: &[u8], rng: &mut Rng) -> BTreeSet<u64> {
     let chosen =
         (0..bytes.len()).filter(|at| all || near(*at).any(|byte| *byte != 0) || rng.below(97) == 0);
     chosen.map(|at| at as u64).collect()
+}
+
+/// Every key by itself: each right, or an error. Returns whether there was one.
+async fn gets_are_right(engine: &Engine<SimEnv>, right: &Contents, place: &str) -> bool {
+    let mut reported = false;
+    for keyspace in [KeyspaceId::DEFAULT, OTHER] {
+        let Ok(handle) = engine.keyspace(keyspace) else {
+            panic!("{place}: keyspace {keyspace} is gone")
+        };
+        for number in 0..KEYS {
+            let key = format!("key/{number:04}").into_bytes();
+            match handle.get(&key).await {
+                Ok(found) => {
+                    assert!(found.as_ref() == right.get(&name(keyspace, &key)), "{place}: get");
+                }
+                Err(_) => reported = true,
+            }
+        }
+    }
+    reported
 }
 
 struct Damaged<'a> {
@@ -97,21 +137,30 @@ impl Damaged<'_> {
             return;
         }
         let mut reported = false;
-        match self.sim.block_on(scan_all(&engine)) {
-            Ok(found) => assert!(found == self.right, "{place}: scan is wrong"),
-            Err(_) => reported = true,
-        }
-        for number in 0..KEYS {
-            let key = format!("key/{number:04}").into_bytes();
-            match self.sim.block_on(engine.get(&key)) {
-                Ok(found) => {
-                    assert!(found.as_ref() == self.right.get(&key), "{place}: get is wrong")
-                }
+        // Merges carry on nothing wrong; they cost too much for every byte.
+        let merged = self.sim.rng().below(16) == 0;
+        for round in 0..=u32::from(merged) {
+            match self.sim.block_on(scan_all(&engine)) {
+                Ok(found) => assert!(found == self.right, "{place}: scan {round} is wrong"),
                 Err(_) => reported = true,
+            }
+            reported |= self.sim.block_on(gets_are_right(&engine, &self.right, &place));
+            if merged {
+                self.sim.block_on(merge_everything(&engine));
             }
         }
         outcome.reported += u64::from(reported);
         outcome.right += u64::from(!reported);
+    }
+}
+
+/// As far as damage lets it.
+async fn merge_everything(engine: &Engine<SimEnv>) {
+    let _ = engine.flush().await;
+    for keyspace in [KeyspaceId::DEFAULT, OTHER] {
+        let Ok(handle) = engine.keyspace(keyspace) else { continue };
+        let _ = handle.set_policy(Options::tiny_policy("leveled(fanout=4)").level0(1)).await;
+        let _ = handle.compact().await;
     }
 }
 

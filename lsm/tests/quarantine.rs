@@ -5,7 +5,7 @@ mod engine_support;
 
 use coronet_lsm::env::Env;
 use coronet_lsm::{CompactionPolicy, Engine, Error, Options, ScanRange};
-use coronet_sim::{Sim, SimEnv};
+use coronet_sim::{Faults, Sim, SimEnv};
 use engine_support::{DIR, TestEngine, collect, key, open, put, value};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -240,6 +240,63 @@ fn the_scrub_finds_damage_nobody_ran_into_at_its_pace() {
         env.sleep(Duration::from_secs(70 + total / (16 << 10))).await;
         let stats = engine.stats();
         assert_eq!((stats.scrub_passes, stats.damaged_blocks), (2, 1), "reported once");
+    });
+}
+
+/// What an opening needs of a table is in memory while the table is in use, so nothing is lost
+/// that the scrub finds damaged there.
+#[test]
+fn a_table_with_a_damaged_end_is_written_anew_before_an_opening_needs_it() {
+    for (seed, from_the_end) in [(8, 4096 - 30), (9, 4096 + 4000), (10, 2 * 4096 + 4000)] {
+        let sim = Sim::new(seed);
+        let mut env = sim.node_env("node");
+        sim.block_on(async {
+            build(&env).await;
+            let engine = open(&env, options(1 << 20)).await;
+            let path = tables(&env)[0].clone();
+            let len = env.disk().read_raw(&path).unwrap().len() as u64;
+            env.disk().flip(&path, len - from_the_end, 1).unwrap();
+            engine.scrub_now();
+            env.sleep(Duration::from_secs(3)).await;
+            let told = engine.take_incidents();
+            assert!(told.len() == 1 && told[0].contains("written anew"), "{told:?}");
+            let stats = engine.stats();
+            assert_eq!((stats.rewritten_tables, stats.lost_ranges), (1, 0));
+            assert!(!tables(&env).contains(&path), "the damaged file is still there");
+        });
+        env = sim.crash(&env);
+        sim.block_on(async {
+            let engine = open(&env, options(0)).await;
+            assert_eq!(engine.stats().damaged_tables, 0);
+            assert_eq!(unreadable(&engine, Path::new(""), None).await, [0; 0]);
+        });
+    }
+}
+
+/// A bad sector, or a controller that is away for a while: told, not taken for damage.
+#[test]
+fn blocks_that_the_disk_refuses_to_read_are_told_and_read_again_by_the_next_pass() {
+    let sim = Sim::new(11);
+    let env = sim.node_env("node");
+    sim.block_on(async {
+        build(&env).await;
+        let engine = open(&env, options(1 << 20)).await;
+        let path = tables(&env)[0].clone();
+        env.disk().flip(&path, 4096 + 9, 1).unwrap();
+        let only = Some(path.display().to_string());
+        env.disk().set_faults(Faults { read_error: 1_000_000, only, ..Faults::none() });
+        engine.scrub_now();
+        env.sleep(Duration::from_secs(3)).await;
+        let (stats, told) = (engine.stats(), engine.take_incidents());
+        assert!(stats.unreadable_blocks > 5 && stats.damaged_blocks == 0, "{stats:?}");
+        let all = format!("{} blocks of the table cannot be read", stats.unreadable_blocks);
+        assert!(told.len() == 1 && told[0].contains(&all), "{told:?}");
+        assert_eq!(stats.scrub_passes, 1);
+        env.disk().set_faults(Faults::none());
+        engine.scrub_now();
+        env.sleep(Duration::from_secs(3)).await;
+        let after = engine.stats();
+        assert_eq!((after.unreadable_blocks, after.damaged_blocks), (stats.unreadable_blocks, 1));
     });
 }
 

@@ -66,7 +66,8 @@ fn bytes_in_and_bytes_by_cause_are_those_of_the_files() {
         assert_eq!(stats.flush_bytes, first);
         assert_eq!((stats.table_bytes, stats.bottom_bytes), (first, first));
         assert_eq!(stats.space_amplification(), 1.0);
-        let device = stats.log_bytes + first + stats.manifest_bytes;
+        let log = stats.log_bytes + stats.log_fill_bytes;
+        let device = log + first + stats.manifest_bytes;
         assert_eq!(stats.write_amplification(), device as f64 / (KEYS * ENTRY) as f64);
         assert_eq!(stats.table_write_amplification(), first as f64 / (KEYS * ENTRY) as f64);
 

@@ -30,6 +30,7 @@ pub(crate) use shape::Shape;
 use crate::cache::Depth;
 use crate::engine::Shared;
 use crate::env::Env;
+use crate::version::Version;
 use crate::version::set::Change;
 use crate::{Error, Result};
 use picker::{Action, Situation, pick};
@@ -148,7 +149,7 @@ impl<E: Env> Shared<E> {
         let change = Change { policy: Some(policy.clone()), ..Change::default() };
         self.install(change).await?;
         *self.policy.borrow_mut() = Rc::new(policy);
-        self.tree_changed();
+        self.policy_changed();
         self.compaction_wanted.notify();
         Ok(())
     }
@@ -206,6 +207,9 @@ impl<E: Env> Shared<E> {
         let version = self.versions.current();
         let policy = self.policy();
         pending.retain(|work| work.is_current(&version, &policy));
+        if let Some(work) = self.rewrite_of_ailing(&version, &policy, pending) {
+            return Some(work);
+        }
         let urgent = policy.tree().is_some_and(|tree| {
             version.levels[0].len() >= 2 * tree.level0_runs as usize
                 && pending.iter().all(|work| work.level > 0)
@@ -218,6 +222,28 @@ impl<E: Env> Shared<E> {
         // still and goes first; what is under way must not be picked again.
         let job = job.filter(|job| pending.is_empty() || job.level == 0);
         job.and_then(|job| Work::of(job, &version, policy)).or_else(|| pending.pop())
+    }
+
+    /// A table that would be lost at the next opening, to be written anew where it is. It goes
+    /// first, once nothing else is under way.
+    fn rewrite_of_ailing(
+        &self,
+        version: &Version<E>,
+        policy: &Rc<CompactionPolicy>,
+        pending: &[Work<E>],
+    ) -> Option<Work<E>> {
+        let mut ailing = self.ailing.borrow_mut();
+        if ailing.is_empty() || !pending.is_empty() {
+            return None;
+        }
+        while let Some(id) = ailing.pop_first() {
+            let found = version.tables().find(|(_, live)| live.id == id);
+            if let Some((place, live)) = found {
+                self.stats.update(|stats| stats.rewritten_tables += 1);
+                return Some(Work::rewrite(place, live.clone(), policy.clone()));
+            }
+        }
+        None
     }
 
     /// Does a bounded part of the work; true: it is done.
@@ -252,6 +278,8 @@ impl<E: Env> Shared<E> {
         let dropped = removed.len() as u64;
         self.install(Change { removed: removed.clone(), ..Change::default() }).await?;
         removed.iter().for_each(|live| live.table.table.leave(&self.cache));
+        // Rows of keys whose newest version was dropped would go on to answer point reads.
+        self.forget_rows();
         self.stats.update(|stats| stats.tables_dropped += dropped);
         Ok(())
     }

@@ -58,6 +58,19 @@ impl<E: Env> Work<E> {
         })
     }
 
+    /// One table, to be written anew where it is.
+    pub fn rewrite(place: Place, live: Rc<LiveTable<E>>, policy: Rc<CompactionPolicy>) -> Self {
+        Work {
+            action: Action::Merge,
+            level: place.level,
+            position: live.table.largest().to_vec(),
+            parts: vec![(place, vec![live])],
+            policy,
+            target_level: place.level,
+            target_run: Some(place.run),
+        }
+    }
+
     /// Whether the version still has every input as this work knows it, nothing else came to where
     /// the output goes, and the policy has not changed since.
     pub fn is_current(&self, version: &Version<E>, policy: &Rc<CompactionPolicy>) -> bool {

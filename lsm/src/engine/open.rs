@@ -53,7 +53,8 @@ pub(super) fn start<E: Env>(core: &Rc<Core<E>>, tree: Rc<Shared<E>>) {
     core.trees.borrow_mut().insert(tree.keyspace, tree.clone());
     tree.tree_changed();
     core.env.spawn(TaskClass::Flush, flush_task(tree.clone()));
-    core.env.spawn(TaskClass::Background, scrub_task(tree.clone()));
+    let passes = core.scrub.passes_wanted();
+    core.env.spawn(TaskClass::Background, scrub_task(tree.clone(), passes));
     core.env.spawn(TaskClass::Compaction, compaction_task(tree));
 }
 

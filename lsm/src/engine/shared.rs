@@ -7,14 +7,15 @@ use crate::compaction::{Pacer, Shape};
 use crate::engine::CompactionFilter;
 use crate::env::{Env, Nanos};
 use crate::log::Log;
-use crate::log::throttle::{Debt, TreeDebt};
+use crate::log::throttle::{Debt, Inherited, TreeDebt};
 use crate::scrub::Suspects;
 use crate::signal::Signal;
 use crate::stats::{Counters, EngineStats, LEVELS, Looks};
 use crate::trash::Trash;
 use crate::version::VersionSet;
-use crate::{CompactionPolicy, Error, KeyspaceId, Options, Result, Seq};
+use crate::{CompactionPolicy, Error, KeyspaceId, Options, Result, Seq, TableId};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -85,6 +86,8 @@ pub(crate) struct Shared<E: Env> {
     pub pacer: Rc<Pacer>,
     /// What the tree owed when it last changed.
     tree_debt: Cell<TreeDebt>,
+    /// What of it the policy before left.
+    inherited: Cell<Inherited>,
     /// Where the next compaction of each level begins.
     pub compaction_positions: RefCell<[Vec<u8>; LEVELS]>,
     /// Flushes keep coming until then.
@@ -93,6 +96,8 @@ pub(crate) struct Shared<E: Env> {
     pub settling: Cell<usize>,
     /// Damage that somebody ran into.
     pub suspects: Rc<Suspects>,
+    /// Tables that compaction is to write anew.
+    pub ailing: RefCell<BTreeSet<TableId>>,
     pub closing: Cell<bool>,
     /// Background tasks that still run.
     pub tasks: Cell<usize>,
@@ -134,10 +139,12 @@ impl<E: Env> Shared<E> {
             policy: RefCell::new(Rc::new(policy)),
             pacer: core.log.pacer(),
             tree_debt: Cell::default(),
+            inherited: Cell::default(),
             compaction_positions: RefCell::new([const { Vec::new() }; LEVELS]),
             burst_until: Cell::default(),
             settling: Cell::new(0),
             suspects: Rc::default(),
+            ailing: RefCell::default(),
             closing: Cell::new(false),
             tasks: Cell::new(3),
             counted_bytes: Cell::new(0),
@@ -206,7 +213,15 @@ impl<E: Env> Shared<E> {
         let debt = policy.tree().map(|tree| TreeDebt::of(&self.versions.with(Shape::of), tree));
         let debt = debt.unwrap_or_default();
         self.tree_debt.set(debt);
+        self.inherited.set(self.inherited.get().left(&debt));
         self.pacer.owes(self.keyspace, &debt, self.options().l0_slowdown);
+        self.update_pressure();
+    }
+
+    /// The policy changed: weighs the tree by the new one.
+    pub fn policy_changed(&self) {
+        self.tree_changed();
+        self.inherited.set(Inherited::all_of(&self.tree_debt.get()));
         self.update_pressure();
     }
 
@@ -239,6 +254,7 @@ impl<E: Env> Shared<E> {
         let own = memory.active_bytes() as f64 / options.memtable_bytes as f64;
         let debt = Debt {
             tree: self.tree_debt.get(),
+            inherited: self.inherited.get(),
             frozen: memory.frozen_len(),
             active_fill: own.max(self.core.memory_fill()),
             frozen_through: memory.frozen_through().unwrap_or(Seq(0)),

@@ -436,6 +436,9 @@ impl<E: Env> Inner<E> {
             state.next_id - 1
         };
         let prepared = prepare(&self.env, &self.dir, id, len).await;
+        if prepared.is_ok() {
+            self.stats.update(|stats| stats.log_fill_bytes += len);
+        }
         let mut state = self.state.borrow_mut();
         match prepared {
             Ok(segment) => {
