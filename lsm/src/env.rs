@@ -57,9 +57,14 @@ pub enum OpenMode {
 
 /// One open file. Clones share the same open file; it is closed when the last clone drops.
 ///
-/// All offsets and lengths are multiples of [`PAGE`] (direct I/O).
+/// Direct I/O: offsets and lengths of reads are multiples of [`File::read_unit`], those of writes
+/// are multiples of [`PAGE`].
 #[allow(clippy::len_without_is_empty)] // asks the disk; nobody needs `is_empty`
 pub trait File: Clone + 'static {
+    /// Granularity of reads in bytes: a power of two, at most [`PAGE`]. The same as long as the file
+    /// is open.
+    fn read_unit(&self) -> usize;
+
     /// Reads `len` bytes at `offset`. The result is shorter than `len` only when the file ends
     /// before `offset + len`.
     fn read_at(&self, offset: u64, len: usize) -> impl Future<Output = io::Result<AlignedBuf>>;

@@ -21,7 +21,7 @@ pub struct Options {
     pub log_segment_bytes: u64,
     /// How long a buffered write may stay un-synced.
     pub sync_interval: Duration,
-    /// Target size of a data block on disk (after compression, before padding), bytes.
+    /// Target size of a data block on disk (after compression), bytes.
     pub block_bytes: usize,
     /// Compression of new tables by level; tables that exist stay as they are. A block that does
     /// not become smaller by a page is stored as it is.

@@ -9,9 +9,9 @@
 //! told and not marked: an error may pass, and a mark stays.
 
 use crate::engine::{Core, Shared};
-use crate::env::{AlignedBuf, Env};
+use crate::env::{Env, PAGE};
 use crate::signal::Signal;
-use crate::table::{BlockWalk, Table};
+use crate::table::{BlockWalk, Run, Table};
 use crate::version::LiveTable;
 use crate::version::lost::{Lost, name};
 use crate::{Error, Result, TableId};
@@ -244,14 +244,14 @@ impl<E: Env> Shared<E> {
         if first >= index.len() {
             return None;
         }
-        let start = index.handle(first).offset;
-        let fits = |i: &usize| *i >= walk.alone && index.handle(*i).end() <= start + RUN_BYTES;
+        let start = index.offset(first);
+        let limit = start - start % PAGE as u64 + RUN_BYTES;
+        let fits = |i: &usize| *i >= walk.alone && index.handle(*i).end() <= limit;
         let end = (first + 1..index.len()).take_while(fits).last().map_or(first + 1, |i| i + 1);
-        match table.read_run(first, end).await.map(Rc::new) {
-            Ok(buf) => {
+        match table.read_run(first..end).await {
+            Ok(run) => {
                 for i in first..end {
-                    let at = (index.handle(i).offset - start) as usize;
-                    if !table.is_lost(i) && check_block(&table, &buf, at, i).is_err() {
+                    if !table.is_lost(i) && check_block(&table, &run, i).is_err() {
                         self.look_again(walk, i).await;
                     }
                     self.env.coop().await;
@@ -271,8 +271,8 @@ impl<E: Env> Shared<E> {
     /// A block was wrong or could not be read: only what is wrong again counts as damaged.
     async fn look_again(&self, walk: &mut Walk<E>, i: usize) {
         let table = walk.live.table.table.clone();
-        let again = table.read_run(i, i + 1).await;
-        match again.and_then(|buf| check_block(&table, &Rc::new(buf), 0, i)) {
+        let again = table.read_run(i..i + 1).await;
+        match again.and_then(|run| check_block(&table, &run, i)) {
             Ok(()) => self.stats.update(|stats| stats.damage_not_confirmed += 1),
             Err(Error::Corruption { .. }) => walk.damaged.push(i),
             Err(error) => {
@@ -324,7 +324,7 @@ impl<E: Env> Shared<E> {
             Lost {
                 keyspace: self.keyspace,
                 uid: table.info().uid,
-                offset: index.handle(*i).offset,
+                offset: index.offset(*i),
                 through: table.info().max_seq,
                 file: name(table.path()),
                 first: first.into(),
@@ -346,9 +346,9 @@ impl<E: Env> Shared<E> {
     }
 }
 
-/// Checks one block that lies at `at` in `buf`, entry by entry.
-fn check_block<E: Env>(table: &Table<E>, buf: &Rc<AlignedBuf>, at: usize, i: usize) -> Result<()> {
-    let block = table.open_block(buf, at, i)?;
+/// Checks one block that was read with `run`, entry by entry.
+fn check_block<E: Env>(table: &Table<E>, run: &Run, i: usize) -> Result<()> {
+    let block = table.open_block(run, i)?;
     let mut walk = BlockWalk::default();
     let bad = |what| table.damage(i, what);
     let mut more = walk.first(block).map_err(bad)?;

@@ -195,7 +195,8 @@ stats! {
     lost_ranges,
     /// Bytes of all data blocks of live tables before compression, now.
     block_raw_bytes,
-    /// Bytes of all data blocks of live tables on disk, padding included, now.
+    /// Bytes of all data blocks of live tables on disk, now; with padding in tables of versions 1 to
+    /// 3.
     block_disk_bytes,
     /// Table files waiting for their removal, now.
     trash_files,
@@ -248,7 +249,7 @@ impl EngineStats {
     }
 
     /// Size of the live data blocks before compression relative to their size on disk; 1 without
-    /// any. Below 1 where padding costs more than compression saves.
+    /// any. Below 1 in old tables whose padding costs more than compression saves.
     pub fn compression_ratio(&self) -> f64 {
         match self.block_disk_bytes {
             0 => 1.0,

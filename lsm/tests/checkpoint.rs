@@ -203,11 +203,16 @@ fn segments_that_a_checkpoint_held_are_used_again() {
         for n in 0..600u64 {
             let mut batch = WriteBatch::new();
             batch.put(&n.to_be_bytes(), &[7; 700]);
-            while let Err(error) = engine.write(&batch, Durability::Durable) {
-                assert!(matches!(error, Error::Busy { .. }), "{error}");
+            let written = loop {
+                match engine.write(&batch, Durability::Durable) {
+                    Ok(written) => break written,
+                    Err(error) => assert!(matches!(error, Error::Busy { .. }), "{error}"),
+                }
                 env.sleep(Duration::from_millis(5)).await;
-            }
+            };
             if n == 300 {
+                // What is committed now will be in the copy.
+                written.await.unwrap();
                 let engine = engine.clone();
                 env.spawn(TaskClass::Background, async move {
                     engine.checkpoint(&copy_dir(0)).await.unwrap();
@@ -220,6 +225,7 @@ fn segments_that_a_checkpoint_held_are_used_again() {
         assert!(engine.stats().log_segments <= 1, "{}", engine.stats().log_segments);
         let copy = open(&env, &copy_dir(0), &options).await;
         assert!(copy.keyspace(KeyspaceId::DEFAULT).is_ok());
-        assert!(scan_all(&copy).await.unwrap().len() >= 300);
+        let rows = scan_all(&copy).await.unwrap().len();
+        assert!(rows >= 300, "{rows}");
     });
 }

@@ -6,7 +6,7 @@ mod engine_support;
 use coronet_lsm::env::Env;
 use coronet_lsm::{CompactionPolicy, Engine, Error, Options, ScanRange};
 use coronet_sim::{Faults, Sim, SimEnv};
-use engine_support::{DIR, TestEngine, collect, key, open, put, value};
+use engine_support::{DIR, TestEngine, blocks, collect, key, open, put, value};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,14 +68,15 @@ fn a_damaged_block_is_quarantined_and_everything_else_is_served() {
     let lost = sim.block_on(async {
         build(&env).await;
         let path = tables(&env)[0].clone();
-        env.disk().flip(&path, 2 * 4096 + 700, 4).unwrap();
+        let block = blocks(&env, &path)[2];
+        env.disk().flip(&path, block + 700, 4).unwrap();
         let engine = open(&env, options(0)).await;
-        let lost = unreadable(&engine, &path, Some(2 * 4096)).await;
+        let lost = unreadable(&engine, &path, Some(block)).await;
         assert!((5..50).contains(&lost.len()), "{lost:?}");
         env.sleep(Duration::from_secs(1)).await;
         assert_eq!((engine.stats().lost_ranges, engine.stats().damaged_blocks), (1, 1));
         let told = engine.take_incidents();
-        assert!(told.len() == 1 && told[0].contains("offset 8192"), "{told:?}");
+        assert!(told.len() == 1 && told[0].contains(&format!("offset {block}")), "{told:?}");
         assert!(engine.take_incidents().is_empty());
 
         // Compaction goes through, keeps what is readable, and carries nothing wrong on.
@@ -91,7 +92,7 @@ fn a_damaged_block_is_quarantined_and_everything_else_is_served() {
         engine.compact().await.unwrap();
         env.sleep(Duration::from_secs(1)).await;
         assert!(!tables(&env).contains(&path), "the damaged table was compacted away");
-        let still = unreadable(&engine, &path, Some(2 * 4096)).await;
+        let still = unreadable(&engine, &path, Some(block)).await;
         // What was written anew is newer than everything that was lost.
         assert!(still.iter().all(|n| lost.contains(n) && n % 3 != 0), "{still:?}");
         assert_eq!(still.len(), lost.iter().filter(|n| *n % 3 != 0).count());
@@ -153,9 +154,10 @@ fn an_accepted_loss_is_no_error_any_more_and_the_keys_can_be_written() {
     let lost = sim.block_on(async {
         build(&env).await;
         let path = tables(&env)[0].clone();
-        env.disk().flip(&path, 2 * 4096 + 700, 4).unwrap();
+        let block = blocks(&env, &path)[2];
+        env.disk().flip(&path, block + 700, 4).unwrap();
         let engine = open(&env, options(0)).await;
-        let lost = unreadable(&engine, &path, Some(2 * 4096)).await;
+        let lost = unreadable(&engine, &path, Some(block)).await;
         env.sleep(Duration::from_secs(1)).await;
         assert_eq!(engine.stats().lost_ranges, 1);
         // No merge has come by: the damaged block is where it was.
@@ -247,15 +249,19 @@ fn the_scrub_finds_damage_nobody_ran_into_at_its_pace() {
 /// that the scrub finds damaged there.
 #[test]
 fn a_table_with_a_damaged_end_is_written_anew_before_an_opening_needs_it() {
-    for (seed, from_the_end) in [(8, 4096 - 30), (9, 4096 + 4000), (10, 2 * 4096 + 4000)] {
+    // The footer itself, and the frames whose places it has at these offsets: filter and index.
+    for (seed, place) in [(8, None), (9, Some(40)), (10, Some(32))] {
         let sim = Sim::new(seed);
         let mut env = sim.node_env("node");
         sim.block_on(async {
             build(&env).await;
             let engine = open(&env, options(1 << 20)).await;
             let path = tables(&env)[0].clone();
-            let len = env.disk().read_raw(&path).unwrap().len() as u64;
-            env.disk().flip(&path, len - from_the_end, 1).unwrap();
+            let bytes = env.disk().read_raw(&path).unwrap();
+            let footer = bytes.len() - 4096;
+            let frame = |at| u64::from_le_bytes(bytes[footer + at..][..8].try_into().unwrap());
+            let damaged = place.map_or(footer as u64, frame) + 30;
+            env.disk().flip(&path, damaged, 1).unwrap();
             engine.scrub_now();
             env.sleep(Duration::from_secs(3)).await;
             let told = engine.take_incidents();

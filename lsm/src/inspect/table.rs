@@ -13,7 +13,7 @@ use std::rc::Rc;
 pub struct BlockReport {
     /// File offset.
     pub offset: u64,
-    /// Length on disk without padding, bytes.
+    /// Length on disk, bytes.
     pub disk_bytes: usize,
     /// Length of its content, unpacked, bytes.
     pub raw_bytes: usize,
@@ -66,7 +66,7 @@ pub fn check_table(bytes: &[u8], mut visit: impl FnMut(u64, EntryRef<'_>)) -> Ta
     (report.index_bytes, report.filter_bytes) = (meta.index_bytes, meta.filter_bytes);
     let mut sums = Sums::default();
     for i in 0..meta.index.len() {
-        let offset = meta.index.handle(i).offset;
+        let offset = meta.index.offset(i);
         match check_block(bytes, &meta, i, &mut sums, &mut |entry| visit(offset, entry)) {
             Ok(block) => report.blocks.push(block),
             Err(what) => report.findings.push(Finding::new(offset, what)),

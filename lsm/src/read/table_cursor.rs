@@ -1,8 +1,8 @@
 //! Ordered reading of one table, with read-ahead.
 
 use super::{Direction, Seek};
-use crate::env::{AlignedBuf, Env};
-use crate::table::{BackWalk, Block, BlockWalk, TableRef};
+use crate::env::{Env, PAGE};
+use crate::table::{BackWalk, Block, BlockWalk, Run, TableRef};
 use crate::{BlockCache, EntryRef, Result};
 use std::ops::{Bound, Range};
 use std::rc::Rc;
@@ -49,16 +49,6 @@ impl CursorOptions {
         let window = usize::try_from(bytes / 2).unwrap_or(WINDOW).clamp(LEAST_WINDOW, WINDOW);
         CursorOptions { window, ..self }
     }
-}
-
-/// Blocks that were read together.
-#[derive(Debug)]
-struct Run {
-    buf: Rc<AlignedBuf>,
-    /// File offset of the first byte.
-    offset: u64,
-    /// Numbers of the blocks.
-    blocks: Range<usize>,
 }
 
 /// All versions of one table, within its bounds.
@@ -212,13 +202,11 @@ impl<E: Env> TableCursor<E> {
                     }
                 }
                 _ => {
-                    let blocks = self.next_run();
-                    let buf = Rc::new(table.read_run(blocks.start, blocks.end).await?);
+                    let run = table.read_run(self.next_run()).await?;
                     if let Some(cache) = &self.options.cache {
-                        cache.count_ahead(buf.len());
+                        cache.count_ahead(run.bytes());
                     }
-                    let offset = table.index().handle(blocks.start).offset;
-                    self.run = Some(Run { buf, offset, blocks });
+                    self.run = Some(run);
                     self.window = (self.window * 2).min(self.options.window);
                 }
             }
@@ -279,10 +267,9 @@ impl<E: Env> TableCursor<E> {
     fn at_hand(&self, i: usize) -> Result<Option<Block>> {
         let table = &self.table.table;
         if let Some(run) = &self.run
-            && run.blocks.contains(&i)
+            && run.has(i)
         {
-            let at = (table.index().handle(i).offset - run.offset) as usize;
-            return table.open_block(&run.buf, at, i).map(Some);
+            return table.open_block(run, i).map(Some);
         }
         Ok(self.options.cache.as_ref().and_then(|cache| table.cached(cache, i)))
     }
@@ -333,20 +320,22 @@ impl<E: Env> TableCursor<E> {
         self.back.clear();
     }
 
-    /// The next blocks as many as fit the window; at least one.
+    /// The next blocks as many as fit the window, counted from a page on; at least one.
     fn next_run(&self) -> Range<usize> {
         let index = self.table.table.index();
         let next = self.next_block();
         match self.direction {
             Direction::Forward => {
-                let limit = index.handle(next).offset + self.window as u64;
+                let start = index.offset(next);
+                let limit = start - start % PAGE as u64 + self.window as u64;
                 let fits = |i: &usize| index.handle(*i).end() <= limit;
                 let end = (next + 1..self.left.end).take_while(fits).last();
                 next..end.map_or(next + 1, |i| i + 1)
             }
             Direction::Backward => {
-                let limit = index.handle(next).end().saturating_sub(self.window as u64);
-                let fits = |i: &usize| index.handle(*i).offset >= limit;
+                let end = index.handle(next).end().next_multiple_of(PAGE as u64);
+                let limit = end.saturating_sub(self.window as u64);
+                let fits = |i: &usize| index.offset(*i) >= limit;
                 let start = (self.left.start..next).rev().take_while(fits).last();
                 start.unwrap_or(next)..next + 1
             }

@@ -7,9 +7,11 @@ use crate::env::PAGE;
 use crate::{Seq, TableUid};
 
 /// The newest format this release writes and reads.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 /// The oldest that can be read: without compression, without `raw_bytes` and prefixes.
 const OLDEST: u32 = 1;
+/// The first whose frames follow each other byte by byte; before, each began on a page.
+const PACKED: u32 = 4;
 pub(super) const MAGIC: [u8; 8] = *b"CORTABLE";
 /// Bytes in use; the rest of the page is zero.
 const USED: usize = 120;
@@ -19,6 +21,8 @@ const USED_OLDER: [usize; 2] = [96, 104];
 /// The footer's fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Footer {
+    /// Format of the file; a new one gets [`VERSION`].
+    pub version: u32,
     pub uid: TableUid,
     pub file_bytes: u64,
     pub index_offset: u64,
@@ -57,10 +61,20 @@ impl Footer {
         self.file_bytes - PAGE as u64
     }
 
+    /// What the frames' places are multiples of.
+    pub fn align(&self) -> u64 {
+        if self.version < PACKED { PAGE as u64 } else { 1 }
+    }
+
+    /// Where the filter's frame ends.
+    pub fn filter_end(&self) -> u64 {
+        self.filter_offset + u64::from(self.filter_len)
+    }
+
     pub fn encode(&self) -> [u8; PAGE] {
         let mut page = [0; PAGE];
         page[..8].copy_from_slice(&MAGIC);
-        page[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        page[8..12].copy_from_slice(&self.version.to_le_bytes());
         let words = [
             self.uid.0,
             self.file_bytes,
@@ -114,6 +128,7 @@ impl Footer {
             return Err(BadFooter::Version(version));
         }
         let footer = Footer {
+            version,
             uid: TableUid(u64_at(16)?),
             file_bytes: u64_at(24)?,
             index_offset: u64_at(32)?,
@@ -145,13 +160,15 @@ impl Footer {
         Ok(footer)
     }
 
-    /// Data, index, filter, footer must follow each other without gap or overlap.
+    /// Data, index, filter, footer must follow each other without gap or overlap; the footer
+    /// begins on the next page.
     fn check(&self) -> Result<(), Damage> {
-        let padded = |len: u32| u64::from(len).next_multiple_of(PAGE as u64);
-        let after = |offset: u64, len| offset.checked_add(padded(len));
-        let in_order = self.index_offset.is_multiple_of(PAGE as u64)
-            && after(self.index_offset, self.index_len) == Some(self.filter_offset)
-            && after(self.filter_offset, self.filter_len) == Some(self.offset());
+        let after = |offset: u64, len: u32, align: u64| {
+            offset.checked_add(u64::from(len))?.checked_next_multiple_of(align)
+        };
+        let in_order = self.index_offset.is_multiple_of(self.align())
+            && after(self.index_offset, self.index_len, self.align()) == Some(self.filter_offset)
+            && after(self.filter_offset, self.filter_len, PAGE as u64) == Some(self.offset());
         let filled = self.blocks > 0 && self.entries >= u64::from(self.blocks);
         let prefixed =
             self.prefixes <= self.entries && (self.prefix_bytes > 0 || self.prefixes == 0);
@@ -174,11 +191,12 @@ mod tests {
 
     fn footer() -> Footer {
         Footer {
+            version: VERSION,
             uid: TableUid(77),
             file_bytes: 5 * 4096,
-            index_offset: 2 * 4096,
+            index_offset: 2 * 4096 - 7,
             index_len: 100,
-            filter_offset: 3 * 4096,
+            filter_offset: 2 * 4096 + 93,
             filter_len: 4096,
             blocks: 2,
             entries: 10,
@@ -207,17 +225,20 @@ mod tests {
     #[test]
     fn names_a_newer_version() {
         let mut page = footer().encode();
-        page[8] = 4;
-        assert_eq!(Footer::decode(&page, 5 * 4096), Err(BadFooter::Version(4)));
+        page[8] = VERSION as u8 + 1;
+        assert_eq!(Footer::decode(&page, 5 * 4096), Err(BadFooter::Version(VERSION + 1)));
     }
 
     #[test]
     fn refuses_gaps_and_overlaps() {
         for wrong in [
             Footer { index_offset: 4096, ..footer() },
-            Footer { filter_offset: 2 * 4096, ..footer() },
-            Footer { filter_len: 4097, ..footer() },
-            Footer { index_offset: u64::MAX - 4095, ..footer() },
+            Footer { filter_offset: 2 * 4096 + 92, ..footer() },
+            Footer { filter_len: 8100, ..footer() },
+            Footer { filter_len: 4003, ..footer() },
+            Footer { index_offset: u64::MAX - 50, ..footer() },
+            Footer { filter_offset: u64::MAX - 5, index_offset: u64::MAX - 105, ..footer() },
+            Footer { version: 3, ..footer() },
             Footer { blocks: 0, ..footer() },
             Footer { deletes: 11, ..footer() },
             Footer { min_seq: Seq(15), ..footer() },
@@ -225,6 +246,15 @@ mod tests {
             Footer { prefix_bytes: 0, ..footer() },
         ] {
             assert!(Footer::decode(&wrong.encode(), 5 * 4096).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn frames_of_earlier_versions_begin_on_pages() {
+        let padded = Footer { index_offset: 2 * 4096, filter_offset: 3 * 4096, ..footer() };
+        for version in [3, VERSION] {
+            let read = Footer::decode(&Footer { version, ..padded }.encode(), 5 * 4096);
+            assert_eq!(read.is_ok(), version == 3, "version {version}");
         }
     }
 }

@@ -2,7 +2,6 @@
 //! next. Held in memory in a few flat arrays; blocks lie back to back, so lengths give offsets.
 
 use super::block::{Damage, HEADER, u32_at};
-use crate::env::PAGE;
 use crate::prefetch::prefetch_bytes;
 use crate::prefix::{Learner, Prefixes, common_prefix};
 use std::cell::Cell;
@@ -11,16 +10,16 @@ use zerocopy::IntoBytes;
 /// Where a data block lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Handle {
-    /// File offset, a multiple of the page size.
+    /// File offset.
     pub offset: u64,
-    /// Bytes of the frame, without padding.
+    /// Bytes of the frame.
     pub len: usize,
 }
 
 impl Handle {
-    /// File offset behind the block and its padding.
+    /// File offset behind the frame.
     pub fn end(self) -> u64 {
-        self.offset + self.len.next_multiple_of(PAGE) as u64
+        self.offset + self.len as u64
     }
 }
 
@@ -62,17 +61,31 @@ impl IndexBuilder {
 /// One of this many prefixes is in the short list that a search looks through first.
 const STRIDE: usize = 16;
 
-/// A block as the index knows it: everything that finding it needs, side by side.
+/// Bits of a [`Place`]'s `at` that hold padding: less than a page of 4096 bytes.
+const PADDING_BITS: u32 = 12;
+/// Files end before this offset.
+const MOST_BYTES: u64 = 1 << (u64::BITS - PADDING_BITS);
+
+/// A block as the index knows it: everything that finding it needs, side by side. Its frame and
+/// padding reach to where the next begins.
 #[derive(Debug)]
 struct Place {
-    /// File offset in pages.
-    page: u32,
-    /// Bytes of the frame.
-    len: u32,
+    /// File offset, and in the lowest bits the bytes of padding behind the frame.
+    at: u64,
     /// Where its separator ends in `keys`.
     key_end: u32,
     /// Where the cache had the block last.
     slot: Cell<u32>,
+}
+
+impl Place {
+    fn offset(&self) -> u64 {
+        self.at >> PADDING_BITS
+    }
+
+    fn padding(&self) -> u64 {
+        self.at & ((1 << PADDING_BITS) - 1)
+    }
 }
 
 /// The index of an open table.
@@ -85,12 +98,14 @@ pub(crate) struct Index {
     /// The separators as numbers: most of a search needs only these.
     prefixes: Vec<u128>,
     keys: Box<[u8]>,
+    /// One per block, and one more for where the blocks end.
     places: Vec<Place>,
 }
 
 impl Index {
-    /// Reads the index of `count` blocks that fill the file up to `end`.
-    pub fn decode(payload: &[u8], count: u32, end: u64) -> Result<Index, Damage> {
+    /// Reads the index of `count` blocks that fill the file up to `end`; each begins on a multiple
+    /// of `align`, which divides a page.
+    pub fn decode(payload: &[u8], count: u32, end: u64, align: u64) -> Result<Index, Damage> {
         let cut = "index is cut off";
         let smallest_len = u32_at(payload, 0).ok_or(cut)? as usize;
         let count = count as usize;
@@ -99,22 +114,32 @@ impl Index {
         let smallest: Box<[u8]> = payload.get(smallest_at..keys_at).ok_or(cut)?.into();
         let keys: Box<[u8]> = payload.get(keys_at..).ok_or(cut)?.into();
 
-        let mut places: Vec<Place> = Vec::with_capacity(count);
-        let mut page = 0u32;
+        let mut places: Vec<Place> = Vec::with_capacity(count + 1);
+        let place = |offset: u64, padding: u64, key_end| {
+            let at = offset << PADDING_BITS | padding;
+            Place { at, key_end, slot: Cell::new(u32::MAX) }
+        };
+        let mut offset = 0;
         for block in payload[4..smallest_at].as_chunks::<8>().0 {
             let (len, key_end) = (u32_at(block, 0).ok_or(cut)?, u32_at(block, 4).ok_or(cut)?);
             if (len as usize) < HEADER || key_end < places.last().map_or(0, |last| last.key_end) {
                 return Err("index has an impossible block");
             }
-            places.push(Place { page, len, key_end, slot: Cell::new(u32::MAX) });
-            page = page.checked_add(len.div_ceil(PAGE as u32)).ok_or("index is too long")?;
+            let padded = u64::from(len).next_multiple_of(align);
+            places.push(place(offset, padded - u64::from(len), key_end));
+            offset += padded;
+            if offset >= MOST_BYTES {
+                return Err("index is too long");
+            }
         }
-        if places.last().map(|last| last.key_end) != Some(keys.len() as u32) {
+        let keys_end = keys.len() as u32;
+        if places.last().map(|last| last.key_end) != Some(keys_end) {
             return Err("index keys do not add up");
         }
-        if u64::from(page) * PAGE as u64 != end {
+        if offset != end {
             return Err("index does not cover the data blocks");
         }
+        places.push(place(offset, 0, keys_end));
         let (order, tops, prefixes) = (Prefixes::default(), Vec::new(), Vec::new());
         let mut index = Index { smallest, order, tops, prefixes, keys, places };
         index.number();
@@ -145,7 +170,7 @@ impl Index {
 
     /// Number of blocks.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.places.len() - 1
     }
 
     /// The separator after block `i`.
@@ -156,7 +181,13 @@ impl Index {
 
     pub fn handle(&self, i: usize) -> Handle {
         let place = &self.places[i];
-        Handle { offset: u64::from(place.page) * PAGE as u64, len: place.len as usize }
+        let (offset, end) = (place.offset(), self.places[i + 1].offset() - place.padding());
+        Handle { offset, len: (end - offset) as usize }
+    }
+
+    /// File offset of block `i`.
+    pub fn offset(&self, i: usize) -> u64 {
+        self.places[i].offset()
     }
 
     /// The cache's note on where it has block `i`.
@@ -221,9 +252,10 @@ pub(super) fn separator<'a>(last: &'a [u8], next: &'a [u8]) -> &'a [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::PAGE;
     use proptest::prelude::*;
 
-    fn build(keys: &[Vec<u8>], lens: &[usize]) -> (Vec<u8>, u64) {
+    fn build(keys: &[Vec<u8>], lens: &[usize], align: usize) -> (Vec<u8>, u64) {
         let mut builder = IndexBuilder::default();
         for (key, len) in keys.iter().zip(lens) {
             builder.add(key, *len);
@@ -231,7 +263,7 @@ mod tests {
         let (mut out, smallest) = (Vec::new(), keys[0].clone());
         builder.encode(&smallest, &mut out);
         assert_eq!(out.len(), builder.bytes() + smallest.len());
-        (out, lens.iter().map(|len| len.next_multiple_of(PAGE) as u64).sum())
+        (out, lens.iter().map(|len| len.next_multiple_of(align) as u64).sum())
     }
 
     proptest! {
@@ -240,18 +272,20 @@ mod tests {
             mut keys in prop::collection::vec(prop::collection::vec(0u8..3, 0..14), 1..50),
             common in prop::collection::vec(0u8..3, 0..4),
             probes in prop::collection::vec(prop::collection::vec(0u8..3, 0..14), 50),
-            len in HEADER..20_000usize,
+            len in HEADER..20_000usize, padded in any::<bool>(),
         ) {
             keys.iter_mut().for_each(|key| { key.splice(0..0, common.iter().copied()); });
             keys.sort();
             let lens: Vec<usize> = (0..keys.len()).map(|i| len + i * 1000).collect();
-            let (bytes, end) = build(&keys, &lens);
-            let index = Index::decode(&bytes, keys.len() as u32, end).unwrap();
+            let align = if padded { PAGE } else { 1 };
+            let (bytes, end) = build(&keys, &lens, align);
+            let index = Index::decode(&bytes, keys.len() as u32, end, align as u64).unwrap();
             prop_assert_eq!(index.largest(), keys.last().unwrap().as_slice());
             let mut offset = 0;
             for (i, len) in lens.iter().enumerate() {
                 prop_assert_eq!(index.handle(i), Handle { offset, len: *len });
-                offset = index.handle(i).end();
+                prop_assert_eq!(index.offset(i), offset);
+                offset = index.handle(i).end().next_multiple_of(align as u64);
             }
             let longer = probes.iter().map(|p| [common.as_slice(), p.as_slice()].concat());
             for probe in probes.iter().cloned().chain(longer.collect::<Vec<_>>()) {
@@ -272,20 +306,32 @@ mod tests {
         fn damaged_indexes_are_refused_or_read_without_panic(
             bytes in prop::collection::vec(any::<u8>(), 0..100), count in 0u32..5, pages in 0u64..9)
         {
-            if let Ok(index) = Index::decode(&bytes, count, pages * PAGE as u64) {
+            if let Ok(index) = Index::decode(&bytes, count, pages * PAGE as u64, PAGE as u64) {
                 index.find(b"abc");
             }
+        }
+
+        #[test]
+        fn damaged_lengths_are_noticed(lens in prop::collection::vec(HEADER..9000, 1..20),
+                                       at in any::<prop::sample::Index>(), flip in 1u32..) {
+            let keys: Vec<Vec<u8>> = (0..lens.len() as u8).map(|n| vec![n]).collect();
+            let (mut bytes, end) = build(&keys, &lens, 1);
+            let at = 4 + at.index(lens.len()) * 8;
+            let wrong = u32_at(&bytes, at).unwrap() ^ flip;
+            bytes[at..at + 4].copy_from_slice(&wrong.to_le_bytes());
+            prop_assert!(Index::decode(&bytes, lens.len() as u32, end, 1).is_err());
         }
     }
 
     #[test]
     fn a_wrong_count_or_end_is_refused() {
-        let (bytes, end) = build(&[b"a".to_vec(), b"b".to_vec()], &[100, 100]);
-        assert!(Index::decode(&bytes, 2, end).is_ok());
-        assert!(Index::decode(&bytes, 2, end + PAGE as u64).is_err());
-        assert!(Index::decode(&bytes, 1, end).is_err());
-        assert!(Index::decode(&bytes, 0, 0).is_err());
-        assert!(Index::decode(&bytes, u32::MAX, end).is_err());
-        assert!(Index::decode(&bytes[..bytes.len() - 1], 2, end).is_err());
+        let (bytes, end) = build(&[b"a".to_vec(), b"b".to_vec()], &[100, 100], 1);
+        assert!(Index::decode(&bytes, 2, end, 1).is_ok());
+        assert!(Index::decode(&bytes, 2, end + 1, 1).is_err());
+        assert!(Index::decode(&bytes, 2, end, PAGE as u64).is_err());
+        assert!(Index::decode(&bytes, 1, end, 1).is_err());
+        assert!(Index::decode(&bytes, 0, 0, 1).is_err());
+        assert!(Index::decode(&bytes, u32::MAX, end, 1).is_err());
+        assert!(Index::decode(&bytes[..bytes.len() - 1], 2, end, 1).is_err());
     }
 }

@@ -24,6 +24,7 @@ mod writer;
 
 pub(crate) use block::{BackWalk, Block, BlockWalk, Hints};
 pub use codec::Codec;
+pub(crate) use reader::Run;
 pub use reader::{Hit, Lookup, Table};
 pub use writer::TableWriter;
 
@@ -50,7 +51,7 @@ pub struct TableInfo {
     pub min_seq: Seq,
     /// The highest sequence number.
     pub max_seq: Seq,
-    /// Bytes of all data blocks on disk, with padding.
+    /// Bytes of all data blocks on disk.
     pub data_bytes: u64,
     /// Bytes of all data blocks before compression.
     pub raw_bytes: u64,

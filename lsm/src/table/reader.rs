@@ -12,6 +12,7 @@ use crate::types::prefix_hash;
 use crate::{BlockCache, EntryKind, EntryRef, Error, Millis, Result, Seq, TableUid};
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -67,6 +68,28 @@ impl Hit {
     }
 }
 
+/// Data blocks that were read together, unchecked.
+#[derive(Debug)]
+pub(crate) struct Run {
+    buf: Rc<AlignedBuf>,
+    /// File offset of the first byte of `buf`: not after that of the first block.
+    offset: u64,
+    /// Numbers of the blocks.
+    blocks: Range<usize>,
+}
+
+impl Run {
+    /// Whether block `i` is among them.
+    pub fn has(&self, i: usize) -> bool {
+        self.blocks.contains(&i)
+    }
+
+    /// Bytes that were read.
+    pub fn bytes(&self) -> usize {
+        self.buf.len()
+    }
+}
+
 /// An open, immutable table. Clones of the `Rc` around it keep the file open.
 pub struct Table<E: Env> {
     file: E::File,
@@ -99,7 +122,7 @@ impl<E: Env> Table<E> {
         if bytes < 2 * page || !bytes.is_multiple_of(page) {
             return Err(Error::corruption(path, 0, format!("{bytes} bytes are no table")));
         }
-        let tail = read(&file, path, bytes - page, PAGE).await?;
+        let tail = read(&file, path, bytes - page..bytes).await?.0;
         let footer = Footer::decode(&tail, bytes).map_err(|bad| match bad {
             BadFooter::Damaged(what) => Error::corruption(path, bytes - page, what),
             BadFooter::Version(found) => {
@@ -111,9 +134,8 @@ impl<E: Env> Table<E> {
             return Err(Error::corruption(path, footer.offset(), what));
         }
         // The footer was checked: both lie inside the file, one after the other.
-        let len = (footer.offset() - footer.index_offset) as usize;
-        let meta = read(&file, path, footer.index_offset, len).await?;
-        let (index, filter) = decode_meta(&meta, &footer, path)?;
+        let (meta, at) = read(&file, path, footer.index_offset..footer.offset()).await?;
+        let (index, filter) = decode_meta(&meta[at..], &footer, path)?;
         let info = footer.info(&index);
         let (lost, given_up) = (RefCell::default(), RefCell::default());
         let (path, reserved, filter) = (path.into(), None, OnceCell::from(filter));
@@ -180,13 +202,13 @@ impl<E: Env> Table<E> {
     async fn read_filter(&self) -> Result<Filter> {
         let (file, path, len) = (&self.file, &self.path, self.info.file_bytes);
         let at = len - PAGE as u64;
-        let footer = Footer::decode(&read(file, path, at, PAGE).await?, len);
+        let footer = Footer::decode(&read(file, path, at..len).await?.0, len);
         let footer = footer.map_err(|_| Error::corruption(path, at, "the footer is damaged"))?;
         if footer.uid != self.info.uid {
             return Err(Error::corruption(path, at, "the footer is another table's"));
         }
-        let padded = (footer.offset() - footer.filter_offset) as usize;
-        decode_filter(&read(file, path, footer.filter_offset, padded).await?, &footer, path)
+        let (bytes, at) = read(file, path, footer.filter_offset..footer.offset()).await?;
+        decode_filter(&bytes[at..], &footer, path)
     }
 
     /// Whether `key` lies between the smallest and the largest key.
@@ -344,11 +366,11 @@ impl<E: Env> Table<E> {
     }
 
     pub(crate) fn damage(&self, i: usize, what: Damage) -> Error {
-        Error::corruption(&self.path, self.index.handle(i).offset, what)
+        Error::corruption(&self.path, self.index.offset(i), what)
     }
 
     fn block_key(&self, i: usize) -> BlockKey {
-        BlockKey { uid: self.info.uid, offset: self.index.handle(i).offset }
+        BlockKey { uid: self.info.uid, offset: self.index.offset(i) }
     }
 
     /// Block `i` if the cache has it.
@@ -373,10 +395,11 @@ impl<E: Env> Table<E> {
 
     async fn load(&self, cache: &BlockCache, i: usize) -> Result<Block> {
         let handle = self.index.handle(i);
-        let len = (handle.end() - handle.offset) as usize;
-        cache.count_loaded(len as u64);
-        let buf = Rc::new(read(&self.file, &self.path, handle.offset, len).await?);
-        Block::open(buf, 0, handle.len, self.info.uid, handle.offset)
+        let units = units(&self.file, &(handle.offset..handle.end()));
+        cache.count_loaded(units.end - units.start);
+        let (buf, at) = read(&self.file, &self.path, handle.offset..handle.end()).await?;
+        Block::open(Rc::new(buf), at, handle.len, self.info.uid, handle.offset)
+            .map(Block::compact)
             .map_err(|what| self.damage(i, what))
     }
 
@@ -385,7 +408,7 @@ impl<E: Env> Table<E> {
         let offsets: BTreeSet<u64> = offsets.collect();
         if !offsets.is_empty() {
             let blocks = 0..self.index.len();
-            let lost = blocks.filter(|i| offsets.contains(&self.index.handle(*i).offset));
+            let lost = blocks.filter(|i| offsets.contains(&self.index.offset(*i)));
             self.lost.borrow_mut().extend(lost);
         }
     }
@@ -410,17 +433,19 @@ impl<E: Env> Table<E> {
         !self.lost.borrow().is_empty()
     }
 
-    /// Blocks `first` to before `end` in one read, unchecked.
-    pub(crate) async fn read_run(&self, first: usize, end: usize) -> Result<AlignedBuf> {
-        let start = self.index.handle(first).offset;
-        let len = (self.index.handle(end - 1).end() - start) as usize;
-        read(&self.file, &self.path, start, len).await
+    /// These blocks, at least one, in one read, unchecked.
+    pub(crate) async fn read_run(&self, blocks: Range<usize>) -> Result<Run> {
+        let start = self.index.offset(blocks.start);
+        let end = self.index.handle(blocks.end - 1).end();
+        let (buf, at) = read(&self.file, &self.path, start..end).await?;
+        Ok(Run { buf: Rc::new(buf), offset: start - at as u64, blocks })
     }
 
-    /// Checks block `i`, which lies at `at` in `buf`.
-    pub(crate) fn open_block(&self, buf: &Rc<AlignedBuf>, at: usize, i: usize) -> Result<Block> {
+    /// Checks block `i`, which was read with `run`.
+    pub(crate) fn open_block(&self, run: &Run, i: usize) -> Result<Block> {
         let Handle { offset, len } = self.index.handle(i);
-        Block::open(buf.clone(), at, len, self.info.uid, offset)
+        let at = (offset - run.offset) as usize;
+        Block::open(run.buf.clone(), at, len, self.info.uid, offset)
             .map_err(|what| self.damage(i, what))
     }
 }
@@ -438,12 +463,17 @@ pub(super) fn decode_meta(meta: &[u8], footer: &Footer, path: &Path) -> Result<(
     let frame = &meta[..footer.index_len as usize];
     let header = check(frame, FrameKind::Index, footer.uid, index_at).map_err(bad(index_at))?;
     let payload = &frame[frame.len() - header.payload..];
-    let index = Index::decode(payload, footer.blocks, index_at).map_err(bad(index_at))?;
+    let index = Index::decode(payload, footer.blocks, index_at, footer.align());
+    let index = index.map_err(bad(index_at))?;
     if header.count != footer.blocks {
         return Err(bad(index_at)("index and footer count different blocks"));
     }
 
     let filter = decode_filter(&meta[(filter_at - index_at) as usize..], footer, path)?;
+    let padding = &meta[(footer.filter_end() - index_at) as usize..];
+    if footer.align() == 1 && padding.iter().any(|byte| *byte != 0) {
+        return Err(bad(footer.filter_end())("padding before the footer is not zero"));
+    }
     Ok((index, filter))
 }
 
@@ -457,10 +487,20 @@ fn decode_filter(bytes: &[u8], footer: &Footer, path: &Path) -> Result<Filter> {
     Filter::decode(&frame[frame.len() - payload..], count).map_err(bad)
 }
 
-async fn read<F: File>(file: &F, path: &Path, offset: u64, len: usize) -> Result<AlignedBuf> {
-    let buf = file.read_at(offset, len).await.map_err(|e| Error::io("read", path, &e))?;
+/// The bytes of the file from `range`, and those around it that share their units of reading;
+/// where the range begins in the buffer.
+async fn read<F: File>(file: &F, path: &Path, range: Range<u64>) -> Result<(AlignedBuf, usize)> {
+    let units = units(file, &range);
+    let len = (units.end - units.start) as usize;
+    let buf = file.read_at(units.start, len).await.map_err(|e| Error::io("read", path, &e))?;
     if buf.len() != len {
-        return Err(Error::corruption(path, offset, "the file ends too early"));
+        return Err(Error::corruption(path, range.start, "the file ends too early"));
     }
-    Ok(buf)
+    Ok((buf, (range.start - units.start) as usize))
+}
+
+/// The units of reading that a range of the file touches.
+fn units<F: File>(file: &F, range: &Range<u64>) -> Range<u64> {
+    let unit = file.read_unit() as u64;
+    range.start - range.start % unit..range.end.next_multiple_of(unit)
 }

@@ -5,7 +5,7 @@ use super::block::builder::BlockBuilder;
 use super::block::{Block, FrameKind, HEADER, seal};
 use super::codec::{Codec, Packer};
 use super::filter::{Filter, Hashes};
-use super::footer::Footer;
+use super::footer::{Footer, VERSION};
 use super::index::{IndexBuilder, separator};
 use crate::cache::{BlockCache, BlockKey};
 use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
@@ -211,16 +211,20 @@ impl<E: Env> TableWriter<E> {
         Ok(())
     }
 
+    /// Writes the whole pages of the chunk; what is left begins the next one.
     async fn write_chunk(&mut self) -> Result<()> {
-        let chunk = std::mem::take(&mut self.chunk);
-        let len = chunk.len() as u64;
+        let mut chunk = std::mem::take(&mut self.chunk);
+        let whole = chunk.len() / PAGE * PAGE;
+        let rest = chunk[whole..].to_vec();
+        chunk.truncate(whole);
         let (result, mut chunk) = self.file.write_at(self.written, chunk).await;
         result.map_err(|e| Error::io("write", &self.path, &e))?;
-        self.written += len;
+        self.written += whole as u64;
         if chunk.capacity() <= 4 * CHUNK {
             chunk.clear();
             self.chunk = chunk;
         }
+        append(&mut self.chunk, &rest);
         Ok(())
     }
 
@@ -249,8 +253,10 @@ impl<E: Env> TableWriter<E> {
         let lines = (filter.lines(), 0);
         seal(&mut frame, FrameKind::Filter, Codec::None, lines, self.uid, filter_offset);
         append(&mut self.chunk, &frame);
+        self.chunk.pad_to_page();
 
         let footer = Footer {
+            version: VERSION,
             uid: self.uid,
             file_bytes: self.offset() + PAGE as u64,
             index_offset,
@@ -300,21 +306,14 @@ impl<E: Env> TableWriter<E> {
 
 /// How much to put into the first block: what is packed is expected to shrink to half.
 fn first_target(codec: Codec, disk: usize) -> usize {
-    if codec == Codec::None { disk } else { least_packed(disk) * 2 }
+    if codec == Codec::None { disk } else { disk * 2 }
 }
 
-/// Smallest payload worth packing: less than two pages cannot save one.
-fn least_packed(disk: usize) -> usize {
-    disk.max(2 * PAGE)
-}
-
-/// How much to put into the next block, so that packed it fills `disk` bytes: blocks begin on
-/// pages, and a block that is packed to less than a page more would waste the rest.
+/// How much to put into the next block, so that packed it fills `disk` bytes.
 fn next_target(target: usize, disk: usize, raw: usize, packed: usize) -> usize {
-    // A little below, so that most blocks do not spill into one more page.
-    let wanted = (disk - disk / 16) * raw / packed.max(1);
+    let wanted = disk * raw / packed.max(1);
     let smoothed = (target * 3 + wanted) / 4;
-    smoothed.clamp(least_packed(disk), least_packed(disk) * MAX_EXPANSION)
+    smoothed.clamp(disk, disk * MAX_EXPANSION)
 }
 
 fn append(chunk: &mut AlignedBuf, frame: &[u8]) {
@@ -322,5 +321,4 @@ fn append(chunk: &mut AlignedBuf, frame: &[u8]) {
         chunk.reserve(CHUNK + (64 << 10));
     }
     chunk.extend_from_slice(frame);
-    chunk.pad_to_page();
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Every test file uses its own part.
 
 use coronet_lsm::env::Env;
+use coronet_lsm::inspect::check_table;
 use coronet_lsm::{Durability, Engine, Error, Options, ScanOptions, WriteBatch};
 use coronet_sim::{Rng, SimEnv};
 use std::path::Path;
@@ -69,4 +70,11 @@ pub fn value(n: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     rng.fill(&mut bytes);
     bytes
+}
+
+/// Where the data blocks of an undamaged table file begin.
+pub fn blocks(env: &SimEnv, path: &Path) -> Vec<u64> {
+    let report = check_table(&env.disk().read_raw(path).unwrap(), |_, _| {});
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    report.blocks.iter().map(|block| block.offset).collect()
 }

@@ -66,7 +66,7 @@ impl RtEnv {
             .await?;
         // SAFETY: a fresh descriptor of the kernel's that nobody else owns.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-        Ok(RtFile::new(Rc::clone(&self.core.ring), fd))
+        Ok(RtFile::new(Rc::clone(&self.core.ring), fd, flags & libc::O_DIRECT != 0))
     }
 
     async fn make_dir(&self, path: &Path) -> io::Result<()> {

@@ -13,17 +13,43 @@ use super::ring::Ring;
 
 /// The most one operation moves; the kernel's own limit is just below 2 GiB.
 const CHUNK: usize = 1 << 30;
+/// The least unit of any disk, bytes.
+const SECTOR: usize = 512;
 
 /// An open file. Clones share it; it closes when the last clone and the last operation are gone.
 #[derive(Clone)]
 pub struct RtFile {
     ring: Rc<Ring>,
     fd: Rc<OwnedFd>,
+    read_unit: usize,
+}
+
+/// What direct reads of an open file must be aligned to, on disk and in memory: a power of two up
+/// to a page; a page where the kernel does not say (before Linux 6.1).
+#[allow(unsafe_code)]
+fn direct_unit(fd: &OwnedFd) -> usize {
+    // SAFETY: all zeros is a valid value of this plain struct.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    let (flags, mask) = (libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN);
+    // SAFETY: the descriptor is open, the path is an empty C string, `stat` outlives the call.
+    let status = unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), flags, mask, &raw mut stat) };
+    if status != 0 || stat.stx_mask & mask == 0 {
+        return PAGE;
+    }
+    unit_of(stat.stx_dio_offset_align, stat.stx_dio_mem_align)
+}
+
+/// The unit for a file system's alignments; both are zero where it has no direct I/O.
+fn unit_of(on_disk: u32, in_memory: u32) -> usize {
+    let unit = on_disk.max(in_memory) as usize;
+    if unit.is_power_of_two() && (SECTOR..PAGE).contains(&unit) { unit } else { PAGE }
 }
 
 impl RtFile {
-    pub(super) fn new(ring: Rc<Ring>, fd: OwnedFd) -> Self {
-        Self { ring, fd: Rc::new(fd) }
+    /// A file that was opened for direct I/O, or a folder.
+    pub(super) fn new(ring: Rc<Ring>, fd: OwnedFd, direct: bool) -> Self {
+        let read_unit = if direct { direct_unit(&fd) } else { PAGE };
+        Self { ring, fd: Rc::new(fd), read_unit }
     }
 
     fn target(&self) -> types::Fd {
@@ -103,6 +129,10 @@ fn again(error: &io::Error) -> bool {
 }
 
 impl File for RtFile {
+    fn read_unit(&self) -> usize {
+        self.read_unit
+    }
+
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<AlignedBuf> {
         let mut buf = AlignedBuf::with_capacity(len);
         let mut done = 0;
@@ -113,8 +143,8 @@ impl File for RtFile {
             match result {
                 Ok(count) => {
                     done += count;
-                    // Direct reads end inside a page only where the file ends.
-                    if count == 0 || count % PAGE != 0 {
+                    // Direct reads end inside a unit only where the file ends.
+                    if count == 0 || count % self.read_unit != 0 {
                         break;
                     }
                 }
@@ -165,5 +195,21 @@ impl File for RtFile {
             }
         }
         file.set_len(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_suits_disk_and_memory_and_is_at_most_a_page() {
+        assert_eq!(unit_of(512, 4), 512);
+        assert_eq!(unit_of(512, 512), 512);
+        assert_eq!(unit_of(512, 1024), 1024);
+        assert_eq!(unit_of(4096, 512), PAGE);
+        for odd in [(0, 0), (8, 4), (768, 4), (8192, 512)] {
+            assert_eq!(unit_of(odd.0, odd.1), PAGE, "{odd:?}");
+        }
     }
 }

@@ -17,6 +17,11 @@ use crate::trace::Tag;
 /// Wall clock at virtual time zero (2023-11-14), microseconds since the Unix epoch.
 const WALL_START: i64 = 1_700_000_000_000_000;
 
+/// Granularity of a node's reads: half of the disks have sectors of 512 bytes.
+fn read_unit(seed: u64, node: u32) -> usize {
+    if (seed ^ u64::from(node)).is_multiple_of(2) { 512 } else { PAGE }
+}
+
 /// What a node keeps across its lives.
 pub(crate) struct NodeState {
     id: u32,
@@ -33,7 +38,7 @@ impl NodeState {
         NodeState {
             id,
             name: name.to_owned(),
-            disk: Disk::new(world.fork_rng()),
+            disk: Disk::new(world.fork_rng(), read_unit(world.seed(), id)),
             rng: RefCell::new(world.fork_rng()),
             wall_offset: Cell::new(0),
             drift: Cell::new((0, 0)),
@@ -285,10 +290,10 @@ pub struct SimFile {
 }
 
 impl SimFile {
-    fn check_alignment(&self, offset: u64, len: usize) {
+    fn check_alignment(&self, unit: usize, offset: u64, len: usize) {
         let path = self.handle.path.display();
-        assert!(offset.is_multiple_of(PAGE as u64), "direct I/O at offset {offset} of {path}");
-        assert!(len.is_multiple_of(PAGE), "direct I/O of {len} bytes in {path}");
+        assert!(offset.is_multiple_of(unit as u64), "direct I/O at offset {offset} of {path}");
+        assert!(len.is_multiple_of(unit), "direct I/O of {len} bytes in {path}");
     }
 
     fn check_writable(&self) -> io::Result<()> {
@@ -300,8 +305,12 @@ impl SimFile {
 }
 
 impl File for SimFile {
+    fn read_unit(&self) -> usize {
+        self.handle.env.node.disk.read_unit()
+    }
+
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<AlignedBuf> {
-        self.check_alignment(offset, len);
+        self.check_alignment(self.read_unit(), offset, len);
         if !self.handle.env.is_alive() {
             return Err(crashed());
         }
@@ -314,7 +323,7 @@ impl File for SimFile {
     }
 
     async fn write_at(&self, offset: u64, buf: AlignedBuf) -> (io::Result<()>, AlignedBuf) {
-        self.check_alignment(offset, buf.len());
+        self.check_alignment(PAGE, offset, buf.len());
         if let Err(error) = self.check_writable() {
             return (Err(error), buf);
         }

@@ -61,7 +61,7 @@ impl BlockBuilder {
         self.since += 1;
     }
 
-    /// The finished frame for this place, packed where that saves a page. Call
+    /// The finished frame for this place, packed where that pays. Call
     /// [`BlockBuilder::clear`] afterwards.
     pub fn finish<'a>(
         &'a mut self,

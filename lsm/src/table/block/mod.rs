@@ -19,7 +19,7 @@ pub(crate) use walk::BlockWalk;
 
 use super::codec::{Codec, unpack};
 use crate::TableUid;
-use crate::env::AlignedBuf;
+use crate::env::{AlignedBuf, PAGE};
 use crate::prefetch::prefetch;
 use std::rc::Rc;
 
@@ -28,6 +28,8 @@ pub(crate) const HEADER: usize = 20;
 
 /// Why bytes are not what they should be; the table adds file and offset.
 pub(crate) type Damage = &'static str;
+/// One of so many bytes that a block's memory holds without need are worth a copy of the block.
+const WORTH_COPYING: usize = 8;
 const SHORT: Damage = "block is shorter than its header";
 
 /// What a frame holds.
@@ -146,6 +148,19 @@ impl Block {
         let unpacked = unpack(header.codec, &frame[HEADER..])?;
         let payload = unpacked.len();
         Self::parse(Rc::new(unpacked), 0, payload, &header)
+    }
+
+    /// The same block without memory that only what lay around it in the file needs, where that is
+    /// a share worth copying the block for.
+    pub fn compact(self) -> Block {
+        let (start, len) = (self.start as usize, self.payload_len());
+        let beside = self.buf.capacity().saturating_sub(len.next_multiple_of(PAGE));
+        if beside <= self.buf.capacity() / WORTH_COPYING {
+            return self;
+        }
+        let mut own = AlignedBuf::with_capacity(len);
+        own.extend_from_slice(&self.buf[start..start + len]);
+        Block { buf: Rc::new(own), start: 0, ..self }
     }
 
     /// The block of a frame that this process has just sealed: what it holds is not in doubt, and

@@ -155,3 +155,28 @@ fn a_block_is_bound_to_its_content_table_place_and_kind() {
         assert!(open(flipped).is_err(), "flip at {at} unnoticed");
     }
 }
+
+#[test]
+fn a_block_gives_up_pages_that_only_its_neighbours_need() {
+    let value = Some(vec![3; 5000]);
+    let entries = Entries::from([((b"key".to_vec(), Reverse(1)), value.clone())]);
+    let frame = frame(&entries, 8192);
+    for (before, after) in [(0, 0), (100, 200), (3000, 4000), (4095, 512)] {
+        let mut buf = AlignedBuf::zeroed(before);
+        buf.extend_from_slice(&frame);
+        buf.extend_from_slice(&vec![9; after]);
+        let block = Block::open(Rc::new(buf), before, frame.len(), UID, 8192).unwrap().compact();
+        assert_eq!(block.buf.capacity(), 2 * PAGE, "{before} before, {after} after");
+        let Ok(Search::Found { value: found, .. }) = block.search(b"key", Seq(5)) else { panic!() };
+        assert_eq!(Some(block.slice(found).to_vec()), value);
+    }
+    // A page more does not matter to a large one.
+    let large = Entries::from([((b"key".to_vec(), Reverse(1)), Some(vec![3; 16 * PAGE]))]);
+    let frame = self::frame(&large, 8192);
+    let mut buf = AlignedBuf::with_capacity(frame.len() + PAGE);
+    buf.extend_from_slice(&frame);
+    buf.extend_from_slice(&[9; PAGE]);
+    let place = buf.as_ptr();
+    let block = Block::open(Rc::new(buf), 0, frame.len(), UID, 8192).unwrap().compact();
+    assert_eq!(block.buf.as_ptr(), place);
+}

@@ -83,6 +83,7 @@ struct State {
 /// One node's disk. Survives the node's crashes.
 pub struct Disk {
     state: RefCell<State>,
+    read_unit: usize,
 }
 
 fn injected(what: &str, path: &Path) -> io::Error {
@@ -156,8 +157,9 @@ impl State {
 
 /// What tests do with a disk.
 impl Disk {
-    pub(crate) fn new(rng: Rng) -> Self {
+    pub(crate) fn new(rng: Rng, read_unit: usize) -> Self {
         Disk {
+            read_unit,
             state: RefCell::new(State {
                 names: Names::new(),
                 inodes: BTreeMap::new(),
@@ -265,6 +267,11 @@ impl Disk {
 
 /// What the environment does with a disk.
 impl Disk {
+    /// What offsets and lengths of reads are multiples of, bytes.
+    pub(crate) fn read_unit(&self) -> usize {
+        self.read_unit
+    }
+
     pub(crate) fn draw_latency(&self, op: Op) -> Duration {
         let state = &mut *self.state.borrow_mut();
         state.latency.draw(op, &mut state.rng)
