@@ -127,7 +127,8 @@ impl<E: Env> Shared<E> {
         let uid = TableUid(self.env.random());
         let writer =
             TableWriter::create(self.env.clone(), path.clone(), uid, &self.options()).await?;
-        let mut writer = writer.warming(self.cache.clone());
+        let piece = self.pacer.piece_bytes(self.env.now());
+        let mut writer = writer.warming(self.cache.clone()).in_pieces(piece);
         let now = self.core.now();
         let mut at = source.borrow().first();
         let mut before = None;

@@ -134,7 +134,9 @@ impl<E: Env> Shared<E> {
         output: &mut Option<Output<E>>,
     ) -> Result<Reached> {
         let table_bytes = work.policy.tree().map_or(TABLE_BYTES, |tree| tree.table_bytes);
-        let mut cursor = MergeCursor::new(sources(work, &self.cache, table_bytes));
+        // Half of it, as what is read comes from several inputs at about the same time.
+        let ahead = self.pacer.piece_bytes(self.env.now()) / 2;
+        let mut cursor = MergeCursor::new(sources(work, &self.cache, table_bytes, ahead));
         cursor.seek(&[]).await?;
         let merged: Vec<u64> = work
             .parts
@@ -195,7 +197,8 @@ impl<E: Env> Shared<E> {
         let options = self.options();
         let writer = TableWriter::create(self.env.clone(), path, uid, &options).await?;
         let writer = writer.with_codec(options.compression[level]);
-        Ok(Output { uid, writer: writer.warming(self.cache.clone()) })
+        let piece = self.pacer.piece_bytes(self.env.now());
+        Ok(Output { uid, writer: writer.warming(self.cache.clone()).in_pieces(piece) })
     }
 
     fn filter_drops(&self, entry: &EntryRef<'_>) -> bool {
@@ -266,14 +269,20 @@ fn keeps<E: Env>(shared: &Shared<E>, older: &mut Older<E>, entry: &EntryRef<'_>)
     !shared.filter_drops(entry)
 }
 
-/// The inputs as merge sources: one per run. Each gives its share of an output of `table_bytes`.
-fn sources<E: Env>(work: &Work<E>, cache: &Rc<BlockCache>, table_bytes: u64) -> Vec<Source<E>> {
+/// The inputs as merge sources: one per run. Each gives its share of an output of `table_bytes`
+/// and reads at most `ahead` bytes at once.
+fn sources<E: Env>(
+    work: &Work<E>,
+    cache: &Rc<BlockCache>,
+    table_bytes: u64,
+    ahead: usize,
+) -> Vec<Source<E>> {
     let options = CursorOptions::compaction().asking(cache.clone());
     let bytes = |tables: &[Rc<LiveTable<E>>]| tables.iter().map(|live| live.bytes()).sum::<u64>();
     let all: u64 = work.parts.iter().map(|(_, tables)| bytes(tables)).sum();
     let sources = work.parts.iter().map(|(_, tables)| {
         let share = bytes(tables) as f64 / all.max(1) as f64;
-        let options = options.clone().using((table_bytes as f64 * share) as u64);
+        let options = options.clone().using((table_bytes as f64 * share) as u64).at_most(ahead);
         match &tables[..] {
             [live] => Source::Table(TableCursor::new(live.table.clone(), options)),
             _ => {

@@ -27,12 +27,20 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// Ratio of a level to what it may hold at which merges are no longer slowed.
 const URGENT_RATIO: f64 = 3.0;
 
+/// Most that a flush or merge reads or writes at once while somebody waits for reads from the
+/// disk, bytes: a point read that comes behind it waits for all of it.
+const SMALL_PIECE: usize = 128 << 10;
+/// The same while nobody does: fewer operations per byte.
+const LARGE_PIECE: usize = 512 << 10;
+
 /// Ties the rate of merges to debt and foreground latency.
 #[derive(Debug, Default)]
 pub(crate) struct Pacer {
     /// Moving average, microseconds.
     latency: Cell<f64>,
     measured: Cell<Nanos>,
+    /// When a point read last went to the disk.
+    read: Cell<Option<Nanos>>,
     /// Per keyspace, 0: nothing is owed; 1: merges must not be slowed. The largest holds for all,
     /// since a merge of any of them stands in the way of the others.
     urgencies: RefCell<BTreeMap<KeyspaceId, f64>>,
@@ -46,6 +54,18 @@ impl Pacer {
         let before = if recent { self.latency.get() } else { 0.0 };
         self.latency.set(before + (micros as f64 - before) * WEIGHT);
         self.measured.set(now);
+    }
+
+    /// A point read went to the disk and took `micros`.
+    pub fn observe_read(&self, micros: u64, now: Nanos) {
+        self.read.set(Some(now));
+        self.observe(micros, now);
+    }
+
+    /// Most that a flush or merge may read or write at once now, bytes.
+    pub fn piece_bytes(&self, now: Nanos) -> usize {
+        let reads = self.read.get().is_some_and(|last| now.since(last) < MEMORY);
+        if reads { SMALL_PIECE } else { LARGE_PIECE }
     }
 
     /// A keyspace owes `debt`; writers are slowed from `slowdown` runs in its level 0 on.
@@ -114,6 +134,15 @@ mod tests {
         }
         assert_eq!(last, LEAST_RATE);
         assert_eq!(pacer(1_900, 0).rate(TARGET, NOW), None);
+    }
+
+    #[test]
+    fn pieces_are_small_while_somebody_reads_from_the_disk() {
+        let pacer = pacer(50_000, 0);
+        assert_eq!(pacer.piece_bytes(NOW), LARGE_PIECE, "commits wait in the log, not in a queue");
+        pacer.observe_read(100, NOW);
+        assert_eq!(pacer.piece_bytes(NOW), SMALL_PIECE);
+        assert_eq!(pacer.piece_bytes(NOW.after(MEMORY)), LARGE_PIECE);
     }
 
     #[test]

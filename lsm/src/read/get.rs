@@ -164,7 +164,7 @@ impl<E: Env> Shared<E> {
         let now = self.env.now();
         let micros = u64::try_from(now.since(started).as_micros()).unwrap_or(u64::MAX);
         self.stats.update(|stats| latency(stats).record(micros));
-        self.pacer.observe(micros, now);
+        self.pacer.observe_read(micros, now);
     }
 
     async fn get_from_tables(

@@ -49,6 +49,12 @@ impl CursorOptions {
         let window = usize::try_from(bytes / 2).unwrap_or(WINDOW).clamp(LEAST_WINDOW, WINDOW);
         CursorOptions { window, ..self }
     }
+
+    /// The same with a read-ahead of at most `bytes`.
+    pub fn at_most(self, bytes: usize) -> Self {
+        let window = self.window.min(bytes.max(LEAST_WINDOW));
+        CursorOptions { window, ..self }
+    }
 }
 
 /// All versions of one table, within its bounds.

@@ -14,8 +14,10 @@ use coronet_probe::{Bug, seeded};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-/// Bytes collected before they are written.
+/// Bytes collected before they are written, unless [`TableWriter::in_pieces`] says otherwise.
 const CHUNK: usize = 512 << 10;
+/// Room in a chunk beyond that, for the block that fills it.
+const CHUNK_SLACK: usize = 64 << 10;
 /// Work between two yields, bytes of keys and values.
 const COOP_BYTES: usize = 16 << 10;
 /// Hashes entered into the filter between two yields.
@@ -44,6 +46,8 @@ pub struct TableWriter<E: Env> {
     hashes: Hashes,
     /// Finished blocks that are not written yet; they belong at `written`.
     chunk: AlignedBuf,
+    /// Bytes that are written at once.
+    piece_bytes: usize,
     /// Where blocks go, too, whose entries came from memory.
     warms: Option<Rc<BlockCache>>,
     /// Bytes of the current block that came from memory.
@@ -78,6 +82,7 @@ impl<E: Env> TableWriter<E> {
             index: IndexBuilder::default(),
             hashes: Hashes::new(options.filter_prefix_bytes),
             chunk: AlignedBuf::default(),
+            piece_bytes: CHUNK,
             warms: None,
             warm_bytes: 0,
             written: 0,
@@ -103,6 +108,12 @@ impl<E: Env> TableWriter<E> {
     /// ([`TableWriter::came_from_memory`]): what was at hand stays at hand.
     pub fn warming(mut self, cache: Rc<BlockCache>) -> Self {
         self.warms = Some(cache);
+        self
+    }
+
+    /// The same writer, which writes when so many bytes have come together.
+    pub fn in_pieces(mut self, bytes: usize) -> Self {
+        self.piece_bytes = bytes;
         self
     }
 
@@ -155,13 +166,13 @@ impl<E: Env> TableWriter<E> {
         self.min_seq = self.min_seq.min(entry.seq);
         self.max_seq = self.max_seq.max(entry.seq);
         self.since_coop += size + size_of::<EntryRef<'_>>();
-        Ok(self.since_coop >= COOP_BYTES || self.chunk.len() >= CHUNK)
+        Ok(self.since_coop >= COOP_BYTES || self.chunk.len() >= self.piece_bytes)
     }
 
     /// Writes what has come together and lets others run.
     pub async fn drain(&mut self) -> Result<()> {
         self.since_coop = 0;
-        if self.chunk.len() >= CHUNK {
+        if self.chunk.len() >= self.piece_bytes {
             self.write_chunk().await?;
         }
         self.env.coop().await;
@@ -206,7 +217,7 @@ impl<E: Env> TableWriter<E> {
             let block = block.map_err(|what| Error::corruption(&self.path, offset, what))?;
             cache.warm(BlockKey { uid: self.uid, offset }, &block);
         }
-        append(&mut self.chunk, frame);
+        append(&mut self.chunk, self.piece_bytes, frame);
         self.block.clear();
         Ok(())
     }
@@ -220,11 +231,11 @@ impl<E: Env> TableWriter<E> {
         let (result, mut chunk) = self.file.write_at(self.written, chunk).await;
         result.map_err(|e| Error::io("write", &self.path, &e))?;
         self.written += whole as u64;
-        if chunk.capacity() <= 4 * CHUNK {
+        if chunk.capacity() <= 4 * self.piece_bytes {
             chunk.clear();
             self.chunk = chunk;
         }
-        append(&mut self.chunk, &rest);
+        append(&mut self.chunk, self.piece_bytes, &rest);
         Ok(())
     }
 
@@ -242,7 +253,7 @@ impl<E: Env> TableWriter<E> {
         self.index.encode(&smallest, &mut frame);
         let blocks = (self.index.blocks(), 0);
         seal(&mut frame, FrameKind::Index, Codec::None, blocks, self.uid, index_offset);
-        append(&mut self.chunk, &frame);
+        append(&mut self.chunk, self.piece_bytes, &frame);
         let index_len = frame.len() as u32;
         self.write_chunk().await?;
 
@@ -252,7 +263,7 @@ impl<E: Env> TableWriter<E> {
         filter.encode(&mut frame);
         let lines = (filter.lines(), 0);
         seal(&mut frame, FrameKind::Filter, Codec::None, lines, self.uid, filter_offset);
-        append(&mut self.chunk, &frame);
+        append(&mut self.chunk, self.piece_bytes, &frame);
         self.chunk.pad_to_page();
 
         let footer = Footer {
@@ -316,9 +327,10 @@ fn next_target(target: usize, disk: usize, raw: usize, packed: usize) -> usize {
     smoothed.clamp(disk, disk * MAX_EXPANSION)
 }
 
-fn append(chunk: &mut AlignedBuf, frame: &[u8]) {
+/// Adds to a chunk that is to be written from `piece_bytes` on.
+fn append(chunk: &mut AlignedBuf, piece_bytes: usize, frame: &[u8]) {
     if chunk.capacity() == 0 {
-        chunk.reserve(CHUNK + (64 << 10));
+        chunk.reserve(piece_bytes + CHUNK_SLACK);
     }
     chunk.extend_from_slice(frame);
 }
