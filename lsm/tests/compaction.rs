@@ -410,3 +410,48 @@ fn merges_make_room_for_slow_foreground_work_and_say_so() {
     assert_eq!((stats.compaction_debt_bytes, stats.paced_bytes_per_second), (0, 0), "{stats:?}");
     assert_eq!(sim.block_on(collect(&engine, ScanRange::default())).len(), model.len() + 150);
 }
+
+/// FIFO leaves as many runs as there were flushes: for leveling all of them are owed at once, and
+/// far more than writers may bring about.
+#[test]
+fn what_another_policy_or_an_opening_finds_owed_slows_nobody_at_once() {
+    const RUNS: u64 = 120;
+    let sim = Sim::new(17);
+    let mut env = sim.node_env("a");
+    let options = Options {
+        compaction: CompactionPolicy::fifo(None, Some(1 << 30)),
+        ..options("leveled", 64 << 10, TABLE)
+    };
+    let put_some = async |env: &SimEnv, engine: &TestEngine, from: u64| {
+        for n in from..from + 20 {
+            put(env, engine, &key(n), &value(n, 100)).await;
+        }
+        let stats = engine.stats();
+        (stats.stalled_micros, stats.delayed_micros)
+    };
+    let engine = sim.block_on(open(&env, options.clone()));
+    sim.block_on(async {
+        for round in 0..RUNS {
+            write_many(&env, &engine, (0..80).map(|n| n * RUNS + round)).await;
+            engine.flush().await.unwrap();
+        }
+        assert_eq!(engine.stats().level_runs[0], RUNS);
+        engine.set_policy(one_run()).await.unwrap();
+        let stats = engine.stats();
+        assert!(stats.level_runs[0] >= RUNS - 32 && stats.compaction_debt_bytes > 1 << 20);
+        assert_eq!(put_some(&env, &engine, 100_000).await, (0, 0), "after the switch");
+    });
+    drop(engine);
+    env = sim.crash(&env);
+    let engine = sim.block_on(open(&env, options));
+    sim.block_on(async {
+        let stats = engine.stats();
+        assert!(stats.level_runs[0] >= 40, "{} runs: merged too early", stats.level_runs[0]);
+        assert_eq!(put_some(&env, &engine, 200_000).await, (0, 0), "after the opening");
+        engine.compact().await.unwrap();
+        assert_eq!(put_some(&env, &engine, 300_000).await, (0, 0), "after the merges");
+        assert_eq!(engine.stats().compaction_debt_bytes, 0);
+        let found = collect(&engine, ScanRange::default()).await;
+        assert_eq!(found.len() as u64, 80 * RUNS + 60);
+    });
+}

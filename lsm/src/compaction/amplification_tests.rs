@@ -1,7 +1,7 @@
 //! How much merges write, on a model of the tree that knows only which keys a table holds: the
 //! same for every run, so that a change of the picker shows in numbers.
 
-use super::picker::{Action, Job, Situation, pick};
+use super::picker::{Action, Job, Situation, WIDEST_MERGE, pick};
 use super::policy::CompactionPolicy;
 use super::shape::{RunShape, Shape, TableShape};
 use crate::TableId;
@@ -158,4 +158,34 @@ fn tiering_writes_less_than_half_of_leveling_where_leveling_has_its_levels() {
     let tiered = merged(&sized(CompactionPolicy::tiered()), 32 << 10, 1, 0);
     println!("leveled {leveled:.2?}, tiered {tiered:.2?}");
     assert!(tiered[0] < leveled[0] / 2.0 && tiered[1] < leveled[1] / 2.0);
+}
+
+/// What FIFO left is brought to levels in pieces: every job is of bounded width, and what is owed
+/// shrinks with each of them.
+#[test]
+fn hundreds_of_inherited_runs_are_merged_in_bounded_steps() {
+    for policy in [CompactionPolicy::leveled(), CompactionPolicy::tiered()].map(sized) {
+        let mut tree = Tree::default();
+        for n in 0..300u32 {
+            tree.flush((0..FLUSH as u32).map(|at| at * 1_000 + n % 250).collect());
+        }
+        let shape = policy.tree().unwrap();
+        let first = tree.shape().debt(shape);
+        let (mut jobs, mut last) = (0, first);
+        loop {
+            let positions = &tree.positions;
+            let now = Situation { positions, has_filter: false, level0_runs: 0, wall_micros: 0 };
+            let Some(job) = pick(&tree.shape(), &policy, &now) else { break };
+            let runs = job.upper.len() + usize::from(job.between.is_some());
+            assert!(runs <= WIDEST_MERGE + 1, "{runs} runs in one merge");
+            tree.run(&job, &policy);
+            let debt = tree.shape().debt(shape);
+            // A merge may find that the level below has to give way to more than was estimated.
+            assert!(debt < last + first / 4, "{debt} owed after job {jobs}, {last} before");
+            last = debt;
+            jobs += 1;
+        }
+        assert!(jobs >= 9 && last == 0, "{jobs} jobs, {last} bytes owed at the end");
+        assert!(tree.shape().levels[0].len() < 4);
+    }
 }

@@ -12,7 +12,7 @@ use crate::TableId;
 use crate::stats::LEVELS;
 
 /// Runs merged at a time; what is left over waits for the next merge.
-const WIDEST_MERGE: usize = 32;
+pub(super) const WIDEST_MERGE: usize = 32;
 
 /// What to do with a job's tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -51,7 +51,7 @@ pub(crate) async fn open<E: Env>(
 /// Takes a keyspace into the engine and starts its tasks.
 pub(super) fn start<E: Env>(core: &Rc<Core<E>>, tree: Rc<Shared<E>>) {
     core.trees.borrow_mut().insert(tree.keyspace, tree.clone());
-    tree.tree_changed();
+    tree.policy_changed();
     core.env.spawn(TaskClass::Flush, flush_task(tree.clone()));
     let passes = core.scrub.passes_wanted();
     core.env.spawn(TaskClass::Background, scrub_task(tree.clone(), passes));

@@ -7,7 +7,8 @@ use crate::compaction::{Pacer, Shape};
 use crate::engine::CompactionFilter;
 use crate::env::{Env, Nanos};
 use crate::log::Log;
-use crate::log::throttle::{Debt, Inherited, TreeDebt};
+use crate::log::inherited::Inherited;
+use crate::log::throttle::{Debt, TreeDebt};
 use crate::scrub::Suspects;
 use crate::signal::Signal;
 use crate::stats::{Counters, EngineStats, LEVELS, Looks};
@@ -86,7 +87,7 @@ pub(crate) struct Shared<E: Env> {
     pub pacer: Rc<Pacer>,
     /// What the tree owed when it last changed.
     tree_debt: Cell<TreeDebt>,
-    /// What of it the policy before left.
+    /// What of it slows no writers.
     inherited: Cell<Inherited>,
     /// Where the next compaction of each level begins.
     pub compaction_positions: RefCell<[Vec<u8>; LEVELS]>,
@@ -207,21 +208,27 @@ impl<E: Env> Shared<E> {
         self.update_pressure();
     }
 
-    /// The version or the policy changed: weighs what is owed, and tells writers.
+    /// The version changed: weighs what is owed, and tells writers.
     pub fn tree_changed(&self) {
+        self.weigh(|inherited, debt| inherited.follow(debt));
+    }
+
+    /// The policy changed, or the tree was opened: what it owes by now was inherited.
+    pub fn policy_changed(&self) {
+        let l0_slowdown = self.options().l0_slowdown;
+        self.weigh(|inherited, debt| inherited.switch(debt, l0_slowdown));
+    }
+
+    fn weigh(&self, inherit: impl FnOnce(&mut Inherited, &TreeDebt)) {
         let policy = self.policy();
         let debt = policy.tree().map(|tree| TreeDebt::of(&self.versions.with(Shape::of), tree));
         let debt = debt.unwrap_or_default();
         self.tree_debt.set(debt);
-        self.inherited.set(self.inherited.get().left(&debt));
+        let mut inherited = self.inherited.get();
+        inherit(&mut inherited, &debt);
+        self.inherited.set(inherited);
+        // Merges hurry for all of it: reads pay for what was inherited, too.
         self.pacer.owes(self.keyspace, &debt, self.options().l0_slowdown);
-        self.update_pressure();
-    }
-
-    /// The policy changed: weighs the tree by the new one.
-    pub fn policy_changed(&self) {
-        self.tree_changed();
-        self.inherited.set(Inherited::all_of(&self.tree_debt.get()));
         self.update_pressure();
     }
 
@@ -253,8 +260,7 @@ impl<E: Env> Shared<E> {
         let (memory, options) = (self.memory.borrow(), self.options());
         let own = memory.active_bytes() as f64 / options.memtable_bytes as f64;
         let debt = Debt {
-            tree: self.tree_debt.get(),
-            inherited: self.inherited.get(),
+            tree: self.inherited.get().beyond(&self.tree_debt.get()),
             frozen: memory.frozen_len(),
             active_fill: own.max(self.core.memory_fill()),
             frozen_through: memory.frozen_through().unwrap_or(Seq(0)),

@@ -7,6 +7,7 @@
 //! * [`syncer`]: the task that makes them durable.
 //! * [`pin`]: what a checkpoint copies.
 //! * [`throttle`]: how fast it may go.
+//! * [`inherited`]: debt for which nobody is slowed.
 //! * [`replay`]: what a restart reads back.
 //!
 //! The log knows nothing of memtables: it hands out sequence numbers, keeps bytes, and is told
@@ -14,6 +15,7 @@
 
 pub(crate) mod format;
 mod handle;
+pub(crate) mod inherited;
 mod pin;
 mod replay;
 mod segments;

@@ -19,7 +19,7 @@ const LEAST_RATE: f64 = 256.0 * 1024.0;
 /// Longest pause after one batch.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Level sizes over their target at which debt begins to count, and at which it slows most.
-const DEBT_START: f64 = 3.0;
+pub(super) const DEBT_START: f64 = 3.0;
 const DEBT_FULL: f64 = 12.0;
 
 /// What compaction owes.
@@ -48,36 +48,17 @@ impl TreeDebt {
     }
 }
 
-/// What a tree owed when its policy changed. Writers did not bring it about and are not slowed for
-/// it, only for what they add; it never rises, so they cannot lean on it for long.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Inherited {
-    level0_runs: usize,
-    level_ratio: f64,
-}
-
-impl Inherited {
-    /// All that a tree owes at the change.
-    pub fn all_of(debt: &TreeDebt) -> Self {
-        Inherited { level0_runs: debt.level0_runs, level_ratio: debt.level_ratio }
-    }
-
-    /// What is left of it.
-    pub fn left(self, debt: &TreeDebt) -> Self {
-        Inherited {
-            level0_runs: self.level0_runs.min(debt.level0_runs),
-            level_ratio: self.level_ratio.min(debt.level_ratio),
-        }
-    }
+/// Runs in level 0 from which writers are slowed: a policy may want more of them than the options
+/// allow for.
+pub(super) fn level0_slowdown(debt: &TreeDebt, l0_slowdown: usize) -> usize {
+    l0_slowdown.max(debt.level0_trigger * 2)
 }
 
 /// What flush and compaction owe.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Debt {
-    /// What the tree owes.
+    /// What the tree owes, without what is inherited.
     pub tree: TreeDebt,
-    /// What of it another policy left.
-    pub inherited: Inherited,
     /// Frozen memtables.
     pub frozen: usize,
     /// Fill of the active memtable, 1.0 is full.
@@ -101,14 +82,11 @@ impl Throttle {
     /// Recomputes the pressure after news of one keyspace. The keyspace that owes most decides:
     /// all of them share the log.
     pub fn set(&self, keyspace: KeyspaceId, debt: &Debt, options: &Options) {
-        // A policy may want more runs in level 0 than the options allow for.
-        let slowdown = options.l0_slowdown.max(debt.tree.level0_trigger * 2);
-        let slowdown = slowdown.max(debt.inherited.level0_runs);
+        let slowdown = level0_slowdown(&debt.tree, options.l0_slowdown);
         let over = debt.tree.level0_runs.saturating_sub(slowdown) as f64;
         let level0 = over / (options.l0_stop - options.l0_slowdown) as f64;
         let memory = if debt.frozen >= options.max_frozen { debt.active_fill } else { 0.0 };
-        let start = DEBT_START.max(debt.inherited.level_ratio);
-        let deep = ((debt.tree.level_ratio - start) / (DEBT_FULL - DEBT_START)).min(0.9);
+        let deep = ((debt.tree.level_ratio - DEBT_START) / (DEBT_FULL - DEBT_START)).min(0.9);
         let pressure = level0.max(memory).max(deep).clamp(0.0, 1.0);
         self.keyspaces.borrow_mut().insert(keyspace, (pressure, debt.frozen_through));
         self.sum_up();
@@ -177,29 +155,6 @@ mod tests {
         }
         let full = throttle(level0(options.l0_stop));
         assert!(full.is_full() && full.pause_after(1 << 20) >= last);
-    }
-
-    #[test]
-    fn what_another_policy_left_slows_nobody_and_what_is_added_does() {
-        let owes = |level0_runs, level_ratio| TreeDebt {
-            level0_runs,
-            level0_trigger: 4,
-            level_ratio,
-            ..TreeDebt::default()
-        };
-        let pause = |tree, inherited| {
-            throttle(Debt { tree, inherited, ..Debt::default() }).pause_after(1 << 20)
-        };
-        let inherited = Inherited::all_of(&owes(300, 40.0));
-        assert!(pause(owes(300, 40.0), inherited).is_zero());
-        assert!(pause(owes(300, 40.0), Inherited::default()) > Duration::from_millis(100));
-        let added = pause(owes(304, 40.0), inherited);
-        assert!(!added.is_zero() && added < pause(owes(308, 40.0), inherited));
-        assert!(!pause(owes(300, 43.0), inherited).is_zero());
-        // What is merged is not inherited any more.
-        let left = inherited.left(&owes(100, 2.0)).left(&owes(110, 5.0));
-        assert_eq!(left, Inherited::all_of(&owes(100, 2.0)));
-        assert!(!pause(owes(110, 2.0), left).is_zero());
     }
 
     #[test]
