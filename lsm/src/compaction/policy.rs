@@ -118,6 +118,11 @@ impl CompactionPolicy {
             CompactionPolicy::Fifo(fifo) if fifo.ttl.is_none() && fifo.max_bytes.is_none() => {
                 Err("fifo needs ttl, max or both, for example fifo(ttl=86400s)".into())
             }
+            CompactionPolicy::Fifo(FifoPolicy { ttl: Some(ttl), .. })
+                if !ttl.subsec_nanos().is_multiple_of(1_000_000) =>
+            {
+                Err(format!("ttl is {ttl:?}, use whole milliseconds"))
+            }
             CompactionPolicy::Fifo(_) => Ok(()),
         }
     }

@@ -32,7 +32,10 @@ pub(super) fn print_tree(tree: &TreePolicy, f: &mut fmt::Formatter<'_>) -> fmt::
 }
 
 pub(super) fn print_fifo(fifo: &FifoPolicy, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let ttl = fifo.ttl.map(|ttl| format!("ttl={}s", ttl.as_secs()));
+    let ttl = fifo.ttl.map(|ttl| match ttl.subsec_millis() {
+        0 => format!("ttl={}s", ttl.as_secs()),
+        _ => format!("ttl={}ms", ttl.as_millis()),
+    });
     let max = fifo.max_bytes.map(|bytes| format!("max={}", size(bytes)));
     let parameters: Vec<_> = [ttl, max].into_iter().flatten().collect();
     write!(f, "fifo({})", parameters.join(","))
@@ -77,10 +80,7 @@ fn fifo(pairs: &[(&str, &str)]) -> Result<FifoPolicy, String> {
     let mut fifo = FifoPolicy { ttl: None, max_bytes: None };
     for (name, value) in pairs {
         match *name {
-            "ttl" => {
-                let seconds = number(name, value.strip_suffix('s').unwrap_or(value))?;
-                fifo.ttl = Some(Duration::from_secs(seconds));
-            }
+            "ttl" => fifo.ttl = Some(duration(name, value)?),
             "max" => fifo.max_bytes = Some(bytes(name, value)?),
             _ => return Err(format!("fifo has ttl and max, not {name:?}")),
         }
@@ -133,6 +133,14 @@ fn small(name: &str, value: &str) -> Result<u32, String> {
     value.parse().map_err(|_| format!("{name}={value:?} is not a small whole number"))
 }
 
+/// Milliseconds with `ms`, seconds with `s` or without a unit.
+fn duration(name: &str, value: &str) -> Result<Duration, String> {
+    match value.strip_suffix("ms") {
+        Some(millis) => number(name, millis).map(Duration::from_millis),
+        None => number(name, value.strip_suffix('s').unwrap_or(value)).map(Duration::from_secs),
+    }
+}
+
 /// One or more numbers divided by `/`.
 fn list(name: &str, value: &str) -> Result<Vec<u32>, String> {
     value.split('/').map(|item| small(name, item)).collect()
@@ -168,7 +176,7 @@ mod tests {
             },
         );
         let fifo = (any::<u32>(), proptest::option::of(any::<u64>())).prop_map(|(ttl, max)| {
-            CompactionPolicy::fifo(Some(Duration::from_secs(ttl.into())), max)
+            CompactionPolicy::fifo(Some(Duration::from_millis(ttl.into())), max)
         });
         prop_oneof![3 => tree, 1 => fifo]
     }
@@ -203,6 +211,9 @@ mod tests {
         assert_eq!((tree.shape(1).runs, tree.shape(2).runs, tree.shape(5).fanout), (3, 1, 10));
         let day = CompactionPolicy::fifo(Some(Duration::from_secs(86_400)), None);
         assert_eq!(day.to_string(), "fifo(ttl=86400s)");
+        let short: CompactionPolicy = "fifo(ttl=1500ms)".parse().unwrap();
+        assert_eq!(short, CompactionPolicy::fifo(Some(Duration::from_millis(1500)), None));
+        assert_eq!("fifo(ttl=60)".parse(), "fifo(ttl=60s)".parse::<CompactionPolicy>());
     }
 
     #[test]
@@ -214,6 +225,9 @@ mod tests {
         assert!(error("leveled(runs=2)").contains("runs"));
         assert!(error("leveled(table=9999999999TiB)").contains("64 bits"));
         assert!(error("fifo").contains("ttl"));
+        assert!(error("fifo(ttl=5us)").contains("whole number"));
+        let micros = CompactionPolicy::fifo(Some(Duration::from_micros(1500)), None);
+        assert!(micros.validate().unwrap_err().contains("milliseconds"));
         assert!(error("leveled(table=1").contains("closing"));
     }
 }
