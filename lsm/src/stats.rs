@@ -150,6 +150,11 @@ stats! {
     table_probes,
     /// Scans started.
     scans,
+    /// Tables a scan skipped because their filter knew that none of their keys has the prefix
+    /// that all keys of the scan's range share.
+    scan_filter_skips,
+    /// Tables whose filter a scan asked for that prefix, in vain.
+    scan_filter_probes,
     /// Blocks found in the cache.
     cache_hits,
     /// Blocks read from disk.
@@ -248,6 +253,12 @@ impl EngineStats {
         ratio(self.filter_skips, self.filter_skips + self.table_probes)
     }
 
+    /// Tables that scans skipped thanks to the filter, as a share of those whose filter they
+    /// asked.
+    pub fn scan_filter_skip_rate(&self) -> f64 {
+        ratio(self.scan_filter_skips, self.scan_filter_skips + self.scan_filter_probes)
+    }
+
     /// Size of the live data blocks before compression relative to their size on disk; 1 without
     /// any. Below 1 in old tables whose padding costs more than compression saves.
     pub fn compression_ratio(&self) -> f64 {
@@ -321,6 +332,8 @@ mod tests {
         assert_eq!(stats.read_amplification(), 1.5);
         assert_eq!(stats.space_amplification(), 1.2);
         assert_eq!(stats.filter_skip_rate(), 0.75);
+        (stats.scan_filter_skips, stats.scan_filter_probes) = (3, 1);
+        assert_eq!(stats.scan_filter_skip_rate(), 0.75);
     }
 
     #[test]

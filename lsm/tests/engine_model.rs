@@ -18,7 +18,8 @@ fn random_history(seed: u64) {
     for life in 0..4 {
         let steps = rng.range(50, 600);
         sim.block_on(async {
-            let engine = open(&env, Options::tiny()).await;
+            let filter_prefix_bytes = rng.below(11) as u32;
+            let engine = open(&env, Options { filter_prefix_bytes, ..Options::tiny() }).await;
             let found = collect(&engine, ScanRange::default()).await;
             assert_eq!(found, model.clone().into_iter().collect::<Vec<_>>(), "life {life}");
             for _ in 0..steps {
@@ -64,11 +65,15 @@ async fn step(
             assert_eq!(engine.multi_get(&keys).await.unwrap(), expected);
         }
         90..96 => {
-            let (start, end) = (key(rng.below(300)), key(rng.below(300)));
-            let range = ScanRange { start: start.clone(), end: Some(end.clone()) };
+            let (start, mut end) = (key(rng.below(300)), Some(key(rng.below(300))));
+            if rng.below(2) == 0 {
+                let prefix = &start[..rng.index(start.len() + 1)];
+                end = ScanRange::prefix(prefix).end;
+            }
+            let range = ScanRange { start: start.clone(), end: end.clone() };
             let expected: Vec<_> = model
                 .range(start.clone()..)
-                .take_while(|(k, _)| **k < end)
+                .take_while(|(k, _)| end.as_ref().is_none_or(|end| *k < end))
                 .map(|(k, v)| (k.clone(), v.clone()))
                 .collect();
             assert_eq!(collect(engine, range.clone()).await, expected);

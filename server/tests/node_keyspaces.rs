@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use coronet_net::codec::{
     KeyListBuf, KeyspaceAction, KeyspaceInfo, KeyspaceReply, KeyspaceRequest, ListPage,
-    ListRequest, Request, Settings,
+    ListRequest, Request, Settings, StatsReply,
 };
 use coronet_net::{ErrorCode, RequestHead, Status};
 use coronet_ring::KeyspaceId;
@@ -60,9 +60,14 @@ fn get(conn: &Conn<'_>, keyspace: &str, key: &[u8]) -> Reply {
 
 /// Every key of a keyspace, over all cores.
 fn keys(conn: &Conn<'_>, keyspace: &str) -> Vec<Vec<u8>> {
+    keys_with(conn, keyspace, b"", 7)
+}
+
+/// Every key of a keyspace with a prefix, in pages of so many.
+fn keys_with(conn: &Conn<'_>, keyspace: &str, prefix: &[u8], page_limit: u32) -> Vec<Vec<u8>> {
     let (mut cursor, mut found) = (Vec::new(), Vec::new());
     loop {
-        let list = ListRequest { page_limit: 7, credit: 1, prefix: b"", cursor: &cursor };
+        let list = ListRequest { page_limit, credit: 1, prefix, cursor: &cursor };
         let reply = call(conn, keyspace, &Request::List(list));
         assert_eq!(reply.status(), Status::Ok);
         let page = ListPage::decode(&reply.body).unwrap();
@@ -159,6 +164,7 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(create("three", &[("n", "3")]), Err(ErrorCode::InvalidArgument));
     assert_eq!(create("", &[]), Err(ErrorCode::InvalidArgument));
     assert_eq!(create("x", &[("compaction", "best")]), Err(ErrorCode::InvalidArgument));
+    assert_eq!(create("x", &[("filter_prefix", "257")]), Err(ErrorCode::InvalidArgument));
     assert_eq!(create("x", &[("colour", "red")]), Err(ErrorCode::InvalidArgument));
     let altered = ask(&node, &conn, KeyspaceAction::Alter, "x", &[("r", "1")]);
     assert_eq!(altered, Err(ErrorCode::UnknownKeyspace));
@@ -178,6 +184,57 @@ fn last_write_wins_shows_one_version_where_siblings_show_all() {
     }
     assert_eq!(values(&get(&conn, "default", b"k")).len(), 2);
     assert_eq!(values(&get(&conn, "latest", b"k")), [b"2"]);
+}
+
+/// A counter of a keyspace, of all cores together.
+fn counter(conn: &Conn<'_>, keyspace: &str, name: &str) -> u64 {
+    let stats = conn.call(&Request::Stats);
+    let name = format!("keyspace.{}.{name}", KeyspaceId::of(keyspace).0);
+    StatsReply::decode(&stats.body).unwrap().get(&name).expect("the counter is there")
+}
+
+#[test]
+fn listings_skip_tables_whose_filter_knows_no_key_with_the_prefix() {
+    let node = TestNode::new(2);
+    let conn = node.client(0);
+    create(&node, "users", &[("filter_prefix", "9"), ("compaction", "tiered(fanout=6)")]);
+    create(&node, "plain", &[]);
+    let key = |user: u32, n: u32| format!("user/{user:03}/{n}").into_bytes();
+    for n in 0..4 {
+        for user in (0..80).step_by(2) {
+            for keyspace in ["users", "plain"] {
+                assert_eq!(put(&conn, keyspace, &key(user, n), &[7; 900]).status(), Status::Ok);
+            }
+        }
+        node.settle_and_tick();
+    }
+    let check = |keyspace, page_limit| {
+        for user in 0..80 {
+            let prefix = format!("user/{user:03}/");
+            let found = keys_with(&conn, keyspace, prefix.as_bytes(), page_limit);
+            let wanted: Vec<_> = (0..4).filter(|_| user % 2 == 0).map(|n| key(user, n)).collect();
+            assert_eq!(found, wanted, "{keyspace} {user}");
+        }
+        // Shorter than what filters know.
+        assert_eq!(keys_with(&conn, keyspace, b"user/01", 5).len(), 20);
+        let asked = |name| counter(&conn, keyspace, name);
+        (asked("scan_filter_skips"), asked("scan_filter_probes"))
+    };
+    assert_eq!(check("plain", 3), (0, 0));
+    let (skips, probes) = check("users", 3);
+    assert!(probes > 0 && skips > probes * 10, "{skips} skipped, {probes} asked in vain");
+    check("users", 1);
+    check("users", 100);
+
+    // Without the setting tables keep what they know, and listings stay right.
+    let off = [("filter_prefix", "")];
+    let now = ask(&node, &conn, KeyspaceAction::Alter, "users", &off).unwrap();
+    assert!(now[0].settings.iter().all(|(name, _)| name != "filter_prefix"));
+    check("users", 3);
+    let on = [("filter_prefix", "3")];
+    let now = ask(&node, &conn, KeyspaceAction::Alter, "users", &on).unwrap();
+    assert!(now[0].settings.contains(&("filter_prefix".into(), "3".into())));
+    check("users", 3);
 }
 
 #[test]

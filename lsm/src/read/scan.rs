@@ -6,8 +6,9 @@ use super::{
 };
 use crate::engine::Shared;
 use crate::env::Env;
+use crate::prefix::common_prefix;
 use crate::scrub::Suspects;
-use crate::table::TableRef;
+use crate::table::{Table, TableRef};
 use crate::version::Version;
 use crate::{Millis, Result, Seq};
 use std::ops::{Bound, Range};
@@ -41,6 +42,20 @@ impl ScanRange {
         let from = tables.partition_point(|table| *table.largest() < *self.start);
         let end = self.end.as_deref();
         from..tables.partition_point(|table| end.is_none_or(|end| table.smallest() < end)).max(from)
+    }
+
+    /// The longest prefix of `start` that all keys of the range begin with.
+    fn shared_prefix(&self) -> &[u8] {
+        let full = |bytes: &[u8]| bytes.iter().take_while(|byte| **byte == 0xff).count();
+        let Some(end) = &self.end else { return &self.start[..full(&self.start)] };
+        let same = common_prefix(&self.start, end);
+        // Keys that begin with `ab` end before `ac`, those that begin with `ab\xff` do, too.
+        let adjoins = match (self.start.get(same), &end[same..]) {
+            (Some(ours), [theirs]) => ours.checked_add(1) == Some(*theirs),
+            _ => false,
+        };
+        let beyond = if adjoins { 1 + full(&self.start[same + 1..]) } else { 0 };
+        &self.start[..same + beyond]
     }
 
     /// Whether a scan that began inside and goes this way still is.
@@ -238,7 +253,47 @@ impl<E: Env> Shared<E> {
             .newest_first()
             .map(|memtable| Source::Memtable(MemtableCursor::new(memtable.clone())));
         let options = CursorOptions::scan(self.cache.clone());
-        memtables.chain(table_sources(version, range, &options)).collect()
+        let mut asked = Asked::default();
+        let sources =
+            memtables.chain(table_sources(version, range, &options, &mut asked)).collect();
+        self.stats.update(|stats| {
+            stats.scan_filter_skips += asked.skips;
+            stats.scan_filter_probes += asked.probes;
+        });
+        sources
+    }
+}
+
+/// Tables that a scan left out, or did not, because of their filters.
+#[derive(Debug, Default)]
+struct Asked {
+    skips: u64,
+    probes: u64,
+}
+
+impl Asked {
+    /// Leaves out of `within`, which are neighbours in a run, the outermost tables whose filters
+    /// deny the prefix that all keys looked for begin with. Tables between others have such keys.
+    fn narrow<E: Env>(
+        &mut self,
+        tables: &[TableRef<E>],
+        mut within: Range<usize>,
+        prefix: &[u8],
+    ) -> Range<usize> {
+        while within.start < within.end && self.denies(&tables[within.start].table, prefix) {
+            within.start += 1;
+        }
+        while within.start + 1 < within.end && self.denies(&tables[within.end - 1].table, prefix) {
+            within.end -= 1;
+        }
+        within
+    }
+
+    fn denies<E: Env>(&mut self, table: &Table<E>, prefix: &[u8]) -> bool {
+        let denies = table.denies_prefix(prefix);
+        self.skips += u64::from(denies == Some(true));
+        self.probes += u64::from(denies == Some(false));
+        denies == Some(true)
     }
 }
 
@@ -247,9 +302,11 @@ fn table_sources<E: Env>(
     version: &Version<E>,
     range: &ScanRange,
     options: &CursorOptions,
+    asked: &mut Asked,
 ) -> Vec<Source<E>> {
+    let prefix = range.shared_prefix();
     let sources = version.runs().filter_map(|run| {
-        let within = range.tables(&run.refs);
+        let within = asked.narrow(&run.refs, range.tables(&run.refs), prefix);
         match &*run.refs {
             _ if within.is_empty() => None,
             [table] => Some(Source::Table(TableCursor::new(table.clone(), options.clone()))),
@@ -264,6 +321,7 @@ fn table_sources<E: Env>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_prefix_ends_before_its_successor() {
@@ -271,5 +329,29 @@ mod tests {
         assert_eq!(ScanRange::prefix(b"a\xff").end, Some(b"b".to_vec()));
         assert_eq!(ScanRange::prefix(b"\xff\xff").end, None);
         assert_eq!(ScanRange::prefix(b"").end, None);
+    }
+
+    /// Few different bytes, the largest among them, so that bounds often share some.
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(prop_oneof![Just(0), Just(1), Just(0xfe), Just(0xff)], 0..5)
+    }
+
+    proptest! {
+        #[test]
+        fn keys_of_a_range_share_exactly_the_shared_prefix(
+            start in key(), end in prop::option::of(key()),
+        ) {
+            let inside = end.as_ref().is_none_or(|end| start < *end);
+            prop_assume!(inside);
+            let range = ScanRange { start: start.clone(), end };
+            let shared = range.shared_prefix().len();
+            prop_assert!(start.starts_with(range.shared_prefix()));
+            for len in 0..=start.len() {
+                // All keys have it if the range lies within those that have it.
+                let (ours, theirs) = (range.end.clone(), ScanRange::prefix(&start[..len]).end);
+                let within = theirs.is_none() || ours.is_some_and(|ours| Some(ours) <= theirs);
+                prop_assert_eq!(within, len <= shared, "{:?} {}", range, len);
+            }
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
 use crate::prefetch::prefetch;
 use crate::types::prefix_hash;
 use crate::{BlockCache, EntryKind, EntryRef, Error, Millis, Result, Seq, TableUid};
+use coronet_probe::{Bug, seeded};
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -178,12 +179,14 @@ impl<E: Env> Table<E> {
         self.filter.get().is_none_or(|filter| filter.may_contain(hash))
     }
 
-    /// Whether a key with this prefix may be in the table; the filter can tell only if it knows
-    /// prefixes of this length ([`TableInfo::filter_prefix_bytes`]).
-    pub fn may_contain_prefix(&self, prefix: &[u8]) -> bool {
-        prefix.len() != self.info.filter_prefix_bytes as usize
-            || prefix.is_empty()
-            || self.may_contain(prefix_hash(prefix))
+    /// Whether the filter says that no key of the table begins with `prefix`; `None` where it
+    /// cannot tell: it is not in memory or knows no prefixes, or only longer ones
+    /// ([`TableInfo::filter_prefix_bytes`]).
+    pub fn denies_prefix(&self, prefix: &[u8]) -> Option<bool> {
+        let known = prefix.get(..self.info.filter_prefix_bytes as usize)?;
+        let filter = self.filter.get().filter(|_| !known.is_empty())?;
+        let wrongly = seeded(Bug::FilterDeniesPrefix);
+        Some(wrongly || !filter.may_contain(prefix_hash(known)))
     }
 
     /// Reads the filter that [`Table::within`] left out, if there is room for it by now.

@@ -41,6 +41,7 @@ pub fn options(rng: &mut Rng) -> Options {
         max_frozen: 1 + rng.index(2),
         sync_interval: Duration::from_millis(1 + rng.below(30)),
         full_probe_interval: Duration::from_millis(20),
+        filter_prefix_bytes: rng.below(16) as u32,
         compression: std::array::from_fn(|_| [Codec::None, Codec::Lz4, Codec::Zstd][rng.index(3)]),
         ..Options::tiny()
     }
@@ -84,6 +85,9 @@ pub async fn scan_now(
     (now(env), scan_all(engine).await)
 }
 
+/// Some keys' beginnings; filters know shorter and longer ones.
+const PREFIXES: [&[u8]; 3] = [b"key/0000", b"key/00012", b"key/00030/with"];
+
 /// Everything that scans of all keyspaces yield, of one moment: that of the first poll.
 pub async fn scan_all(engine: &Engine<SimEnv>) -> coronet_lsm::Result<Contents> {
     let keyspaces = KEYSPACES.iter().filter_map(|id| engine.keyspace(*id).ok());
@@ -93,10 +97,22 @@ pub async fn scan_all(engine: &Engine<SimEnv>) -> coronet_lsm::Result<Contents> 
         engine.scan(ScanRange::default()).await?;
     }
     // A scan takes its view when it is polled for the first time; these are, one after the other.
-    let scans = join_all(keyspaces.iter().map(|keyspace| keyspace.scan(ScanRange::default())));
+    let scans = keyspaces.iter().flat_map(|keyspace| {
+        let prefixes = PREFIXES.map(ScanRange::prefix);
+        [ScanRange::default()].into_iter().chain(prefixes).map(|range| keyspace.scan(range))
+    });
+    let mut scans = join_all(scans).await.into_iter();
     let mut found = Contents::new();
-    for (keyspace, scan) in keyspaces.iter().zip(scans.await) {
-        let entries = read_to_end(scan?).await?;
+    for keyspace in &keyspaces {
+        let mut entries = Contents::new();
+        if let Some(all) = scans.next() {
+            entries = read_to_end(all?).await?;
+        }
+        for (prefix, scan) in PREFIXES.into_iter().zip(scans.by_ref()) {
+            let some = read_to_end(scan?).await?;
+            let all = entries.iter().filter(|(key, _)| key.starts_with(prefix));
+            assert!(some.iter().eq(all), "{} differs", String::from_utf8_lossy(prefix));
+        }
         found.extend(entries.into_iter().map(|(key, value)| (name(keyspace.id(), &key), value)));
     }
     Ok(found)

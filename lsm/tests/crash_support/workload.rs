@@ -289,6 +289,7 @@ impl Workload {
         let options = KeyspaceOptions {
             memtable_percent: Some(20 + self.below(80) as u32),
             block_bytes: Some(1 << (9 + self.below(4))),
+            filter_prefix_bytes: Some(self.below(16) as u32),
             ..KeyspaceOptions::default()
         };
         self.engine.alter_keyspace(KEYSPACES[1], options).await

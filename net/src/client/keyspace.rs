@@ -43,10 +43,10 @@ impl Client {
     }
 
     /// Creates a keyspace with these settings, by name: `n`, `r`, `w`, `conflicts` (`siblings` or
-    /// `lww`), `compaction`, `compression`, `ttl`. Creating it again with the same settings
-    /// succeeds. When this returns, the node that answered keeps and serves the keyspace, and so do
-    /// the nodes it reaches unless they take longer than two seconds. Those that are away learn
-    /// it when they are back and refuse its requests, retryably, until then.
+    /// `lww`), `compaction`, `compression`, `filter_prefix`, `ttl`. Creating it again with the
+    /// same settings succeeds. When this returns, the node that answered keeps and serves the
+    /// keyspace, and so do the nodes it reaches unless they take longer than two seconds. Those
+    /// that are away learn it when they are back and refuse its requests, retryably, until then.
     ///
     /// ```no_run
     /// # async fn example(client: coronet_net::client::Client)

@@ -224,6 +224,7 @@ impl Named {
         self.ratio(group, "space_amplification", engine.space_amplification());
         self.ratio(group, "cache_hit_rate", engine.cache_hit_rate());
         self.ratio(group, "filter_skip_rate", engine.filter_skip_rate());
+        self.ratio(group, "scan_filter_skip_rate", engine.scan_filter_skip_rate());
         self.ratio(group, "compression_ratio", engine.compression_ratio());
     }
 
@@ -257,6 +258,8 @@ impl Named {
             ("scans", stats.scans),
             ("table_probes", stats.table_probes),
             ("filter_skips", stats.filter_skips),
+            ("scan_filter_skips", stats.scan_filter_skips),
+            ("scan_filter_probes", stats.scan_filter_probes),
             ("lost_ranges", stats.lost_ranges),
         ] {
             self.push(group, name, value);

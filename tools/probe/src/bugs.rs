@@ -63,6 +63,8 @@ crate::named! {
         OldestTableFirst = "oldest-table-first",
         /// A table's filter denies keys that are in the table.
         FilterDenies = "filter-denies",
+        /// A table's filter denies scans prefixes of keys that are in the table.
+        FilterDeniesPrefix = "filter-denies-prefix",
         /// A merge of tables keeps the older of two versions.
         MergeKeepsOlder = "merge-keeps-older",
     }

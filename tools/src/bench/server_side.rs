@@ -83,6 +83,8 @@ pub struct Storage {
     pub cache_hit_rate: Option<f64>,
     /// Share of tables that a filter spared a point read.
     pub filter_skip_rate: Option<f64>,
+    /// Tables that scans skipped, of those whose filter they asked for a prefix.
+    pub scan_filter_skip_rate: Option<f64>,
     /// Time that commits were held back so that flush and compaction keep up, all cores together.
     pub delayed_ms: f64,
     /// Time that commits went at the slowest rate because memory or level 0 was full.
@@ -150,6 +152,7 @@ impl Storage {
         let device_bytes = causes.iter().sum();
         let (hits, misses) = (engine("cache_hits"), engine("cache_misses"));
         let (skips, probes) = (engine("filter_skips"), engine("table_probes"));
+        let (scan_skips, scan_probes) = (engine("scan_filter_skips"), engine("scan_filter_probes"));
         let levels = (0..).map(|n| format!("engine.level{n}_written_bytes"));
         let levels = levels.take_while(|name| after.0.contains_key(name));
         let operations = ["get", "put", "delete", "multi_get", "list"];
@@ -175,6 +178,7 @@ impl Storage {
             space_amplification: ratio(end("table_bytes"), end("bottom_bytes")),
             cache_hit_rate: ratio(hits, hits + misses),
             filter_skip_rate: ratio(skips, skips + probes),
+            scan_filter_skip_rate: ratio(scan_skips, scan_skips + scan_probes),
             delayed_ms: between.millis("engine.delayed_micros"),
             stalled_ms: between.millis("engine.stalled_micros"),
             paced_ms: between.millis("engine.paced_micros"),
@@ -210,6 +214,8 @@ impl Storage {
         let percent = |rate: f64| rate * 100.0;
         write_ratio(out, ", cache hits %", self.cache_hit_rate.map(percent))?;
         write_ratio(out, ", filtered %", self.filter_skip_rate.map(percent))?;
+        let scans = self.scan_filter_skip_rate.map(percent);
+        write_ratio(out, ", filtered in scans %", scans)?;
         write!(out, "\n  space     {:.1} MiB of tables", mib(self.table_bytes))?;
         write_ratio(out, ", space amplification", self.space_amplification)?;
         writeln!(
@@ -265,6 +271,8 @@ mod tests {
             ("engine.gets", 10),
             ("engine.table_probes", 15),
             ("engine.filter_skips", 45),
+            ("engine.scan_filter_skips", 9),
+            ("engine.scan_filter_probes", 1),
             ("engine.cache_hits", 3),
             ("engine.cache_misses", 1),
             ("engine.table_bytes", 360),
@@ -283,6 +291,7 @@ mod tests {
         assert_eq!(storage.space_amplification, Some(1.2));
         assert_eq!(storage.cache_hit_rate, Some(0.75));
         assert_eq!(storage.filter_skip_rate, Some(0.75));
+        assert_eq!(storage.scan_filter_skip_rate, Some(0.9));
         assert_eq!(storage.stalled_ms, 2.5);
         assert_eq!(storage.level_written_bytes, [20, 30]);
         // Two of a hundred were fast; before the phase nearly all had been.

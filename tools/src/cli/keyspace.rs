@@ -76,6 +76,11 @@ pub struct SettingArgs {
     /// `none/lz4/zstd`; empty for the server's.
     #[arg(long, value_name = "CODECS")]
     pub compression: Option<String>,
+    /// How many first bytes of keys filters know beside whole keys, 0 (off) to 256, so that
+    /// listings with a prefix of at least so many bytes skip tables; for new tables. Empty for
+    /// the server's.
+    #[arg(long, value_name = "BYTES")]
+    pub filter_prefix: Option<String>,
     /// How long a key lives after its last write, such as 90s, 12h or 30d; empty for ever.
     #[arg(long, value_name = "TIME")]
     pub ttl: Option<String>,
@@ -97,6 +102,7 @@ impl SettingArgs {
             ("conflicts", conflicts),
             ("compaction", self.compaction.as_deref()),
             ("compression", self.compression.as_deref()),
+            ("filter_prefix", self.filter_prefix.as_deref()),
             ("ttl", self.ttl.as_deref()),
         ];
         named.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()

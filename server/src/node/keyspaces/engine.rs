@@ -12,6 +12,12 @@ const COMPACTION: &str = "compaction";
 const COMPRESSION: &str = "compression";
 /// Name of the option for how long after its latest version a key lives, such as `90s` or `30d`.
 const TTL: &str = "ttl";
+/// Name of the option for how many first bytes of keys filters know beside whole keys.
+const FILTER_PREFIX: &str = "filter_prefix";
+/// The most of them.
+const MAX_FILTER_PREFIX: u32 = 256;
+/// Bytes that a shard puts before a key for its engine: the partition.
+const PARTITION_BYTES: u32 = 2;
 
 /// Seconds of the units of durations.
 const UNITS: [(&str, u64); 5] =
@@ -26,9 +32,22 @@ pub struct EngineSettings {
     pub compression: Option<[Codec; LEVELS]>,
     /// How long after its latest version a key lives.
     pub ttl: Option<Duration>,
+    /// How many first bytes of a key filters know beside the whole key; zero: none.
+    pub filter_prefix: Option<u32>,
 }
 
 impl EngineSettings {
+    /// [`EngineSettings::filter_prefix`] as the engine counts it, whose keys begin with the
+    /// partition.
+    pub fn filter_prefix_bytes(&self) -> Option<u32> {
+        self.filter_prefix.map(|bytes| if bytes > 0 { PARTITION_BYTES + bytes } else { 0 })
+    }
+
+    /// Whether filters may know that no key of a partition begins with `prefix`.
+    pub fn filters(&self, prefix: &[u8]) -> bool {
+        self.filter_prefix.is_some_and(|bytes| bytes > 0 && prefix.len() >= bytes as usize)
+    }
+
     /// Reads options; the error says which one is wrong and what is right.
     pub fn parse(options: &[(String, String)]) -> Result<Self, String> {
         let mut settings = EngineSettings::default();
@@ -41,10 +60,11 @@ impl EngineSettings {
                 }
                 COMPRESSION => settings.compression = Some(codecs(value)?),
                 TTL => settings.ttl = Some(duration(value)?),
+                FILTER_PREFIX => settings.filter_prefix = Some(prefix_bytes(value)?),
                 _ => {
                     return Err(format!(
                         "unknown setting `{name}`; there are n, r, w, conflicts, {COMPACTION}, \
-                         {COMPRESSION} and {TTL}"
+                         {COMPRESSION}, {FILTER_PREFIX} and {TTL}"
                     ));
                 }
             }
@@ -63,6 +83,17 @@ fn codecs(text: &str) -> Result<[Codec; LEVELS], String> {
     codecs[..parsed.len()].copy_from_slice(&parsed);
     Ok(codecs)
 }
+
+fn prefix_bytes(text: &str) -> Result<u32, String> {
+    let bytes = text.parse().ok().filter(|bytes| *bytes <= MAX_FILTER_PREFIX);
+    bytes.ok_or_else(|| {
+        format!(
+            "{FILTER_PREFIX} is `{text}`, use a number of bytes from 0 (off) to {MAX_FILTER_PREFIX}"
+        )
+    })
+}
+
+const _: () = assert!(MAX_FILTER_PREFIX + PARTITION_BYTES <= coronet_lsm::MAX_FILTER_PREFIX_BYTES);
 
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{TTL} is `{text}`, use a number above 0 with ms, s, m, h or d");
@@ -106,10 +137,19 @@ mod tests {
             ("ttl", "s"),
             ("ttl", "99999999999999999999d"),
             ("ttl", "18446744073709551615d"),
+            ("filter_prefix", "257"),
+            ("filter_prefix", "-1"),
+            ("filter_prefix", "x"),
             ("tll", "5s"),
         ] {
             let error = parse(name, value).unwrap_err();
             assert!(!error.is_empty(), "{name}={value}");
+        }
+        for (text, engine, filters) in [("0", 0, false), ("4", 6, true), ("256", 258, false)] {
+            let settings = parse("filter_prefix", text).unwrap();
+            assert_eq!(settings.filter_prefix_bytes(), Some(engine));
+            assert_eq!(settings.filters(b"user/"), filters);
+            assert!(!settings.filters(b"usr"));
         }
         assert_eq!(EngineSettings::parse(&[]), Ok(EngineSettings::default()));
     }

@@ -38,6 +38,11 @@ struct Listing<E: NodeEnv> {
     credit: u16,
     /// Partitions this core lists.
     own: Range<u16>,
+    /// Partitions are scanned one by one: filters can tell that one has no key with the prefix,
+    /// but not that all have none.
+    one_by_one: bool,
+    /// The partition scanned, or with all in one scan the first.
+    partition: u16,
     /// The page being written.
     page: Vec<u8>,
     /// Where the listing goes on: after this key of this partition.
@@ -89,6 +94,8 @@ impl<E: NodeEnv> Inner<E> {
             // Only the core of the connection knows how much output waits there.
             credit: if ticket.forwarded { 1 } else { request.credit },
             own: self.map.range_of(self.me),
+            one_by_one: space.settings.filters(request.prefix),
+            partition: start.partition.0,
             page: Vec::new(),
             at: (start.partition, start.last_key.to_vec()),
         };
@@ -140,7 +147,16 @@ impl<E: NodeEnv> Inner<E> {
                 self.env.coop().await;
             }
             let next = scan.next().await.map_err(|error| Failure::of_engine(&error))?;
-            let Some((engine_key, stored)) = next else { break End::Core };
+            let Some((engine_key, stored)) = next else {
+                if !listing.one_by_one || listing.partition + 1 >= listing.own.end {
+                    break End::Core;
+                }
+                listing.partition += 1;
+                let range = partition_range(listing.partition, &listing.prefix);
+                let opened = listing.tree.scan(range).await;
+                *scan = opened.map_err(|error| Failure::of_engine(&error))?;
+                continue;
+            };
             let Some((partition, key)) = engine_key.split_first_chunk::<2>() else { continue };
             let partition = u16::from_be_bytes(*partition);
             if !key.starts_with(&listing.prefix) {
@@ -244,8 +260,17 @@ impl<E: NodeEnv> Listing<E> {
             start.extend_from_slice(last_key);
             start.push(0); // the next key there can be
         }
-        ScanRange { start, end: Some(self.own.end.to_be_bytes().to_vec()) }
+        let end = match self.one_by_one {
+            true => partition_range(partition.0, &self.prefix).end,
+            false => Some(self.own.end.to_be_bytes().to_vec()),
+        };
+        ScanRange { start, end }
     }
+}
+
+/// All keys of a partition that begin with a prefix.
+fn partition_range(partition: u16, prefix: &[u8]) -> ScanRange {
+    ScanRange::prefix(&[&partition.to_be_bytes(), prefix].concat())
 }
 
 fn entry_of<'a>(key: &'a [u8], object: &ObjectRef<'_>) -> Entry<'a> {

@@ -29,7 +29,7 @@ impl<E: NodeEnv> Inner<E> {
         match own::check(me, self.engine.last_seq().0, held.as_ref(), heard) {
             Ok(()) => {}
             // The copy may simply have expired here.
-            Err(Amnesia::Forgotten { .. }) if space.ttl.is_some() => {}
+            Err(Amnesia::Forgotten { .. }) if space.settings.ttl.is_some() => {}
             Err(lost) => {
                 self.env.log(&format!(
                     "this node has lost writes ({lost}): it goes on under a new incarnation; if \

@@ -242,8 +242,10 @@ impl<E: NodeEnv> Inner<E> {
         if after.is_some() {
             start.push(0); // the next key there can be
         }
-        let end = Some((partition.0 + 1).to_be_bytes().to_vec());
-        let range = ScanRange { start, end };
+        // Not beyond the prefix: filters can tell only of keys that all begin with it.
+        let mut all = Vec::new();
+        Self::engine_key(partition, prefix, &mut all);
+        let range = ScanRange { start, ..ScanRange::prefix(&all) };
         let mut scan = space.tree.scan(range).await.map_err(|error| failed(&error))?;
         let (mut entries, mut bytes, mut seen) = (Vec::new(), 0, 0_u32);
         let complete = loop {

@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::Duration;
 
 use coronet_lsm::env::TaskClass;
 use coronet_lsm::{Engine, Error, Keyspace as Tree, KeyspaceOptions, Millis, WriteBatch};
@@ -28,8 +27,8 @@ pub(super) struct Space<E: NodeEnv> {
     pub tree: Tree<E>,
     /// Readers see only the latest version.
     pub lww: bool,
-    /// How long after its latest version a key lives.
-    pub ttl: Option<Duration>,
+    /// What is set of its part of the engine.
+    pub settings: EngineSettings,
 }
 
 impl<E: NodeEnv> Space<E> {
@@ -39,7 +38,7 @@ impl<E: NodeEnv> Space<E> {
     /// forget it at the same time, and none brings it back to another by repair.
     pub(super) fn put(&self, batch: &mut WriteBatch, key: &[u8], object: &[u8]) -> Option<Millis> {
         batch.in_keyspace(engine_id(self.id));
-        let expiry = self.ttl.and_then(|ttl| {
+        let expiry = self.settings.ttl.and_then(|ttl| {
             let latest = ObjectRef::decode(object).ok()?.latest();
             let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
             Some(Millis((latest.micros() / 1000).saturating_add(ttl)))
@@ -69,7 +68,7 @@ impl<E: NodeEnv> Spaces<E> {
     pub(super) fn new(engine: &Engine<E>) -> Result<Self, Error> {
         let id = KeyspaceId::DEFAULT;
         let tree = engine.keyspace(engine_id(id))?;
-        let default = Rc::new(Space { id, tree, lww: false, ttl: None });
+        let default = Rc::new(Space { id, tree, lww: false, settings: EngineSettings::default() });
         Ok(Spaces { default, others: map(), waiting: VecDeque::new(), applying: false })
     }
 
@@ -127,26 +126,29 @@ impl<E: NodeEnv> Inner<E> {
         let text = |error: Error| error.to_string();
         let id = engine_id(definition.id());
         let present = self.engine.keyspaces().await.into_iter().find(|(known, _)| *known == id);
-        let compression = settings.compression;
+        let wanted = |options: KeyspaceOptions| KeyspaceOptions {
+            compression: settings.compression,
+            filter_prefix_bytes: settings.filter_prefix_bytes(),
+            ..options
+        };
         match present {
             None => {
-                let options = KeyspaceOptions { compression, ..KeyspaceOptions::default() };
+                let options = wanted(KeyspaceOptions::default());
                 self.engine.create_keyspace(id, options).await.map_err(text)?;
             }
-            Some((_, options)) if options.compression != compression => {
-                let options = KeyspaceOptions { compression, ..options };
-                self.engine.alter_keyspace(id, options).await.map_err(text)?;
+            Some((_, options)) if wanted(options.clone()) != options => {
+                self.engine.alter_keyspace(id, wanted(options)).await.map_err(text)?;
             }
             Some(_) => {}
         }
         let tree = self.engine.keyspace(id).map_err(text)?;
-        if let Some(policy) = settings.policy
+        if let Some(policy) = settings.policy.clone()
             && tree.policy() != policy
         {
             tree.set_policy(policy).await.map_err(text)?;
         }
         let lww = definition.conflicts == Conflicts::LastWriteWins;
-        let space = Space { id: definition.id(), tree, lww, ttl: settings.ttl };
+        let space = Space { id: definition.id(), tree, lww, settings };
         self.spaces.borrow_mut().insert(Rc::new(space));
         Ok(())
     }

@@ -124,6 +124,8 @@ impl World {
             memtable_bytes: 16 << (10 + rng.below(4)),
             max_key_bytes: (64 << 10) + 64,
             max_value_bytes: 2 << 20,
+            // Off, as long as the partition and what all keys begin with, a byte longer.
+            filter_prefix_bytes: [0, 6, 7][(seed % 3) as usize],
             ..EngineOptions::tiny()
         };
         let cores = u16::try_from(rng.range(1, 2)).unwrap_or(1);
