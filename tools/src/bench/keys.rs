@@ -140,8 +140,10 @@ pub struct Values {
     pattern: Vec<u8>,
 }
 
-/// How many different starting points in the pattern values use.
-const OFFSETS: u64 = 1024;
+/// How many different starting points in the pattern values use, a power of two: so many that
+/// values of neighbouring keys, which share a block of a table, hardly ever have bytes in common
+/// for the server's compression to find.
+const OFFSETS: u64 = 1 << 22;
 /// Bytes at the start of a value that hold the key number.
 const STAMP: usize = 8;
 
@@ -163,7 +165,9 @@ impl Values {
     #[inline]
     pub fn of(&self, number: u64) -> ([u8; STAMP], usize, &[u8]) {
         let stamp = STAMP.min(self.size);
-        let offset = (number % OFFSETS) as usize;
+        // The top bits of a product spread neighbours over the whole pattern.
+        let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let offset = (spread >> (64 - OFFSETS.trailing_zeros())) as usize;
         (number.to_le_bytes(), stamp, &self.pattern[offset..offset + self.size - stamp])
     }
 
@@ -190,6 +194,17 @@ mod tests {
 
     fn gcd(a: u64, b: u64) -> u64 {
         if b == 0 { a } else { gcd(b, a % b) }
+    }
+
+    #[test]
+    fn values_of_neighbours_have_nothing_in_common() {
+        let values = Values::new(1024);
+        let begins = |number| values.of(number).2.as_ptr() as usize;
+        for first in [0u64, 1_000, 123_456_789] {
+            let mut all: Vec<usize> = (first..first + 64).map(begins).collect();
+            all.sort_unstable();
+            assert!(all.windows(2).all(|pair| pair[1] - pair[0] >= 1024), "{first}");
+        }
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub struct Storage {
     pub user_bytes: u64,
     /// Bytes written to the log.
     pub log_bytes: u64,
+    /// Zeros that new log segments were filled with, once for each.
+    pub log_fill_bytes: u64,
     /// Bytes written by flushes.
     pub flush_bytes: u64,
     /// Bytes written by compactions.
@@ -144,8 +146,10 @@ impl Storage {
         let engine = |name: &str| between.of(&format!("engine.{name}"));
         let end = |name: &str| after.now(&format!("engine.{name}"));
         let user_bytes = engine("user_bytes");
-        let causes = ["log_bytes", "flush_bytes", "compaction_bytes", "manifest_bytes"].map(engine);
-        let [log_bytes, flush_bytes, compaction_bytes, manifest_bytes] = causes;
+        let causes =
+            ["log_bytes", "log_fill_bytes", "flush_bytes", "compaction_bytes", "manifest_bytes"];
+        let causes = causes.map(engine);
+        let [log_bytes, log_fill_bytes, flush_bytes, compaction_bytes, manifest_bytes] = causes;
         let reads = ["block_read_bytes", "scan_read_bytes", "compaction_read_bytes", "scrub_bytes"];
         let reads = reads.map(engine);
         let [block_read_bytes, scan_read_bytes, compaction_read_bytes, scrub_bytes] = reads;
@@ -162,6 +166,7 @@ impl Storage {
         Some(Storage {
             user_bytes,
             log_bytes,
+            log_fill_bytes,
             flush_bytes,
             compaction_bytes,
             manifest_bytes,
@@ -191,11 +196,12 @@ impl Storage {
     pub fn write_text(&self, out: &mut String) -> std::fmt::Result {
         write!(
             out,
-            "storage     {:.1} MiB from users, {:.1} MiB written (log {:.1}, flush {:.1}, \
-             compaction {:.1}, manifest {:.1})",
+            "storage     {:.1} MiB from users, {:.1} MiB written (log {:.1}, new segments {:.1}, \
+             flush {:.1}, compaction {:.1}, manifest {:.1})",
             mib(self.user_bytes),
             mib(self.device_bytes),
             mib(self.log_bytes),
+            mib(self.log_fill_bytes),
             mib(self.flush_bytes),
             mib(self.compaction_bytes),
             mib(self.manifest_bytes),

@@ -1,6 +1,7 @@
 //! What an operator asks of one node: the scrub, quarantine, checkpoints.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -106,15 +107,20 @@ pub async fn scrub(client: &Client, args: &ScrubArgs) -> Result<Exit, CliError> 
         return Ok(Exit::Ok);
     }
     let over = before + reply.get("scrub_passes_begun").unwrap_or(0);
+    let shown = std::io::stderr().is_terminal();
     let stats = loop {
         let stats = client.stats().await?;
         if stats.get("engine.scrub_passes").unwrap_or(0) >= over {
             break stats;
         }
-        eprint!("\r{} bytes to go  ", stats.get("engine.scrub_left_bytes").unwrap_or(0));
+        if shown {
+            eprint!("\r{} bytes to go  ", stats.get("engine.scrub_left_bytes").unwrap_or(0));
+        }
         tokio::time::sleep(LOOK).await;
     };
-    eprintln!();
+    if shown {
+        eprintln!();
+    }
     let lost = stats.get("engine.lost_ranges").unwrap_or(0);
     print(format!("the pass is over; {lost} key ranges are in quarantine\n").as_bytes())?;
     Ok(if lost > 0 { Exit::Data } else { Exit::Ok })

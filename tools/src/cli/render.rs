@@ -21,6 +21,15 @@ impl Encoded {
             Err(_) => Encoded { value: STANDARD.encode(bytes), encoding: "base64" },
         }
     }
+
+    /// The bytes for people, on one line: what is not printable ASCII is escaped.
+    pub fn shown(&self) -> String {
+        let bytes = match self.encoding {
+            "base64" => STANDARD.decode(&self.value).unwrap_or_default(),
+            _ => self.value.clone().into_bytes(),
+        };
+        bytes.escape_ascii().to_string()
+    }
 }
 
 /// An opaque token as an argument can carry it.
@@ -50,6 +59,8 @@ mod tests {
         assert_eq!(Encoded::of("grüß".as_bytes()).value, "grüß");
         let binary = Encoded::of(b"\xff\x00");
         assert_eq!((binary.value.as_str(), binary.encoding), ("/wA=", "base64"));
+        assert_eq!(binary.shown(), r"\xff\x00");
+        assert_eq!(Encoded::of(b"a\n").shown(), r"a\n");
     }
 
     #[test]

@@ -21,9 +21,11 @@ pub async fn stats(client: &Client, args: &StatsArgs) -> Result<Exit, CliError> 
     } else if args.all {
         print(all_counters(&stats).as_bytes())?;
     } else {
+        let keyspaces = client.keyspaces().await?;
+        let names = keyspaces.into_iter().map(|keyspace| (keyspace.id.0, keyspace.name)).collect();
         let mut out = String::new();
         // Writing to a String cannot fail.
-        let _ = Page { stats: &stats, out: &mut out }.write();
+        let _ = Page { stats: &stats, names: &names, out: &mut out }.write();
         print(out.as_bytes())?;
     }
     Ok(Exit::Ok)
@@ -39,6 +41,9 @@ fn all_counters(stats: &StatsReply) -> String {
     }
     table
 }
+
+/// The number of the keyspace in which nodes keep hints.
+const HINTS: u32 = 1;
 
 /// Columns of the table of levels and the counters they show.
 const LEVEL: [(&str, &str); 7] = [
@@ -66,6 +71,8 @@ const KEYSPACE: [(&str, &str); 8] = [
 /// The page for people, in the making.
 struct Page<'a> {
     stats: &'a StatsReply,
+    /// Names of keyspaces by their numbers in counters.
+    names: &'a BTreeMap<u32, String>,
     out: &'a mut String,
 }
 
@@ -98,22 +105,35 @@ impl Page<'_> {
                 let written = self.get(&format!("engine.level{n}_written_bytes"));
                 written > 0 || self.get(&format!("engine.level{n}_bytes")) > 0
             })
+            .map(|n| (n, n.to_string()))
             .collect();
         self.table("level", &levels, &LEVEL, |n, name| format!("engine.level{n}_{name}"))?;
         let keyspaces = self.groups("keyspace.", |rest| rest.split_once('.').map(|(id, _)| id));
+        let keyspaces: Vec<_> = keyspaces.into_iter().map(|id| (id, self.name_of(id))).collect();
         self.table("keyspace", &keyspaces, &KEYSPACE, |id, name| format!("keyspace.{id}.{name}"))
     }
 
     fn damage(&mut self) -> std::fmt::Result {
         let names = ["lost_ranges", "damaged_blocks", "damaged_tables", "scrub_passes"];
         let [lost, blocks, tables, passes] = names.map(|name| self.get(&format!("engine.{name}")));
+        let names = ["unreadable_blocks", "rewritten_tables"];
+        let [unreadable, rewritten] = names.map(|name| self.get(&format!("engine.{name}")));
         let (read, left) = (self.get("engine.scrub_bytes"), self.get("engine.scrub_left_bytes"));
         let (read, left) = (megabytes(read), megabytes(left));
         writeln!(
             self.out,
-            "damage      {lost} key ranges in quarantine; {blocks} blocks, {tables} tables found"
+            "damage      {lost} key ranges in quarantine; {blocks} blocks, {tables} tables found; \
+             {rewritten} tables written anew, {unreadable} blocks not readable"
         )?;
         writeln!(self.out, "scrub       {passes} passes, {read} MiB read, {left} MiB to go")
+    }
+
+    /// What a keyspace is called: those that nodes have for themselves have no name.
+    fn name_of(&self, id: u32) -> String {
+        self.names.get(&id).cloned().unwrap_or_else(|| match id {
+            HINTS => "(hints)".to_owned(),
+            id => id.to_string(),
+        })
     }
 
     /// The numbers that follow `prefix` in counter names, rising.
@@ -126,20 +146,21 @@ impl Page<'_> {
     fn table(
         &mut self,
         title: &str,
-        rows: &[u32],
+        rows: &[(u32, String)],
         columns: &[(&str, &str)],
         counter: impl Fn(u32, &str) -> String,
     ) -> std::fmt::Result {
         if rows.is_empty() {
             return Ok(());
         }
-        write!(self.out, "{title:<10}")?;
+        let width = rows.iter().map(|(_, name)| name.len() + 2).max().unwrap_or(0).max(10);
+        write!(self.out, "{title:<width$}")?;
         for (head, _) in columns {
             write!(self.out, "  {head:>11}")?;
         }
         writeln!(self.out)?;
-        for row in rows {
-            write!(self.out, "  {row:<8}")?;
+        for (row, title) in rows {
+            write!(self.out, "  {title:<0$}", width - 2)?;
             for (head, name) in columns {
                 let value = self.get(&counter(*row, name));
                 let text = match *head {
@@ -192,12 +213,13 @@ mod tests {
             ("latency.put.upto_127_micros", 12),
         ]);
         let mut out = String::new();
-        Page { stats: &stats, out: &mut out }.write().unwrap();
+        let names = BTreeMap::from([(0, "default".to_owned())]);
+        Page { stats: &stats, names: &names, out: &mut out }.write().unwrap();
         let rows: Vec<Vec<&str>> =
             out.lines().map(|line| line.split_whitespace().collect()).collect();
         assert!(rows.contains(&vec!["1", "4", "0", "0.0", "2.0", "0.0", "0", "0"]), "{out}");
         assert!(!rows.iter().any(|row| row[..] == ["0", "0", "0", "0.0", "0.0", "0.0", "0", "0"]));
-        let first = ["0", "7", "0.0", "0.0", "0.0", "0.00", "0.0", "0.00", "0.00"];
+        let first = ["default", "7", "0.0", "0.0", "0.0", "0.00", "0.0", "0.00", "0.00"];
         assert!(rows.iter().any(|row| row[..] == first), "{out}");
         let twelfth = ["12", "0", "0.0", "0.0", "0.0", "2.50", "0.0", "0.00", "0.00"];
         assert!(rows.iter().any(|row| row[..] == twelfth), "{out}");

@@ -119,12 +119,13 @@ impl Item {
             }
             Item::Added { added, keyspace, level, run, uid, first, last } => format!(
                 "  + table {added} ({uid}) of keyspace {keyspace} on level {level}, run {run}: {} to {}",
-                first.value, last.value
+                first.shown(),
+                last.shown()
             ),
             Item::Removed { removed } => format!("  - table {removed}"),
             Item::Lost { lost, offset, first, last } => {
                 let place = offset.map_or("all of it".into(), |at| format!("offset {at}"));
-                format!("  ! {lost}, {place}: keys {} to {} lost", first.value, last.value)
+                format!("  ! {lost}, {place}: keys {} to {} lost", first.shown(), last.shown())
             }
             Item::Policy { of_keyspace, policy } => {
                 format!("  policy of keyspace {of_keyspace}: {policy}")

@@ -169,8 +169,8 @@ impl Stats {
             self.filter_prefix_bytes,
             self.min_seq,
             self.max_seq,
-            self.smallest.value,
-            self.largest.value,
+            self.smallest.shown(),
+            self.largest.shown(),
         )
     }
 }

@@ -15,7 +15,7 @@ use super::spaces::Space;
 use super::turns::Turn;
 use super::{BlindWrites, Inner, Scratch};
 use crate::node::NodeEnv;
-use crate::node::stats::count;
+use crate::node::stats::{Counters, count};
 
 /// What a client is told once its write is committed.
 #[derive(Debug)]
@@ -80,7 +80,10 @@ impl<E: NodeEnv> Inner<E> {
         out: &mut Vec<u8>,
     ) -> Progress {
         let wish = match self.wish(call.head, call.token, &call.request, keyed.hash, space.lww) {
-            Ok(wish) => wish,
+            Ok(wish) => {
+                self.count_write(&wish);
+                wish
+            }
             Err(failure) => {
                 ticket.fail(&failure, out);
                 return Progress::Answered;
@@ -131,18 +134,11 @@ impl<E: NodeEnv> Inner<E> {
         lww: bool,
     ) -> Result<Wish<'a>, Failure> {
         let (context, value) = match request {
-            Request::Put(put) => {
-                count(&self.counters.puts);
-                (put.context, Some(put.value))
-            }
-            Request::Delete(delete) => {
-                count(&self.counters.deletes);
-                (delete.context, None)
-            }
+            Request::Put(put) => (put.context, Some(put.value)),
+            Request::Delete(delete) => (delete.context, None),
             _ => return Err(Failure::new(ErrorCode::Internal, "not a write")),
         };
         let context = if context.is_empty() {
-            count(&self.counters.blind_writes);
             None
         } else {
             let decoded = Context::decode(context, hash, self.config.secret)
@@ -152,6 +148,15 @@ impl<E: NodeEnv> Inner<E> {
         let blind = context.is_none() && self.config.blind_writes == BlindWrites::Replace;
         let replace = lww || head.consistency.lww || blind;
         Ok(Wish { value, context, token, replace, durability: self.durability_of(head), hash })
+    }
+
+    /// Counts a request once, however often it is looked at until its key is read.
+    fn count_write(&self, wish: &Wish<'_>) {
+        let Counters { puts, deletes, blind_writes, .. } = &self.counters;
+        count(if wish.value.is_some() { puts } else { deletes });
+        if wish.context.is_none() {
+            count(blind_writes);
+        }
     }
 
     /// Writes the object that `applied` left in the scratch and queues the acknowledgement.
