@@ -16,6 +16,7 @@ use crate::{Error, Memtable, Millis, Pos, Result, Seq, TableId, TableUid};
 use coronet_probe::{Bug, Mark, mark, seeded};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Bytes written between two chances for other work.
 const SLICE_BYTES: usize = 32 << 10;
@@ -72,6 +73,8 @@ impl<E: Env> Shared<E> {
         self.log.committed(frozen.last).await?;
         if seeded(Bug::LogCutEarly) {
             self.core.release_log(self.core.log_floor(FloorChange::Flushed(self.keyspace))?);
+            // A table that is not there for a while, so that few seeds show it.
+            self.env.sleep(Duration::from_millis(250)).await;
         }
         self.log.want_sync(frozen.last);
         let id = self.versions.allocate();
