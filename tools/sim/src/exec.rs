@@ -314,7 +314,14 @@ impl World {
                     self.fire(state, key)
                 }
             },
-            (None, None) => Turn::Idle,
+            (None, None) => match limit {
+                // Time passes although nobody waits for it.
+                Some(limit) => {
+                    state.now = limit;
+                    Turn::Limit
+                }
+                None => Turn::Idle,
+            },
         }
     }
 

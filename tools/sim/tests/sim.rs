@@ -308,3 +308,13 @@ fn images_restore_bytes_and_flips_change_them() {
     env.disk().restore(&image);
     assert_eq!(env.disk().read_raw(path).unwrap()[..], page(1)[..]);
 }
+
+#[test]
+fn time_passes_although_nothing_happens() {
+    let sim = Sim::new(1);
+    for _ in 0..3 {
+        let before = sim.elapsed();
+        sim.run_for(Duration::from_millis(20));
+        assert_eq!(sim.elapsed() - before, Duration::from_millis(20));
+    }
+}
