@@ -103,28 +103,25 @@ pub fn aims(kept: &Kept, value_bytes: usize) -> Vec<Aim> {
         find("rocksdb", Workload::ColdRead1),
         &throughput,
     );
-    let beside = Workload::ReadWhileWriting;
     let slow = |outcome: &Outcome| outcome.reads.p999;
+    for (beside, what) in [
+        (Workload::ReadWhileWriting, "p99.9 of reads while writing, Coronet / RocksDB"),
+        (Workload::ReadBesideBusy, "the same, busy writer"),
+    ] {
+        add(what, false, 0.5, find("coronet", beside), find("rocksdb", beside), &slow);
+    }
     add(
-        "p99.9 of reads while writing, Coronet / RocksDB",
+        "overwrite in a deep tree, write amplification, tiered / leveled",
         false,
         0.5,
-        find("coronet", beside),
-        find("rocksdb", beside),
-        &slow,
-    );
-    add(
-        "overwrite, write amplification, tiered / leveled",
-        false,
-        0.5,
-        find("coronet-tiered", over),
-        ours_over,
+        find("coronet-tiered", Workload::DeepOverwrite),
+        find("coronet", Workload::DeepOverwrite),
         &written,
     );
-    let scan = Workload::ShortScan;
+    let scan = Workload::DeepScan;
     let cost = |outcome: &Outcome| outcome.run_cpu_per_million();
     add(
-        "short scans, CPU, leveled / tiered",
+        "short scans in a deep tree, CPU, leveled / tiered",
         false,
         0.5,
         find("coronet", scan),
@@ -133,7 +130,7 @@ pub fn aims(kept: &Kept, value_bytes: usize) -> Vec<Aim> {
     );
     let read = |outcome: &Outcome| outcome.read_amplification().unwrap_or(0.0);
     add(
-        "short scans, device bytes read, leveled / tiered",
+        "short scans in a deep tree, device bytes read, leveled / tiered",
         false,
         0.5,
         find("coronet", scan),

@@ -14,7 +14,7 @@ use crate::keys::{Random, Values, key};
 use crate::ops::{Op, Shared, Stream};
 use crate::peer::{SYNC_INTERVAL, WRITER_BEAT};
 use crate::record::{Kind, Recorder};
-use crate::spec::{Job, Subject, Workload};
+use crate::spec::{Job, Subject};
 use crate::usage::{Moment, Usage};
 use crate::window::Window;
 
@@ -105,7 +105,7 @@ async fn measure(
     }));
     let beside = async {
         match job.workload {
-            Workload::ReadWhileWriting => write_steadily(env, engine, job, window).await,
+            workload if workload.has_writer() => write_steadily(env, engine, job, window).await,
             _ => Ok(Recorder::default()),
         }
     };
@@ -214,7 +214,7 @@ async fn write_steadily(
     let begin = Instant::now();
     let mut written = 0;
     while !window.is_over(Instant::now()) {
-        let due = (begin.elapsed().as_secs_f64() * job.sizes.write_rate as f64) as u64;
+        let due = (begin.elapsed().as_secs_f64() * job.write_rate() as f64) as u64;
         let mut writes = Vec::new();
         // A beat that came very late is made up for in parts.
         let due = due.min(written + 64);

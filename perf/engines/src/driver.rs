@@ -69,14 +69,17 @@ pub fn run(
         let why = "RocksDB was left out of this run, and with it every ratio to it";
         results.remarks.push(why.to_owned());
     }
-    let per_value: usize =
-        plan.workloads.iter().map(|workload| takers(plan, *workload).count()).sum();
-    let total = per_value * plan.values.len();
+    let runs = |workload: &Workload| {
+        (0..workload.rounds()).map(|round| takers(plan, *workload, round).count()).sum::<usize>()
+    };
+    let total = plan.workloads.iter().map(runs).sum::<usize>() * plan.values.len();
     let mut at = 0;
     for value_bytes in &plan.values {
         let sizes = plan.sizes(*value_bytes);
         for workload in &plan.workloads {
-            for subject in takers(plan, *workload) {
+            let first = results.outcomes.len();
+            let turns = (0..workload.rounds()).flat_map(|round| takers(plan, *workload, round));
+            for subject in turns {
                 at += 1;
                 let job = job(plan, &sizes, *workload, subject);
                 let what = format!("{}, {}, {value_bytes} B", subject.name(), workload.name());
@@ -89,27 +92,62 @@ pub fn run(
                 step(&job, left, &mut results);
                 keep(&results)?;
             }
+            let rounds = results.outcomes.split_off(first);
+            results.outcomes.extend(medians(*workload, rounds));
         }
         for subject in &plan.subjects {
-            remove(&folder(plan, *subject))?;
+            remove(&folder(plan, *subject, false))?;
+            remove(&folder(plan, *subject, true))?;
         }
     }
     keep(&results)?;
     Ok(results)
 }
 
-/// The engines that take part in a workload.
-fn takers(plan: &Plan, workload: Workload) -> impl Iterator<Item = Subject> {
-    plan.subjects.iter().copied().filter(move |subject| workload.suits(*subject))
+/// The engines that take part in a round of a workload: in the further ones those that an aim
+/// names.
+fn takers(plan: &Plan, workload: Workload, round: usize) -> impl Iterator<Item = Subject> {
+    let takes = move |subject: &Subject| {
+        workload.suits(*subject) && (round == 0 || *subject != Subject::Fjall)
+    };
+    plan.subjects.iter().copied().filter(takes)
 }
 
-fn folder(plan: &Plan, subject: Subject) -> PathBuf {
-    plan.scratch.join(subject.name())
+/// Of the rounds of a workload the row of each engine that is the median of its rows: by latency
+/// where that is the aim, by throughput otherwise. The rows say what the others were.
+fn medians(workload: Workload, rounds: Vec<Outcome>) -> Vec<Outcome> {
+    let value = |outcome: &Outcome| match workload.has_writer() {
+        true => outcome.reads.p999,
+        false => outcome.throughput(),
+    };
+    let unit = if workload.has_writer() { "p99.9 of reads, us" } else { "operations/s" };
+    let mut of_engines: Vec<Vec<Outcome>> = Vec::new();
+    for outcome in rounds {
+        match of_engines.iter_mut().find(|rows| rows[0].subject == outcome.subject) {
+            Some(rows) => rows.push(outcome),
+            None => of_engines.push(vec![outcome]),
+        }
+    }
+    let median = |mut rows: Vec<Outcome>| {
+        let all: Vec<String> = rows.iter().map(|row| format!("{:.0}", value(row))).collect();
+        rows.sort_by(|one, other| value(one).total_cmp(&value(other)));
+        let mut row = rows.swap_remove((rows.len() - 1) / 2);
+        if all.len() > 1 {
+            row.notes.push(format!("rounds in turn, {unit}: {}", all.join(", ")));
+        }
+        row
+    };
+    of_engines.into_iter().map(median).collect()
+}
+
+fn folder(plan: &Plan, subject: Subject, deep: bool) -> PathBuf {
+    plan.scratch.join(format!("{}{}", subject.name(), if deep { "-deep" } else { "" }))
 }
 
 fn job(plan: &Plan, sizes: &Sizes, workload: Workload, subject: Subject) -> Job {
-    let dir = folder(plan, subject);
-    Job { subject, workload, sizes: sizes.clone(), dir, cpu: plan.cpu }
+    let deep = workload.is_deep();
+    let sizes = if deep { sizes.clone().deep() } else { sizes.clone() };
+    Job { subject, workload, sizes, dir: folder(plan, subject, deep), cpu: plan.cpu }
 }
 
 fn remove(dir: &Path) -> Result<(), Failure> {
@@ -195,4 +233,35 @@ fn child(job: &Job, limit: Duration) -> Result<Outcome, Failure> {
 /// All workloads in their order.
 pub fn all_workloads() -> Vec<Workload> {
     Workload::value_variants().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Latency;
+    use crate::usage::Usage;
+
+    fn row(subject: &str, operations: u64, p999: f64) -> Outcome {
+        let reads = Latency { p999, ..Latency::default() };
+        let run = Usage { seconds: 1.0, ..Usage::default() };
+        let subject = subject.to_owned();
+        Outcome { subject, operations, reads, run, ..Outcome::default() }
+    }
+
+    #[test]
+    fn of_rounds_the_median_is_kept_and_the_others_are_named() {
+        let rounds = || {
+            let coronet = [(30, 7.0), (10, 9.0), (20, 8.0)].map(|(n, us)| row("coronet", n, us));
+            let fio = [(5, 1.0), (6, 2.0)].map(|(n, us)| row("fio", n, us));
+            coronet.into_iter().chain(fio).collect::<Vec<_>>()
+        };
+        let kept = medians(Workload::ColdRead32, rounds());
+        assert_eq!(kept.iter().map(|row| row.operations).collect::<Vec<_>>(), [20, 5]);
+        assert_eq!(kept[0].notes, ["rounds in turn, operations/s: 30, 10, 20"]);
+        let kept = medians(Workload::ReadWhileWriting, rounds());
+        assert_eq!(kept.iter().map(|row| row.reads.p999).collect::<Vec<_>>(), [8.0, 1.0]);
+        assert_eq!(kept[1].notes, ["rounds in turn, p99.9 of reads, us: 1, 2"]);
+        let once = medians(Workload::MultiGet32, vec![row("coronet", 3, 1.0)]);
+        assert!(once[0].notes.is_empty());
+    }
 }

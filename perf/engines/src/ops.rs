@@ -86,7 +86,7 @@ impl Stream {
     /// Client `client` of `clients`.
     pub fn new(job: &Job, shared: &Arc<Shared>, client: usize, clients: usize) -> Self {
         Stream {
-            workload: job.workload,
+            workload: job.workload.operations(),
             keys: job.sizes.keys,
             random: Random::new(0x5eed_0000 + job.workload as u64 * 1000 + client as u64),
             shared: Arc::clone(shared),

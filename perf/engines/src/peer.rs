@@ -7,13 +7,13 @@ use crate::Failure;
 use crate::keys::{KEY_BYTES, Random, Values, key};
 use crate::ops::{Op, Shared, Stream};
 use crate::record::{Kind, Recorder};
-use crate::spec::{Job, Workload};
+use crate::spec::Job;
 use crate::usage::{Moment, Usage};
 use crate::window::Window;
 
 /// How long a write may stay un-synced, in all engines.
 pub const SYNC_INTERVAL: Duration = Duration::from_millis(50);
-/// How often the writer of `ReadWhileWriting` wakes up.
+/// How often the writer of a workload that has one wakes up.
 pub const WRITER_BEAT: Duration = Duration::from_millis(2);
 
 /// An engine with blocking calls.
@@ -51,8 +51,8 @@ pub fn run(peer: &impl Peer, job: &Job) -> Result<(Recorder, Usage), Failure> {
                 scope.spawn(move || work(peer, job, stream, window))
             })
             .collect();
-        let beside = (job.workload == Workload::ReadWhileWriting)
-            .then(|| scope.spawn(|| write_steadily(peer, job, window)));
+        let beside =
+            job.workload.has_writer().then(|| scope.spawn(|| write_steadily(peer, job, window)));
         let syncer = job.workload.writes().then(|| scope.spawn(|| keep_synced(peer, &done)));
         std::thread::sleep(window.until_counted());
         let from = Moment::now(&job.dir);
@@ -120,7 +120,7 @@ fn write_steadily(peer: &impl Peer, job: &Job, window: Window) -> Result<Recorde
     let begin = Instant::now();
     let mut written = 0;
     while !window.is_over(Instant::now()) {
-        let due = (begin.elapsed().as_secs_f64() * job.sizes.write_rate as f64) as u64;
+        let due = (begin.elapsed().as_secs_f64() * job.write_rate() as f64) as u64;
         while written < due && !window.is_over(Instant::now()) {
             let start = Instant::now();
             peer.put(&key(random.below(job.sizes.keys)), values.next())?;

@@ -129,7 +129,7 @@ impl Recorder {
 }
 
 /// One row of the results.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Outcome {
     /// The engine's name.
     pub subject: String,

@@ -110,16 +110,20 @@ fn load_line(kept: &Kept) -> String {
 
 fn section(text: &mut String, kept: &Kept, sizes: &Sizes) {
     let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+    let deep = sizes.clone().deep();
     let _ = writeln!(
         text,
         "\n## Keys of 16 B, values of {} B\n\n{} keys, {:.0} MiB; block cache {:.1} MiB, \
-         memtables of {:.1} MiB (up to three), first level {:.0} MiB, fan-out 10\n",
+         memtables of {:.1} MiB (up to three), first level {:.0} MiB, fan-out 10; in the deep tree \
+         memtables of {:.1} MiB, first level {:.0} MiB\n",
         sizes.value_bytes,
         sizes.keys,
         mib(sizes.live_bytes() as usize),
         mib(sizes.cache_bytes),
         mib(sizes.memtable_bytes),
         mib(sizes.level1_bytes() as usize),
+        mib(deep.memtable_bytes),
+        mib(deep.level1_bytes() as usize),
     );
     let _ = writeln!(
         text,
