@@ -22,6 +22,7 @@ mod options;
 mod prefetch;
 mod prefix;
 pub mod read;
+mod refused;
 pub mod reshard;
 mod scrub;
 mod signal;

@@ -55,6 +55,9 @@ pub struct Options {
     pub scrub_bytes_per_second: u64,
     /// Pause before the first pass of the scrub and between two passes.
     pub scrub_pause: Duration,
+    /// How long merges wait for a block that the disk refuses to read, before its keys go into
+    /// quarantine. A fifth of it while level 0 is so full that commits are slowed.
+    pub unreadable_patience: Duration,
     /// Free space below which writes are refused so that compaction can still run is not known
     /// to the engine; it refuses writes after the first `StorageFull` and probes again after
     /// this pause.
@@ -89,6 +92,7 @@ impl Default for Options {
             max_value_bytes: (16 << 20) + 4096,
             scrub_bytes_per_second: 2 << 20,
             scrub_pause: Duration::from_secs(3600),
+            unreadable_patience: Duration::from_secs(600),
             full_probe_interval: Duration::from_secs(1),
             log_bytes: 512 << 20,
             default_ttl: None,

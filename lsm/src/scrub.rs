@@ -6,7 +6,8 @@
 //! offset, compactions carry on with the other blocks, and the operator gets one line. Where
 //! index, filter or footer are damaged on disk, memory still has what they said: compaction
 //! writes such a table anew before an opening could miss them. What the disk refuses to read is
-//! told and not marked: an error may pass, and a mark stays.
+//! told and not marked: an error may pass, and a mark stays. Only where a merge needs it is it
+//! asked for again and in the end given up ([`crate::refused`]).
 
 use crate::engine::{Core, Shared};
 use crate::env::{Env, PAGE};
@@ -16,6 +17,7 @@ use crate::version::LiveTable;
 use crate::version::lost::{Lost, name};
 use crate::{Error, Result, TableId};
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -109,21 +111,23 @@ impl<E: Env> Core<E> {
 }
 
 /// How far a table was read.
-struct Walk<E: Env> {
+pub(crate) struct Walk<E: Env> {
     live: Rc<LiveTable<E>>,
-    next: usize,
+    /// Blocks that are left: those with keys that the table still has.
+    left: Range<usize>,
     damaged: Vec<usize>,
     /// Blocks before this one are read one by one: together they could not be read.
     alone: usize,
     /// Blocks that the disk refuses to read, and what it said of the first.
-    unreadable: u64,
-    refused: Option<Error>,
+    pub unreadable: Vec<usize>,
+    pub refused: Option<Error>,
 }
 
 impl<E: Env> Walk<E> {
-    fn new(live: Rc<LiveTable<E>>) -> Self {
-        let damaged = Vec::new();
-        Walk { live, next: 0, damaged, alone: 0, unreadable: 0, refused: None }
+    /// Nothing of the table was read yet.
+    pub fn new(live: Rc<LiveTable<E>>) -> Self {
+        let (left, damaged, unreadable) = (live.table.blocks(), Vec::new(), Vec::new());
+        Walk { live, left, damaged, alone: 0, unreadable, refused: None }
     }
 }
 
@@ -144,18 +148,23 @@ pub(crate) async fn scrub_task<E: Env>(shared: Rc<Shared<E>>, mut begun: u64) {
         if begun != pace.wanted.get() {
             (begun, pass, due) = (pace.wanted.get(), None, shared.env.now());
         }
+        let (now, retry) = (shared.env.now(), shared.refusals.due());
         if let Some(path) = shared.suspects.next() {
             // The manifest is tried until it takes the marks or the engine closes.
             let _ = shared.examine(|live| live.table.table.path() == path).await;
-        } else if pace.rate.get() == 0 {
-            shared.suspects.signal.changed(epoch).await;
+        } else if retry.is_some_and(|at| at <= now) {
+            shared.ask_again().await;
+        } else if pace.rate.get() > 0 && due <= now {
+            let pause = shared.scrub_step(&mut pass).await;
+            due = shared.env.now().after(pause);
         } else {
-            let wait = due.since(shared.env.now());
-            if wait.is_zero() {
-                let pause = shared.scrub_step(&mut pass).await;
-                due = shared.env.now().after(pause);
-            } else {
-                shared.suspects.signal.changed_within(&shared.env, epoch, wait).await;
+            let pass_at = (pace.rate.get() > 0).then_some(due);
+            match [pass_at, retry].into_iter().flatten().min() {
+                None => shared.suspects.signal.changed(epoch).await,
+                Some(at) => {
+                    let wait = at.since(now);
+                    shared.suspects.signal.changed_within(&shared.env, epoch, wait).await;
+                }
             }
         }
     }
@@ -175,7 +184,8 @@ impl<E: Env> Shared<E> {
         Ok(())
     }
 
-    fn live(&self, wanted: impl Fn(&LiveTable<E>) -> bool) -> Option<Rc<LiveTable<E>>> {
+    /// The first live table that is wanted.
+    pub fn live(&self, wanted: impl Fn(&LiveTable<E>) -> bool) -> Option<Rc<LiveTable<E>>> {
         let version = self.versions.current();
         version.tables().map(|(_, live)| live).find(|live| wanted(live)).cloned()
     }
@@ -184,10 +194,24 @@ impl<E: Env> Shared<E> {
     async fn examine(&self, wanted: impl Fn(&LiveTable<E>) -> bool) -> Result<()> {
         let Some(live) = self.live(wanted) else { return Ok(()) };
         let mut walk = Walk::new(live);
-        while !self.closing.get() && self.read_on(&mut walk).await.is_some() {
+        self.read_all(&mut walk).await;
+        self.tell_unreadable(&walk);
+        self.quarantine(walk).await
+    }
+
+    /// Reads a table to its end, or until the engine closes.
+    pub async fn read_all(&self, walk: &mut Walk<E>) {
+        while !self.closing.get() && self.read_on(walk).await.is_some() {
             self.env.coop().await;
         }
-        self.quarantine(walk).await
+    }
+
+    /// Reads some blocks of a table, one by one.
+    pub async fn look_at(&self, walk: &mut Walk<E>, blocks: &[usize]) {
+        for i in blocks {
+            self.look_again(walk, *i).await;
+            self.env.coop().await;
+        }
     }
 
     /// One read of the pass, begun anew where it is over; returns the pause until the next.
@@ -218,6 +242,7 @@ impl<E: Env> Shared<E> {
             if let Some(walk) = now.current.take() {
                 self.stats.update(|stats| stats.scrub_tables += 1);
                 self.check_ends(&walk.live).await;
+                self.tell_unreadable(&walk);
                 let _ = self.quarantine(walk).await;
             }
             return Duration::ZERO;
@@ -240,14 +265,14 @@ impl<E: Env> Shared<E> {
     async fn read_on(&self, walk: &mut Walk<E>) -> Option<u64> {
         let table = walk.live.table.table.clone();
         let index = table.index();
-        let first = walk.next;
-        if first >= index.len() {
+        if walk.left.is_empty() {
             return None;
         }
+        let first = walk.left.start;
         let start = index.offset(first);
         let limit = start - start % PAGE as u64 + RUN_BYTES;
         let fits = |i: &usize| *i >= walk.alone && index.handle(*i).end() <= limit;
-        let end = (first + 1..index.len()).take_while(fits).last().map_or(first + 1, |i| i + 1);
+        let end = (first + 1..walk.left.end).take_while(fits).last().map_or(first + 1, |i| i + 1);
         match table.read_run(first..end).await {
             Ok(run) => {
                 for i in first..end {
@@ -264,7 +289,7 @@ impl<E: Env> Shared<E> {
             Err(_) if table.is_lost(first) => {}
             Err(_) => self.look_again(walk, first).await,
         }
-        walk.next = end;
+        walk.left.start = end;
         Some(index.handle(end - 1).end() - start)
     }
 
@@ -276,9 +301,8 @@ impl<E: Env> Shared<E> {
             Ok(()) => self.stats.update(|stats| stats.damage_not_confirmed += 1),
             Err(Error::Corruption { .. }) => walk.damaged.push(i),
             Err(error) => {
-                walk.unreadable += 1;
+                walk.unreadable.push(i);
                 walk.refused.get_or_insert(error);
-                self.stats.update(|stats| stats.unreadable_blocks += 1);
             }
         }
     }
@@ -303,46 +327,74 @@ impl<E: Env> Shared<E> {
         }
     }
 
-    /// Marks the damaged blocks of a table, durably.
-    async fn quarantine(&self, walk: Walk<E>) -> Result<()> {
-        let table = &walk.live.table.table;
+    /// Tells and counts the blocks that the disk refuses to read.
+    fn tell_unreadable(&self, walk: &Walk<E>) {
         if let Some(error) = &walk.refused {
-            let blocks = walk.unreadable;
+            let blocks = walk.unreadable.len();
             self.suspects.tell(format!("{error}; {blocks} blocks of the table cannot be read"));
+            self.stats.update(|stats| stats.unreadable_blocks += blocks as u64);
         }
-        let new: Vec<usize> = walk.damaged.into_iter().filter(|i| !table.is_lost(*i)).collect();
-        if new.is_empty() {
-            return Ok(());
+    }
+
+    /// Marks the damaged blocks of a table, durably.
+    pub async fn quarantine(&self, walk: Walk<E>) -> Result<()> {
+        let path = walk.live.table.table.path().to_owned();
+        let what = "the block is damaged and its keys are quarantined";
+        let tell = |at| format!("{}; the rest is served", Error::corruption(&path, at, what));
+        let marked = self.mark(walk.live.id, walk.damaged, tell).await?;
+        self.stats.update(|stats| stats.damaged_blocks += marked);
+        Ok(())
+    }
+
+    /// Marks blocks of a table, durably, apart from those that are marked or of which the table
+    /// has no keys any more; `tell` gives the operator's line for one at an offset. Returns how
+    /// many it marked.
+    pub async fn mark(
+        &self,
+        id: TableId,
+        blocks: Vec<usize>,
+        tell: impl Fn(u64) -> String,
+    ) -> Result<u64> {
+        // What a merge has read meanwhile is not lost.
+        let Some(live) = self.live(|live| live.id == id) else { return Ok(0) };
+        let table = &live.table.table;
+        let within = live.table.blocks();
+        let new = blocks.into_iter().filter(|i| within.contains(i) && !table.is_lost(*i));
+        let lost: Vec<Lost> = new.map(|i| self.lost(&live, i)).collect();
+        if lost.is_empty() {
+            return Ok(0);
         }
-        let index = table.index();
-        let lost = new.iter().map(|i| {
-            // A key that equals the separator before has its newest version before this block.
-            let first = match i.checked_sub(1) {
-                None => index.smallest().to_vec(),
-                Some(before) => [index.separator(before), &[0]].concat(),
-            };
-            Lost {
-                keyspace: self.keyspace,
-                uid: table.info().uid,
-                offset: index.offset(*i),
-                through: table.info().max_seq,
-                file: name(table.path()),
-                first: first.into(),
-                last: index.separator(*i).into(),
-            }
-        });
-        let lost: Vec<Lost> = lost.collect();
         let offsets: Vec<u64> = lost.iter().map(|lost| lost.offset).collect();
-        for lost in &lost {
-            self.suspects.tell(format!("{}; the rest is served", lost.error(&self.dir)));
+        for offset in &offsets {
+            self.suspects.tell(tell(*offset));
         }
         let retry = async |error| self.retry_manifest(&self.compaction_health, error).await;
         self.versions.mark(lost, self.log.last(), retry).await?;
+        let marked = offsets.len() as u64;
         // Only now: a compaction that passes over a block relies on the mark.
         table.set_lost(offsets.into_iter());
-        self.stats.update(|stats| stats.damaged_blocks += new.len() as u64);
         self.compaction_wanted.notify();
-        Ok(())
+        Ok(marked)
+    }
+
+    /// What is lost with block `i` of a table.
+    fn lost(&self, live: &LiveTable<E>, i: usize) -> Lost {
+        let (table, bounds) = (&live.table.table, &live.table.bounds);
+        let index = table.index();
+        // A key that equals the separator before has its newest version before this block.
+        let first = match i.checked_sub(1) {
+            None => index.smallest().to_vec(),
+            Some(before) => [index.separator(before), &[0]].concat(),
+        };
+        Lost {
+            keyspace: self.keyspace,
+            uid: table.info().uid,
+            offset: index.offset(i),
+            through: table.info().max_seq,
+            file: name(table.path()),
+            first: first.max(bounds.first.to_vec()).into(),
+            last: index.separator(i).min(&*bounds.last).into(),
+        }
     }
 }
 

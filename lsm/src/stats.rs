@@ -193,6 +193,11 @@ stats! {
     damage_not_confirmed,
     /// Blocks that the disk refused to read to the scrub, twice in a row; again in every pass.
     unreadable_blocks,
+    /// Tables that merges leave alone because the disk refused to read a block of them, now.
+    refused_tables,
+    /// Blocks that were given up after the disk had refused to read them to a merge for as long as
+    /// patience lasted: their keys are in quarantine.
+    refused_blocks,
     /// Tables written anew because their index, filter or footer was damaged on disk, while
     /// memory still had what they said.
     rewritten_tables,

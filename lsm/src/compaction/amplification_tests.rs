@@ -6,11 +6,13 @@ use super::policy::CompactionPolicy;
 use super::shape::{RunShape, Shape, TableShape};
 use crate::TableId;
 use crate::stats::LEVELS;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Model bytes of one entry.
 const ENTRY: u64 = 10;
+/// No table is refused.
+const NONE: &BTreeSet<TableId> = &BTreeSet::new();
 /// Entries of a flush.
 const FLUSH: usize = 64;
 
@@ -62,7 +64,13 @@ impl Tree {
     fn compact(&mut self, policy: &CompactionPolicy, level0_runs: u32) {
         loop {
             let positions = &self.positions;
-            let now = Situation { positions, has_filter: false, level0_runs, wall_micros: 0 };
+            let now = Situation {
+                positions,
+                has_filter: false,
+                level0_runs,
+                wall_micros: 0,
+                refused: NONE,
+            };
             let Some(job) = pick(&self.shape(), policy, &now) else { return };
             self.run(&job, policy);
         }
@@ -174,7 +182,13 @@ fn hundreds_of_inherited_runs_are_merged_in_bounded_steps() {
         let (mut jobs, mut last) = (0, first);
         loop {
             let positions = &tree.positions;
-            let now = Situation { positions, has_filter: false, level0_runs: 0, wall_micros: 0 };
+            let now = Situation {
+                positions,
+                has_filter: false,
+                level0_runs: 0,
+                wall_micros: 0,
+                refused: NONE,
+            };
             let Some(job) = pick(&tree.shape(), &policy, &now) else { break };
             let runs = job.upper.len() + usize::from(job.between.is_some());
             assert!(runs <= WIDEST_MERGE + 1, "{runs} runs in one merge");

@@ -32,9 +32,10 @@ use crate::engine::Shared;
 use crate::env::Env;
 use crate::version::Version;
 use crate::version::set::Change;
-use crate::{Error, Result};
+use crate::{Error, Result, TableId};
 use picker::{Action, Situation, pick};
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 use work::Work;
@@ -69,6 +70,11 @@ pub(crate) async fn compaction_task<E: Env>(shared: Rc<Shared<E>>) {
             Ok(false) => pending.push(work),
             Err(Error::Closed) => break,
             Err(error) => {
+                if shared.leave_alone(work.inputs().map(|(_, live)| live), &error) {
+                    shared.note_failure(&shared.compaction_health, error);
+                    pending.push(work);
+                    continue;
+                }
                 pending.push(work);
                 shared.note_failure(&shared.compaction_health, error);
                 let pause = shared.options().full_probe_interval;
@@ -108,8 +114,9 @@ impl<E: Env> Shared<E> {
         loop {
             let epoch = self.progress.epoch();
             self.readable()?;
-            if !self.compacting.get() && self.next_job().is_none() {
-                return Ok(());
+            if !self.compacting.get() && self.next_job(&self.refusals.tables()).is_none() {
+                let owes = self.next_job(&BTreeSet::new()).is_some();
+                return self.refusals.error().filter(|_| owes).map_or(Ok(()), Err);
             }
             if let Some(error) = self.compaction_health.error_since(failures) {
                 return Err(error);
@@ -189,13 +196,15 @@ impl<E: Env> Shared<E> {
         (calm * BURST_RUNS).min(slowdown - slowdown / 5).max(calm)
     }
 
-    fn next_job(&self) -> Option<picker::Job> {
+    /// What to do next without merging any of the tables `refused`.
+    fn next_job(&self, refused: &BTreeSet<TableId>) -> Option<picker::Job> {
         let shape = self.versions.with(Shape::of);
         let positions = self.compaction_positions.borrow();
         let policy = self.policy();
         let situation = Situation {
             positions: &positions,
             level0_runs: self.level0_batch(&policy),
+            refused,
             has_filter: self.filter.borrow().is_some(),
             wall_micros: self.env.wall_micros(),
         };
@@ -206,8 +215,9 @@ impl<E: Env> Shared<E> {
     fn next_work(&self, pending: &mut Vec<Work<E>>) -> Option<Work<E>> {
         let version = self.versions.current();
         let policy = self.policy();
-        pending.retain(|work| work.is_current(&version, &policy));
-        if let Some(work) = self.rewrite_of_ailing(&version, &policy, pending) {
+        let refused = self.refusals.tables();
+        pending.retain(|work| work.is_current(&version, &policy) && self.can_read(work, &refused));
+        if let Some(work) = self.rewrite_of_ailing(&version, &policy, pending, &refused) {
             return Some(work);
         }
         let urgent = policy.tree().is_some_and(|tree| {
@@ -217,11 +227,22 @@ impl<E: Env> Shared<E> {
         if let Some(work) = pending.pop_if(|_| !urgent) {
             return Some(work);
         }
-        let job = self.next_job();
+        let job = self.next_job(&refused);
         // Level 0 has the highest score when it is that full, or something deeper is worse off
         // still and goes first; what is under way must not be picked again.
         let job = job.filter(|job| pending.is_empty() || job.level == 0);
         job.and_then(|job| Work::of(job, &version, policy)).or_else(|| pending.pop())
+    }
+
+    /// Whether none of the work's inputs is among the tables `refused`. What is put aside for them
+    /// is picked again, and a table to be written anew is remembered.
+    fn can_read(&self, work: &Work<E>, refused: &BTreeSet<TableId>) -> bool {
+        let mut met = work.inputs().filter(|(_, live)| refused.contains(&live.id));
+        let Some((_, live)) = met.next() else { return true };
+        if work.rewrites {
+            self.ailing.borrow_mut().insert(live.id);
+        }
+        work.action != Action::Merge
     }
 
     /// A table that would be lost at the next opening, to be written anew where it is. It goes
@@ -231,15 +252,16 @@ impl<E: Env> Shared<E> {
         version: &Version<E>,
         policy: &Rc<CompactionPolicy>,
         pending: &[Work<E>],
+        refused: &BTreeSet<TableId>,
     ) -> Option<Work<E>> {
         let mut ailing = self.ailing.borrow_mut();
         if ailing.is_empty() || !pending.is_empty() {
             return None;
         }
-        while let Some(id) = ailing.pop_first() {
+        while let Some(id) = ailing.difference(refused).next().copied() {
+            ailing.remove(&id);
             let found = version.tables().find(|(_, live)| live.id == id);
             if let Some((place, live)) = found {
-                self.stats.update(|stats| stats.rewritten_tables += 1);
                 return Some(Work::rewrite(place, live.clone(), policy.clone()));
             }
         }
@@ -259,6 +281,9 @@ impl<E: Env> Shared<E> {
         self.compaction_positions.borrow_mut()[work.level] = work.position.clone();
         if work.action == Action::Merge {
             self.stats.update(|stats| stats.compactions += 1);
+        }
+        if work.rewrites {
+            self.stats.update(|stats| stats.rewritten_tables += 1);
         }
     }
 

@@ -10,6 +10,7 @@ use super::policy::{CompactionPolicy, TreePolicy};
 use super::shape::{RunShape, Shape, Span, TableShape, span_of};
 use crate::TableId;
 use crate::stats::LEVELS;
+use std::collections::BTreeSet;
 
 /// Runs merged at a time; what is left over waits for the next merge.
 pub(super) const WIDEST_MERGE: usize = 32;
@@ -57,6 +58,20 @@ pub(crate) struct Situation<'a> {
     pub level0_runs: u32,
     /// Wall clock, microseconds since the Unix epoch.
     pub wall_micros: u64,
+    /// Tables that cannot be read for the moment: they may be moved and dropped, not merged.
+    pub refused: &'a BTreeSet<TableId>,
+}
+
+impl Situation<'_> {
+    fn allows(&self, job: &Job) -> bool {
+        let tables = job.upper.iter().chain(&job.between).flat_map(|(_, tables)| tables);
+        let refused = tables.chain(&job.lower).any(|id| self.refused.contains(id));
+        job.action != Action::Merge || !refused
+    }
+
+    fn can_read(&self, run: &RunShape, span: Span<'_>) -> bool {
+        self.refused.is_empty() || !run.overlapping(span).any(|t| self.refused.contains(&t.id))
+    }
 }
 
 /// The most urgent job, if anything is owed.
@@ -72,15 +87,19 @@ fn pick_tree(shape: &Shape, policy: &TreePolicy, now: &Situation<'_>) -> Option<
         0 => shape.levels[0].len() as f64 / f64::from(now.level0_runs.max(policy.level0_runs)),
         _ => shape.score(level, policy),
     };
-    let scores = (0..LEVELS).map(|level| (level, score(level)));
+    let owing = (0..LEVELS).map(|level| (level, score(level))).filter(|(_, score)| *score >= 1.0);
+    let mut owing: Vec<(usize, f64)> = owing.collect();
     // Of equal scores the upper level goes first.
-    let (level, score) = scores.reduce(|best, next| if next.1 > best.1 { next } else { best })?;
-    match level {
-        _ if score < 1.0 => mostly_deletes(shape, policy, now),
-        0 => from_level0(shape, policy, now),
-        _ if shape.merges_in_place(policy, level) => in_place(shape, level, now),
-        _ => downwards(shape, policy, level, now),
-    }
+    owing.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let job = owing.into_iter().find_map(|(level, _)| {
+        let job = match level {
+            0 => from_level0(shape, policy, now),
+            _ if shape.merges_in_place(policy, level) => in_place(shape, level, now),
+            _ => downwards(shape, policy, level, now),
+        };
+        job.filter(|job| now.allows(job))
+    });
+    job.or_else(|| mostly_deletes(shape, policy, now))
 }
 
 /// The oldest runs of a level, as many as one merge takes; newest first.
@@ -90,6 +109,9 @@ fn oldest(runs: &[RunShape]) -> &[RunShape] {
 
 fn from_level0(shape: &Shape, policy: &TreePolicy, now: &Situation<'_>) -> Option<Job> {
     let runs = oldest(&shape.levels[0]);
+    // What is newer than a table that cannot be read waits with it.
+    let refused = |run: &RunShape| run.tables.iter().any(|table| now.refused.contains(&table.id));
+    let runs = &runs[runs.iter().rposition(refused).map_or(0, |at| at + 1)..];
     let all = to_level_below(shape, policy, 0, whole(runs), now)?;
     if all.action == Action::Move {
         return Some(all);
@@ -102,7 +124,8 @@ fn from_level0(shape: &Shape, policy: &TreePolicy, now: &Situation<'_>) -> Optio
         .then(|| to_level_below(shape, policy, 0, whole(std::slice::from_ref(alone)), now))
         .flatten();
     let moved = single.filter(|job| job.action == Action::Move);
-    Some(moved.or_else(|| past_level1(shape, policy, runs, now)).unwrap_or(all))
+    let further = || past_level1(shape, policy, runs, now).filter(|job| now.allows(job));
+    Some(moved.or_else(further).unwrap_or(all))
 }
 
 /// Level 0 and level 1 together to level 2, where that writes less than filling level 1 and then
@@ -148,15 +171,17 @@ fn in_place(shape: &Shape, level: usize, now: &Situation<'_>) -> Option<Job> {
 /// run, otherwise all of its runs together.
 fn downwards(shape: &Shape, policy: &TreePolicy, level: usize, now: &Situation<'_>) -> Option<Job> {
     let runs = oldest(&shape.levels[level]);
-    let upper = match runs {
-        [run] if !shape.goes_down_whole(policy, level) => {
-            let position = &now.positions[level][..];
-            let next = run.tables.iter().find(|table| *table.first > *position);
-            vec![(run.number, vec![next.or(run.tables.first())?])]
-        }
-        _ => whole(runs),
-    };
-    to_level_below(shape, policy, level, upper, now)
+    let [run] = runs else { return to_level_below(shape, policy, level, whole(runs), now) };
+    if shape.goes_down_whole(policy, level) {
+        return to_level_below(shape, policy, level, whole(runs), now);
+    }
+    let position = &now.positions[level][..];
+    let (before, behind) =
+        run.tables.split_at(run.tables.partition_point(|table| *table.first <= *position));
+    let mut jobs = behind.iter().chain(before).filter_map(|table| {
+        to_level_below(shape, policy, level, vec![(run.number, vec![table])], now)
+    });
+    jobs.find(|job| now.allows(job))
 }
 
 /// A table above the bottom that holds mainly deletes: they cost every scan, and go only by
@@ -165,8 +190,11 @@ fn mostly_deletes(shape: &Shape, policy: &TreePolicy, now: &Situation<'_>) -> Op
     (1..shape.bottom()).find_map(|level| {
         let [run] = &shape.levels[level][..] else { return None };
         let single = shape.levels[level + 1].len() <= 1;
-        let heavy = run.tables.iter().find(|table| table.mostly_deletes).filter(|_| single)?;
-        to_level_below(shape, policy, level, vec![(run.number, vec![heavy])], now)
+        let mut heavy = run.tables.iter().filter(|table| table.mostly_deletes && single);
+        heavy.find_map(|table| {
+            let job = to_level_below(shape, policy, level, vec![(run.number, vec![table])], now);
+            job.filter(|job| now.allows(job))
+        })
     })
 }
 
@@ -190,7 +218,9 @@ fn to_level_below(
     let allowed = policy.runs(target, shape.bottom());
     let joined = shape.levels[target].first().filter(|newest| {
         let fits = newest.bytes().saturating_add(bytes) <= policy.capacity(target) / allowed as u64;
-        allowed == 1 || fits || newest.overlapping(span).next().is_none()
+        allowed == 1
+            || fits && now.can_read(newest, span)
+            || newest.overlapping(span).next().is_none()
     });
     job(shape, level, upper, (target, joined), now)
 }

@@ -8,11 +8,13 @@ use super::shape::{RunShape, Shape, TableShape};
 use crate::TableId;
 use crate::stats::LEVELS;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Model bytes of one entry.
 const ENTRY: u64 = 10;
+/// No table is refused.
+const NONE: &BTreeSet<TableId> = &BTreeSet::new();
 
 /// What a key holds: when it was written, and whether that was a delete.
 type Entry = (u64, bool);
@@ -187,8 +189,9 @@ impl Tree {
 #[derive(Debug, Clone)]
 enum Op {
     Flush(Vec<(u16, bool)>),
-    /// One job, cut off at a key; level 0 may wait for so many runs.
-    Compact(Option<u16>, u32),
+    /// One job, cut off at a key; level 0 may wait for so many runs, and of every five tables in
+    /// the order of their numbers one cannot be read.
+    Compact(Option<u16>, u32, Option<u64>),
     Switch(CompactionPolicy),
     Settle,
 }
@@ -217,7 +220,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let flush = proptest::collection::vec(entry, 1..40).prop_map(Op::Flush);
     let op = prop_oneof![
         6 => flush,
-        6 => (proptest::option::of(key()), 0..12u32).prop_map(|(cut, runs)| Op::Compact(cut, runs)),
+        6 => (proptest::option::of(key()), 0..12u32, proptest::option::of(0..5u64))
+            .prop_map(|(cut, runs, refused)| Op::Compact(cut, runs, refused)),
         1 => policies().prop_map(Op::Switch),
         1 => Just(Op::Settle),
     ];
@@ -225,7 +229,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 fn situation(positions: &[Vec<u8>; LEVELS], has_filter: bool) -> Situation<'_> {
-    Situation { positions, has_filter, level0_runs: 0, wall_micros: 0 }
+    Situation { positions, has_filter, level0_runs: 0, wall_micros: 0, refused: NONE }
 }
 
 /// Runs jobs until nothing is owed.
@@ -262,9 +266,16 @@ proptest! {
                 Op::Flush(keys) => tree.flush(&keys),
                 Op::Switch(next) => policy = next,
                 Op::Settle => settle(&mut tree, &policy, &mut positions),
-                Op::Compact(cut, level0_runs) => {
-                    let now = Situation { level0_runs, ..situation(&positions, false) };
+                Op::Compact(cut, level0_runs, refused) => {
+                    let ids = tree.runs.values().flatten().map(|table| table.id);
+                    let refused = ids.filter(|id| Some(id.0 % 5) == refused).collect();
+                    let now = situation(&positions, false);
+                    let now = Situation { level0_runs, refused: &refused, ..now };
                     if let Some(job) = pick(&tree.shape(), &policy, &now) {
+                        let tables = job.upper.iter().chain(&job.between).flat_map(|(_, ids)| ids);
+                        let mut inputs = tables.chain(&job.lower);
+                        let reads = job.action == Action::Merge;
+                        prop_assert!(!reads || !inputs.any(|id| refused.contains(id)), "{:?}", job);
                         tree.run(&job, &policy, cut);
                     }
                 }
@@ -349,6 +360,7 @@ fn fifo_drops_the_oldest_and_nothing_that_hides_older() {
         has_filter: false,
         level0_runs: 0,
         wall_micros,
+        refused: NONE,
     };
     let day = CompactionPolicy::fifo(Some(std::time::Duration::from_secs(100)), None);
     assert_eq!(pick(&tree.shape(), &day, &at(5)), None);

@@ -23,6 +23,8 @@ pub(super) struct Work<E: Env> {
     pub position: Vec<u8>,
     /// The policy that asked for it.
     pub policy: Rc<CompactionPolicy>,
+    /// One table, written anew where it is.
+    pub rewrites: bool,
     target_level: usize,
     target_run: Option<u64>,
 }
@@ -53,6 +55,7 @@ impl<E: Env> Work<E> {
             parts,
             position,
             policy,
+            rewrites: false,
             target_level: job.target_level,
             target_run: job.target_run,
         })
@@ -66,6 +69,7 @@ impl<E: Env> Work<E> {
             position: live.table.largest().to_vec(),
             parts: vec![(place, vec![live])],
             policy,
+            rewrites: true,
             target_level: place.level,
             target_run: Some(place.run),
         }

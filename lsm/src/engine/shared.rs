@@ -9,6 +9,7 @@ use crate::env::{Env, Nanos};
 use crate::log::Log;
 use crate::log::inherited::Inherited;
 use crate::log::throttle::{Debt, TreeDebt};
+use crate::refused::Refusals;
 use crate::scrub::Suspects;
 use crate::signal::Signal;
 use crate::stats::{Counters, EngineStats, LEVELS, Looks};
@@ -97,6 +98,8 @@ pub(crate) struct Shared<E: Env> {
     pub settling: Cell<usize>,
     /// Damage that somebody ran into.
     pub suspects: Rc<Suspects>,
+    /// Tables with blocks that the disk refused to a merge.
+    pub refusals: Refusals,
     /// Tables that compaction is to write anew.
     pub ailing: RefCell<BTreeSet<TableId>>,
     pub closing: Cell<bool>,
@@ -145,6 +148,7 @@ impl<E: Env> Shared<E> {
             burst_until: Cell::default(),
             settling: Cell::new(0),
             suspects: Rc::default(),
+            refusals: Refusals::default(),
             ailing: RefCell::default(),
             closing: Cell::new(false),
             tasks: Cell::new(3),
@@ -319,6 +323,7 @@ impl<E: Env> Shared<E> {
         stats.memtable_bytes = memory.bytes() as u64;
         stats.compaction_debt_bytes = self.tree_debt.get().bytes;
         stats.frozen_memtables = memory.frozen_len() as u64;
+        stats.refused_tables = self.refusals.len() as u64;
         self.versions.with(|version| {
             stats.lost_ranges = version.lost.len() as u64;
             for info in version.tables().map(|(_, live)| live.table.table.info()) {

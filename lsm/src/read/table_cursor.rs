@@ -3,7 +3,7 @@
 use super::{Direction, Seek};
 use crate::env::{Env, PAGE};
 use crate::table::{BackWalk, Block, BlockWalk, Run, TableRef};
-use crate::{BlockCache, EntryRef, Result};
+use crate::{BlockCache, EntryRef, Error, Result};
 use std::ops::{Bound, Range};
 use std::rc::Rc;
 
@@ -122,7 +122,8 @@ impl<E: Env> TableCursor<E> {
         match seek {
             Seek::Forward(key) => {
                 target.key.extend_from_slice(key.max(&*self.table.bounds.first));
-                self.left = self.table.table.index().find(&target.key)..self.end_block();
+                let index = self.table.table.index();
+                self.left = index.find(&target.key)..index.behind(&self.table.bounds.last, true);
             }
             Seek::Backward(bound) => {
                 let last = &*self.table.bounds.last;
@@ -133,8 +134,9 @@ impl<E: Env> TableCursor<E> {
                 };
                 target.key.extend_from_slice(key);
                 target.inclusive = inclusive;
-                let first = self.table.table.index().find(&self.table.bounds.first);
-                self.left = first..self.block_behind(key, inclusive);
+                let index = self.table.table.index();
+                let first = index.find(&self.table.bounds.first);
+                self.left = first..index.behind(key, inclusive);
             }
         }
         self.target = Some(target);
@@ -142,22 +144,6 @@ impl<E: Env> TableCursor<E> {
         self.window = if self.options.cache.is_some() { 0 } else { self.options.window };
         self.leave();
         self.enter()
-    }
-
-    /// No block from here on has keys within the bounds.
-    fn end_block(&self) -> usize {
-        self.block_behind(&self.table.bounds.last, true)
-    }
-
-    /// The first block that has only keys after `key`, or from `key` on if that is not included.
-    fn block_behind(&self, key: &[u8], inclusive: bool) -> usize {
-        let index = self.table.table.index();
-        let mut block = index.find(key);
-        // Versions of the key may fill further blocks.
-        while inclusive && block < index.len() && index.separator(block) == key {
-            block += 1;
-        }
-        (block + 1).min(index.len())
     }
 
     /// The entry stood on.
@@ -208,7 +194,12 @@ impl<E: Env> TableCursor<E> {
                     }
                 }
                 _ => {
-                    let run = table.read_run(self.next_run()).await?;
+                    let next = self.next_block();
+                    let run = match table.read_run(self.next_run()).await {
+                        // Perhaps another one of them: what can be read is read.
+                        Err(Error::Io { .. }) => table.read_run(next..next + 1).await?,
+                        read => read?,
+                    };
                     if let Some(cache) = &self.options.cache {
                         cache.count_ahead(run.bytes());
                     }

@@ -202,6 +202,16 @@ impl Index {
         start..(end * STRIDE).min(self.len())
     }
 
+    /// The first block that has only keys after `key`, or from `key` on if that is not included.
+    pub fn behind(&self, key: &[u8], inclusive: bool) -> usize {
+        let mut block = self.find(key);
+        // Versions of the key may fill further blocks.
+        while inclusive && block < self.len() && self.separator(block) == key {
+            block += 1;
+        }
+        (block + 1).min(self.len())
+    }
+
     /// The first block that may hold `key` or a later key; the number of blocks if none does.
     pub fn find(&self, key: &[u8]) -> usize {
         let prefix = self.order.of(key);

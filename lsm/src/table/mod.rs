@@ -30,6 +30,7 @@ pub use writer::TableWriter;
 
 use crate::env::Env;
 use crate::{BlockCache, Result, Seq, TableUid};
+use std::ops::Range;
 use std::rc::Rc;
 
 /// What a table holds.
@@ -106,6 +107,12 @@ impl<E: Env> TableRef<E> {
         let info = table.info();
         let bounds = Bounds { first: (&*info.smallest).into(), last: (&*info.largest).into() };
         TableRef { table, bounds }
+    }
+
+    /// The blocks that have keys within the bounds.
+    pub(crate) fn blocks(&self) -> Range<usize> {
+        let index = self.table.index();
+        index.find(&self.bounds.first)..index.behind(&self.bounds.last, true)
     }
 
     /// No visible key is smaller.

@@ -1,4 +1,5 @@
-//! Key ranges whose newest values may be gone, because a block that held them is damaged.
+//! Key ranges whose newest values may be gone, because a block that held them is damaged or the disk
+//! does not give it.
 //!
 //! Owns the rule that keeps damage from becoming a wrong answer: an entry found for such a key
 //! counts only if it is newer than everything the damaged block can have held. Marks are in the
@@ -74,7 +75,7 @@ impl Lost {
     pub fn error(&self, dir: &Path) -> Error {
         let (offset, what) = match self.offset {
             WHOLE_TABLE => (0, "the table is damaged and its keys are quarantined"),
-            offset => (offset, "the block is damaged and its keys are quarantined"),
+            offset => (offset, "the block is lost and its keys are quarantined"),
         };
         Error::corruption(&dir.join(&*self.file), offset, what)
     }

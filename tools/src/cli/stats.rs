@@ -116,14 +116,20 @@ impl Page<'_> {
     fn damage(&mut self) -> std::fmt::Result {
         let names = ["lost_ranges", "damaged_blocks", "damaged_tables", "scrub_passes"];
         let [lost, blocks, tables, passes] = names.map(|name| self.get(&format!("engine.{name}")));
-        let names = ["unreadable_blocks", "rewritten_tables"];
-        let [unreadable, rewritten] = names.map(|name| self.get(&format!("engine.{name}")));
+        let names = ["unreadable_blocks", "rewritten_tables", "refused_tables", "refused_blocks"];
+        let [unreadable, rewritten, put_aside, given_up] =
+            names.map(|name| self.get(&format!("engine.{name}")));
         let (read, left) = (self.get("engine.scrub_bytes"), self.get("engine.scrub_left_bytes"));
         let (read, left) = (megabytes(read), megabytes(left));
         writeln!(
             self.out,
             "damage      {lost} key ranges in quarantine; {blocks} blocks, {tables} tables found; \
-             {rewritten} tables written anew, {unreadable} blocks not readable"
+             {rewritten} tables written anew"
+        )?;
+        writeln!(
+            self.out,
+            "unreadable  {unreadable} blocks refused to the scrub; {put_aside} tables put aside by \
+             merges, {given_up} blocks given up"
         )?;
         writeln!(self.out, "scrub       {passes} passes, {read} MiB read, {left} MiB to go")
     }

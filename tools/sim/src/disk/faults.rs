@@ -9,6 +9,9 @@ use crate::rng::Rng;
 pub struct Faults {
     /// A read fails.
     pub read_error: u32,
+    /// A read meets a sector that went bad: it fails, and so does every read of that sector until
+    /// it is written again, also when faults are switched off.
+    pub bad_sector: u32,
     /// A write fails; a random prefix of its sectors was written.
     pub write_error: u32,
     /// A sync fails; of the writes it covered some may never reach the device, even when a later

@@ -1,5 +1,8 @@
 //! The bytes of one file: what reads see, what is durable, and the changes between the two.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
+
 use crate::rng::Rng;
 
 /// Unit in which a write can be torn, bytes.
@@ -19,6 +22,8 @@ pub(crate) struct Inode {
     /// Changes since the last sync, with the number of each.
     pending: Vec<(u64, Change)>,
     changes: u64,
+    /// Sectors that cannot be read.
+    bad: BTreeSet<usize>,
     /// Open handles.
     pub(crate) open: u32,
 }
@@ -87,6 +92,8 @@ impl Inode {
             return; // a torn write of which nothing arrived must not grow the file
         }
         put(&mut self.content, offset, data);
+        // The device puts what is written on another sector.
+        self.bad.retain(|at| !(offset..offset + data.len()).contains(&(at * SECTOR)));
         self.change(Change::Write { offset, data: data.to_vec() });
     }
 
@@ -100,6 +107,21 @@ impl Inode {
         self.pending.clear();
         self.durable.clone_from(&bytes);
         self.content = bytes;
+    }
+
+    /// The sector with this byte cannot be read from now on, until it is written again.
+    pub(crate) fn break_sector(&mut self, offset: usize) {
+        self.bad.insert(offset / SECTOR);
+    }
+
+    /// Every sector can be read again.
+    pub(crate) fn mend(&mut self) {
+        self.bad.clear();
+    }
+
+    /// Whether a sector that these bytes touch cannot be read.
+    pub(crate) fn is_bad(&self, bytes: Range<usize>) -> bool {
+        self.bad.range(bytes.start / SECTOR..bytes.end.div_ceil(SECTOR)).next().is_some()
     }
 
     /// Changes one byte on the device behind everybody's back.
@@ -177,6 +199,20 @@ mod tests {
         inode.sync(point);
         assert_eq!(inode.durable, vec![1; 512]);
         assert_eq!(inode.len(), 1024);
+    }
+
+    #[test]
+    fn a_bad_sector_stays_until_it_is_written_or_mended() {
+        let mut inode = Inode::default();
+        inode.write(0, &[1; 2048]);
+        for offset in [600, 1500] {
+            inode.break_sector(offset);
+        }
+        assert!(inode.is_bad(0..513) && !inode.is_bad(0..512) && !inode.is_bad(1536..2048));
+        inode.write(512, &[2; 512]);
+        assert!(!inode.is_bad(0..1024) && inode.is_bad(1024..1536));
+        inode.mend();
+        assert!(!inode.is_bad(0..2048));
     }
 
     #[test]

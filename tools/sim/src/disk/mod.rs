@@ -234,6 +234,20 @@ impl Disk {
         Ok(())
     }
 
+    /// Makes the sector with this byte unreadable, until it is written again or mended; crashes
+    /// change nothing about it.
+    pub fn break_sector(&self, path: &Path, offset: u64) -> io::Result<()> {
+        let mut state = self.state.borrow_mut();
+        let ino = state.file(path)?;
+        state.inode(ino).break_sector(to_usize(offset));
+        Ok(())
+    }
+
+    /// Lets every sector be read again.
+    pub fn mend(&self) {
+        self.state.borrow_mut().inodes.values_mut().for_each(Inode::mend);
+    }
+
     /// Removes every file but these, durably: a fresh disk that was given a few files of the old
     /// one. The node must not be running.
     pub fn keep_only(&self, kept: &[&Path]) {
@@ -333,6 +347,16 @@ impl Disk {
             return Err(injected("read", path));
         }
         let mut offset = to_usize(offset);
+        let end = offset.saturating_add(len).min(state.inode(ino).len());
+        if offset < end && state.fault(path, |faults| faults.bad_sector, 10) {
+            let at = offset + state.rng.index(end - offset);
+            state.inode(ino).break_sector(at);
+        }
+        if state.inode(ino).is_bad(offset..end) {
+            state.stats.faults += 1;
+            state.notes.push((Tag::Fault, 11, ino));
+            return Err(injected("read", path));
+        }
         if state.fault(path, |faults| faults.misdirected_read, 7) {
             let pages = (state.inode(ino).len() / PAGE).max(1);
             offset = state.rng.index(pages) * PAGE;
