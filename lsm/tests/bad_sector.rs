@@ -214,7 +214,7 @@ fn an_error_that_passes_costs_nothing() {
         assert_eq!((stats.refused_tables, stats.refused_blocks, stats.lost_ranges), (0, 0, 0));
         assert_eq!(unreadable(&engine, &model).await, [0; 0]);
         assert!(!files(&env, "sst").contains(&path), "the table was merged");
-        assert_eq!(files(&env, "damaged"), [PathBuf::new(); 0]);
+        assert!(files(&env, "damaged").is_empty());
     });
 }
 
@@ -239,7 +239,7 @@ fn other_merges_go_on_meanwhile() {
         let stats = engine.stats();
         assert!(stats.compactions > before.compactions + 20, "{}", stats.compactions);
         assert_eq!(stats.background_errors, before.background_errors, "the merge was not tried");
-        assert_eq!((stats.refused_tables, stats.stalled_micros, stats.lost_ranges), (1, 0, 0));
+        assert_eq!((stats.refused_tables, stats.lost_ranges), (1, 0));
         env.disk().mend();
         env.sleep(Duration::from_secs(600)).await;
         engine.compact().await.unwrap();

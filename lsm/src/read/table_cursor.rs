@@ -197,7 +197,11 @@ impl<E: Env> TableCursor<E> {
                     let next = self.next_block();
                     let run = match table.read_run(self.next_run()).await {
                         // Perhaps another one of them: what can be read is read.
-                        Err(Error::Io { .. }) => table.read_run(next..next + 1).await?,
+                        // The next ones come one by one, too, since a bad sector answers late.
+                        Err(Error::Io { .. }) => {
+                            self.window = 1;
+                            table.read_run(next..next + 1).await?
+                        }
                         read => read?,
                     };
                     if let Some(cache) = &self.options.cache {
@@ -241,9 +245,7 @@ impl<E: Env> TableCursor<E> {
         self.needs_load = false;
         while !self.left.is_empty() {
             let next = self.next_block();
-            let table = &self.table.table;
-            let merges = self.options.cache.is_none();
-            if (merges && table.is_lost(next)) || table.is_given_up(next) {
+            if self.passes_over(next) {
                 self.pass_block();
                 continue;
             }
@@ -258,6 +260,12 @@ impl<E: Env> TableCursor<E> {
         self.leave();
         self.run = None;
         Ok(true)
+    }
+
+    /// Whether block `i` is known to be damaged and left out.
+    fn passes_over(&self, i: usize) -> bool {
+        let (table, merges) = (&self.table.table, self.options.cache.is_none());
+        (merges && table.is_lost(i)) || table.is_given_up(i)
     }
 
     /// Block `i` if it is in memory.
@@ -325,14 +333,14 @@ impl<E: Env> TableCursor<E> {
             Direction::Forward => {
                 let start = index.offset(next);
                 let limit = start - start % PAGE as u64 + self.window as u64;
-                let fits = |i: &usize| index.handle(*i).end() <= limit;
+                let fits = |i: &usize| index.handle(*i).end() <= limit && !self.passes_over(*i);
                 let end = (next + 1..self.left.end).take_while(fits).last();
                 next..end.map_or(next + 1, |i| i + 1)
             }
             Direction::Backward => {
                 let end = index.handle(next).end().next_multiple_of(PAGE as u64);
                 let limit = end.saturating_sub(self.window as u64);
-                let fits = |i: &usize| index.offset(*i) >= limit;
+                let fits = |i: &usize| index.offset(*i) >= limit && !self.passes_over(*i);
                 let start = (self.left.start..next).rev().take_while(fits).last();
                 start.unwrap_or(next)..next + 1
             }
