@@ -24,7 +24,7 @@ pub struct Options {
     /// Target size of a data block on disk (after compression), bytes.
     pub block_bytes: usize,
     /// Compression of new tables by level; tables that exist stay as they are. A block that does
-    /// not become smaller by a page is stored as it is.
+    /// not become smaller by an eighth is stored as it is.
     pub compression: [Codec; LEVELS],
     /// Bloom filter bits per key.
     pub filter_bits_per_key: u32,

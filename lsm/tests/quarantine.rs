@@ -180,6 +180,36 @@ fn an_accepted_loss_is_no_error_any_more_and_the_keys_can_be_written() {
     }
 }
 
+#[test]
+fn what_was_given_up_is_not_answered_from_the_cache_any_more() {
+    let sim = Sim::new(12);
+    let env = sim.node_env("node");
+    sim.block_on(async {
+        build(&env).await;
+        let path = tables(&env)[0].clone();
+        let block = blocks(&env, &path)[2];
+        let engine = open(&env, Options { cache_bytes: 4 << 20, ..options(1 << 30) }).await;
+        // Into the cache, while all is well.
+        assert_eq!(unreadable(&engine, &path, None).await, []);
+        env.disk().flip(&path, block + 700, 4).unwrap();
+        engine.scrub_now();
+        env.sleep(Duration::from_secs(1)).await;
+        let misses = engine.stats().cache_misses;
+        assert!(!unreadable(&engine, &path, Some(block)).await.is_empty());
+        assert_eq!(engine.stats().cache_misses, misses, "the cache has what was there");
+
+        engine.accept_loss().await.unwrap();
+        let scanned = collect(&engine, ScanRange::prefix(b"key")).await;
+        assert!(scanned.len() < KEYS as usize);
+        for n in 0..KEYS {
+            let left = scanned.iter().any(|(found, _)| *found == key(n));
+            let got = engine.get(&key(n)).await.unwrap();
+            assert_eq!(got, left.then(|| value(n, 200)), "key {n}");
+        }
+        engine.close().await.unwrap();
+    });
+}
+
 async fn check_accepted(env: &SimEnv, lost: &[u64]) {
     let engine = open(env, options(0)).await;
     assert_eq!(engine.get(&key(lost[0])).await.unwrap(), Some(b"again".to_vec()));

@@ -213,6 +213,10 @@ fn a_flipped_byte_anywhere_is_noticed_and_gives_no_wrong_answer() {
         let good = env.disk().read_raw(path).unwrap();
         assert_eq!(good.len() as u64, info.file_bytes);
         right_or_error(&env, &model).await.unwrap();
+        // Nothing depends on what fills the page before the footer: it costs no table.
+        let ends = good.len() - PAGE;
+        let padding = good[..ends].iter().rposition(|byte| *byte != 0).unwrap() + 1..ends;
+        assert!(padding.len() > 61);
         // Every byte that carries something, and some of the padding.
         let carries =
             |i: &usize| good[*i] != 0 || (*i > 0 && good[*i - 1] != 0) || i.is_multiple_of(61);
@@ -221,6 +225,7 @@ fn a_flipped_byte_anywhere_is_noticed_and_gives_no_wrong_answer() {
             env.disk().flip(path, at as u64, mask).unwrap();
             match right_or_error(&env, &model).await {
                 Err(Error::Corruption { path, .. }) => assert_eq!(path, Path::new("/t")),
+                Ok(()) if padding.contains(&at) => {}
                 other => panic!("flip at {at}: {other:?}"),
             }
             env.disk().flip(path, at as u64, mask).unwrap();

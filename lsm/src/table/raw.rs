@@ -64,6 +64,11 @@ pub(crate) fn open_meta(bytes: &[u8]) -> Result<Meta, (u64, String)> {
         Error::Corruption { offset, what, .. } => (offset, what),
         other => (footer.index_offset, other.to_string()),
     })?;
+    // A node opens the table all the same: nothing is lost with these bytes.
+    let padding = &meta[(footer.filter_end() - footer.index_offset) as usize..];
+    if footer.align() == 1 && padding.iter().any(|byte| *byte != 0) {
+        return Err((footer.filter_end(), "padding before the footer is not zero".to_owned()));
+    }
     let (index_bytes, filter_bytes) = (footer.index_len.into(), footer.filter_len.into());
     let info = footer.info(&index);
     let version = footer.version;

@@ -239,6 +239,10 @@ impl<E: Env> Table<E> {
     ) -> Result<Lookup> {
         let mut i = self.start(key, at);
         while i < self.index.len() {
+            // What was given up must not come back from the cache, and go again with it.
+            if self.is_given_up(i) {
+                return Ok(Lookup::NeedsBlock(i));
+            }
             let look = |block: &Block, hints: &Hints| {
                 self.seen(i, block, hints.search(block, key, hash, at), key)
             };
@@ -479,10 +483,6 @@ pub(super) fn decode_meta(meta: &[u8], footer: &Footer, path: &Path) -> Result<(
     }
 
     let filter = decode_filter(&meta[(filter_at - index_at) as usize..], footer, path)?;
-    let padding = &meta[(footer.filter_end() - index_at) as usize..];
-    if footer.align() == 1 && padding.iter().any(|byte| *byte != 0) {
-        return Err(bad(footer.filter_end())("padding before the footer is not zero"));
-    }
     Ok((index, filter))
 }
 
