@@ -108,10 +108,12 @@ impl Core {
         Nanos(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// Whether a parked driver would do something if it had the core: completions wait, or a time
-    /// slice has passed since it last looked at its timers.
+    /// Whether a parked driver would do something if it had the core: completions or messages of
+    /// other cores wait, or a time slice has passed since it last looked at its timers.
     pub(super) fn has_driver_work(&self) -> bool {
-        self.ring.has_events() || glommio::executor().need_preempt()
+        self.ring.has_events()
+            || (self.mesh.borrow().has_rung() && self.net.borrow().takes_messages())
+            || glommio::executor().need_preempt()
     }
 
     /// Sends to a core of this process.

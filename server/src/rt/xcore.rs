@@ -2,7 +2,8 @@
 //!
 //! Sending never blocks and never loses: what does not fit waits in a queue on the sender's side.
 //! A core that is about to sleep says so in its [`Bell`]; whoever sends to it afterwards writes
-//! the bell's eventfd, which the sleeper has a pending read on.
+//! the bell's eventfd, which the sleeper has a pending read on. A core that is busy finds a flag in
+//! its bell, which costs it one load of its own memory to look at.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,13 +24,16 @@ const PER_TURN: usize = 512;
 /// How a sleeping core is woken.
 pub struct Bell {
     sleeping: CachePadded<AtomicBool>,
+    /// Somebody rang since the messages were last taken.
+    rung: CachePadded<AtomicBool>,
     eventfd: OwnedFd,
 }
 
 impl Bell {
     /// A bell of a core that is awake.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { sleeping: CachePadded::new(AtomicBool::new(false)), eventfd: eventfd()? })
+        let down = || CachePadded::new(AtomicBool::new(false));
+        Ok(Self { sleeping: down(), rung: down(), eventfd: eventfd()? })
     }
 
     /// The core is about to sleep. It must look at its queues after this and before it does.
@@ -43,11 +47,27 @@ impl Bell {
         self.sleeping.store(false, Ordering::Relaxed);
     }
 
-    /// Wakes the core when it sleeps. Called after the message is in its queue.
+    /// Whether somebody rang since [`Bell::answer`].
+    pub fn has_rung(&self) -> bool {
+        self.rung.load(Ordering::Relaxed)
+    }
+
+    /// The core is about to take its messages.
+    fn answer(&self) {
+        if self.has_rung() {
+            self.rung.store(false, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// Tells the core, and wakes it when it sleeps. Called after the message is in its queue.
     pub fn ring(&self) {
-        // Orders the message's publication before the look at the flag: either the sleeper sees
-        // the message or this sees the flag.
+        // Orders the message's publication before the look at the flags: either the receiver sees
+        // the message or this sees that it sleeps, or has answered.
         fence(Ordering::SeqCst);
+        if !self.has_rung() {
+            self.rung.store(true, Ordering::Relaxed);
+        }
         if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::AcqRel) {
             self.force();
         }
@@ -167,6 +187,7 @@ impl<M: Send> MeshEnd<M> {
     /// Takes waiting messages, a bounded number per peer. Returns how many.
     pub fn receive(&mut self, into: &mut Vec<M>) -> usize {
         let before = into.len();
+        self.bell.answer();
         into.extend(self.own.drain(..));
         for ring in &mut self.inbound {
             let mut left = PER_TURN;
@@ -175,8 +196,16 @@ impl<M: Send> MeshEnd<M> {
                 into.push(message);
                 left -= 1;
             }
+            if left == 0 {
+                self.bell.rung.store(true, Ordering::Relaxed);
+            }
         }
         into.len() - before
+    }
+
+    /// Whether others sent something since [`MeshEnd::receive`]; cheap enough to ask all the time.
+    pub fn has_rung(&self) -> bool {
+        self.bell.has_rung()
     }
 
     /// Whether messages wait to be received.
@@ -204,6 +233,9 @@ mod tests {
         }
         assert!(left.outbound[1].as_ref().unwrap().overflow.len() > CAPACITY);
         let mut got = Vec::new();
+        left.flush();
+        assert_eq!(right.receive(&mut got), PER_TURN);
+        assert!(right.has_rung(), "the rest still waits");
         while got.len() < total {
             left.flush();
             right.receive(&mut got);
@@ -223,6 +255,21 @@ mod tests {
         assert_eq!(ends[1].receive(&mut got), 1);
         assert_eq!(ends[0].receive(&mut got), 1);
         assert_eq!(got, [7, 8]);
+    }
+
+    #[test]
+    fn a_busy_core_sees_that_messages_came() {
+        let mut ends = mesh::<u8>(2).unwrap();
+        let (mut right, mut left) = (ends.pop().unwrap(), ends.pop().unwrap());
+        let mut got = Vec::new();
+        for message in 0..3 {
+            assert!(!right.has_rung());
+            left.send(1, message);
+            left.flush();
+            assert!(right.has_rung() && !left.has_rung());
+            assert_eq!(right.receive(&mut got), 1);
+        }
+        assert!(!right.has_rung());
     }
 
     #[test]
