@@ -241,7 +241,7 @@ impl<E: Env> Shared<E> {
         let Some(read) = self.read_on(walk).await else {
             if let Some(walk) = now.current.take() {
                 self.stats.update(|stats| stats.scrub_tables += 1);
-                self.check_ends(&walk.live).await;
+                self.check_ends(&walk).await;
                 self.tell_unreadable(&walk);
                 let _ = self.quarantine(walk).await;
             }
@@ -307,22 +307,25 @@ impl<E: Env> Shared<E> {
         }
     }
 
-    /// Reads index, filter and footer of a table from the disk. Where they are damaged, twice in
-    /// a row, the table is written anew: the next opening would lose all of it.
-    async fn check_ends(&self, live: &Rc<LiveTable<E>>) {
-        let (path, uid) = (live.table.table.path(), live.table.table.info().uid);
+    /// Reads index, filter and footer of a table from the disk. Where they are damaged, or the disk
+    /// refuses to read them, twice in a row, the table is written anew: the next opening would lose
+    /// all of it, or fail.
+    async fn check_ends(&self, walk: &Walk<E>) {
+        let table = &walk.live.table.table;
+        // A disk that gives nothing of the file at all says nothing about its ends.
+        let is_away = walk.unreadable.len() == table.index().len();
         for last_look in [false, true] {
-            match Table::open(&self.env, path, uid).await {
-                Err(error @ (Error::Corruption { .. } | Error::UnknownVersion { .. })) => {
-                    if last_look && self.ailing.borrow_mut().insert(live.id) {
-                        self.suspects.tell(format!(
-                            "{error}; nothing is lost, the table is written anew from memory"
-                        ));
-                        self.compaction_wanted.notify();
-                    }
-                }
-                // Errors of the disk are not damage, and may be gone with the next pass.
+            let error = match Table::open(&self.env, table.path(), table.info().uid).await {
+                Err(error @ (Error::Corruption { .. } | Error::UnknownVersion { .. })) => error,
+                Err(error @ Error::Io { op: "read", .. }) if !is_away => error,
+                // Neither damage nor the disk's fault: no files left to open, for instance.
                 _ => return,
+            };
+            if last_look && self.ailing.borrow_mut().insert(walk.live.id) {
+                self.suspects.tell(format!(
+                    "{error}; nothing is lost, the table is written anew with what memory has"
+                ));
+                self.compaction_wanted.notify();
             }
         }
     }

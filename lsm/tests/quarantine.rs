@@ -280,7 +280,9 @@ fn the_scrub_finds_damage_nobody_ran_into_at_its_pace() {
 #[test]
 fn a_table_with_a_damaged_end_is_written_anew_before_an_opening_needs_it() {
     // The footer itself, and the frames whose places it has at these offsets: filter and index.
-    for (seed, place) in [(8, None), (9, Some(40)), (10, Some(32))] {
+    let places = [None, Some(40), Some(32)];
+    let cases = places.into_iter().flat_map(|place| [(place, false), (place, true)]);
+    for (seed, (place, is_refused)) in (20..).zip(cases) {
         let sim = Sim::new(seed);
         let mut env = sim.node_env("node");
         sim.block_on(async {
@@ -291,7 +293,12 @@ fn a_table_with_a_damaged_end_is_written_anew_before_an_opening_needs_it() {
             let footer = bytes.len() - 4096;
             let frame = |at| u64::from_le_bytes(bytes[footer + at..][..8].try_into().unwrap());
             let damaged = place.map_or(footer as u64, frame) + 30;
-            env.disk().flip(&path, damaged, 1).unwrap();
+            if is_refused {
+                // One that has nothing of a data block in it.
+                env.disk().break_sector(&path, damaged.next_multiple_of(512)).unwrap();
+            } else {
+                env.disk().flip(&path, damaged, 1).unwrap();
+            }
             engine.scrub_now();
             env.sleep(Duration::from_secs(3)).await;
             let told = engine.take_incidents();
