@@ -316,6 +316,31 @@ fn a_table_with_a_damaged_end_is_written_anew_before_an_opening_needs_it() {
     }
 }
 
+#[test]
+fn a_table_is_written_anew_to_its_end_whatever_the_policy_becomes_meanwhile() {
+    let sim = Sim::new(30);
+    let env = sim.node_env("node");
+    sim.block_on(async {
+        build(&env).await;
+        let sized = |table| CompactionPolicy::leveled().sized(1 << 20, table);
+        let engine = open(&env, Options { compaction: sized(8 << 10), ..options(1 << 30) }).await;
+        let path = tables(&env)[0].clone();
+        let footer = env.disk().read_raw(&path).unwrap().len() as u64 - 4096;
+        env.disk().flip(&path, footer + 30, 1).unwrap();
+        engine.scrub_now();
+        while engine.stats().compaction_steps == 0 {
+            env.sleep(Duration::from_micros(100)).await;
+        }
+        assert_eq!(engine.stats().rewritten_tables, 0, "it takes several steps");
+        engine.set_policy(sized(16 << 10)).await.unwrap();
+        env.sleep(Duration::from_secs(3)).await;
+        assert_eq!(engine.stats().rewritten_tables, 1);
+        assert!(!tables(&env).contains(&path), "the damaged file is still there");
+        assert_eq!(unreadable(&engine, Path::new(""), None).await, [0; 0]);
+        engine.close().await.unwrap();
+    });
+}
+
 /// A bad sector, or a controller that is away for a while: told, not taken for damage.
 #[test]
 fn blocks_that_the_disk_refuses_to_read_are_told_and_read_again_by_the_next_pass() {

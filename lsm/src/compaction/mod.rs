@@ -216,7 +216,14 @@ impl<E: Env> Shared<E> {
         let version = self.versions.current();
         let policy = self.policy();
         let refused = self.refusals.tables();
-        pending.retain(|work| work.is_current(&version, &policy) && self.can_read(work, &refused));
+        pending.retain(|work| {
+            let goes_on = work.is_current(&version, &policy) && can_read(work, &refused);
+            if work.rewrites && !goes_on {
+                // What is left of the table still has to be written anew.
+                self.ailing.borrow_mut().extend(work.inputs().map(|(_, live)| live.id));
+            }
+            goes_on
+        });
         if let Some(work) = self.rewrite_of_ailing(&version, &policy, pending, &refused) {
             return Some(work);
         }
@@ -232,17 +239,6 @@ impl<E: Env> Shared<E> {
         // still and goes first; what is under way must not be picked again.
         let job = job.filter(|job| pending.is_empty() || job.level == 0);
         job.and_then(|job| Work::of(job, &version, policy)).or_else(|| pending.pop())
-    }
-
-    /// Whether none of the work's inputs is among the tables `refused`. What is put aside for them
-    /// is picked again, and a table to be written anew is remembered.
-    fn can_read(&self, work: &Work<E>, refused: &BTreeSet<TableId>) -> bool {
-        let mut met = work.inputs().filter(|(_, live)| refused.contains(&live.id));
-        let Some((_, live)) = met.next() else { return true };
-        if work.rewrites {
-            self.ailing.borrow_mut().insert(live.id);
-        }
-        work.action != Action::Merge
     }
 
     /// A table that would be lost at the next opening, to be written anew where it is. It goes
@@ -313,4 +309,10 @@ impl<E: Env> Shared<E> {
         let retry = async |error| self.retry_manifest(&self.compaction_health, error).await;
         self.versions.apply(change, self.log.last(), retry).await
     }
+}
+
+/// Whether none of the work's inputs is among the tables `refused`. What is put aside for them is
+/// picked again.
+fn can_read<E: Env>(work: &Work<E>, refused: &BTreeSet<TableId>) -> bool {
+    work.action != Action::Merge || work.inputs().all(|(_, live)| !refused.contains(&live.id))
 }
