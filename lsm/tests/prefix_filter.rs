@@ -224,9 +224,12 @@ fn a_run_is_narrowed_to_tables_with_the_prefix() {
             let (found, skips, probes) = scan(&engine, &format!("{}/", group * 2 + 100)).await;
             assert_eq!(found, 60);
             assert!(probes >= 2 && skips <= 2, "{group}: {skips} {probes}");
-            // Between two groups.
+            // Between two groups: nothing is read for it.
+            let blocks = |stats: EngineStats| stats.cache_hits + stats.cache_misses;
+            let before = blocks(engine.stats());
             let (found, skips, probes) = scan(&engine, &format!("{}/", group * 2 + 101)).await;
             assert_eq!((found, probes), (0, 0), "{group}: {skips}");
+            assert_eq!(blocks(engine.stats()), before, "{group}");
         }
         engine.close().await.unwrap();
     });
