@@ -308,3 +308,97 @@ fn the_command_line_makes_uses_changes_and_lists_keyspaces() {
     assert_eq!(run(&["get", "--keyspace", "docs", "a"]).status.code(), Some(3));
     assert_eq!(run(&["get", "--keyspace", "nowhere", "a"]).status.code(), Some(5));
 }
+
+#[test]
+fn a_keyspace_that_is_not_there_is_named_and_ends_with_5() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = support::Server::start_with(dir.path(), &[]);
+    let get: &[&str] = &["get", "--keyspace", "nowhere", "a"];
+    let put = &["put", "--keyspace", "nowhere", "a", "1"];
+    let set = &["keyspace", "set", "nowhere", "--ttl", "1h"];
+    let set_beside = &["keyspace", "set", "nowhere", "--ttl", "1h", "--keyspace", "other"];
+    for args in [get, put, set, set_beside] {
+        let refused = coronet(&server.addr, args);
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(5), "{args:?}: {said}");
+        assert!(said.contains("\"nowhere\""), "{args:?}: {said}");
+        assert!(!said.contains("default") && !said.contains("other"), "{args:?}: {said}");
+    }
+}
+
+/// The lengths of the prefixes in the filters of all tables of a checkpoint.
+fn prefixes_in(checkpoint: &Path) -> BTreeSet<u64> {
+    let tables = |core: std::fs::DirEntry| std::fs::read_dir(core.path()).unwrap().flatten();
+    let cores = std::fs::read_dir(checkpoint.join("gen-000001")).unwrap().flatten();
+    let paths = cores.flat_map(tables).map(|file| file.path());
+    let tables: Vec<_> =
+        paths.filter(|path| path.extension().is_some_and(|e| e == "sst")).collect();
+    assert!(!tables.is_empty(), "no tables in the checkpoint");
+    let output = Command::new(env!("CARGO_BIN_EXE_coronet"))
+        .args(["sst", "stats", "--json"])
+        .args(&tables)
+        .output()
+        .expect("coronet runs");
+    assert!(output.status.success(), "{output:?}");
+    let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let stats = lines.map(|line| serde_json::from_slice::<serde_json::Value>(line).unwrap());
+    stats.map(|stats| stats["filter_prefix_bytes"].as_u64().unwrap()).collect()
+}
+
+/// Bytes of an engine's key before the user's: the partition.
+const PARTITION_BYTES: u64 = 2;
+
+#[test]
+fn prefixes_for_filters_are_set_with_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = [("CORONET_MEMORY_MEMTABLE", "1 MiB")];
+    let server = support::Server::start_with(dir.path(), &small);
+    let run = |args: &[&str]| coronet(&server.addr, args);
+    let text = |args: &[&str]| {
+        let output = run(args);
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for wrong in ["257", "-1", "some"] {
+        let flag = format!("--filter-prefix={wrong}");
+        let refused = run(&["keyspace", "create", "docs", &flag]);
+        assert_eq!(refused.status.code(), Some(2), "{wrong}: {refused:?}");
+    }
+    let made = text(&["keyspace", "create", "docs", "--filter-prefix", "8"]);
+    assert!(made.starts_with("docs") && made.contains("filter_prefix=8"), "{made}");
+
+    let client = Client::connect(server.addr.as_str()).unwrap();
+    let docs = client.keyspace("docs");
+    let fill = |round: u8| {
+        for n in 0..80 {
+            docs.put(&key(n), &vec![round; 64 << 10]).unwrap();
+        }
+    };
+    fill(1);
+    text(&["checkpoint", "with"]);
+    let with = prefixes_in(&dir.path().join("checkpoints/with"));
+    assert_eq!(with, BTreeSet::from([PARTITION_BYTES + 8]));
+    let all: Vec<String> = (0..80).map(|n| String::from_utf8(key(n)).unwrap()).collect();
+    let listed = |prefix: &str| -> Vec<String> {
+        let keys = text(&["ls", "--keyspace", "docs", prefix]);
+        let mut keys: Vec<String> = keys.lines().map(str::to_owned).collect();
+        keys.sort_unstable();
+        keys
+    };
+    // Shorter than what the filters know, as long, longer, and nothing.
+    assert_eq!(listed("key/"), all);
+    assert_eq!(listed("key/0000"), all[..10]);
+    assert_eq!(listed("key/00012"), all[12..13]);
+    assert_eq!(listed("key/9999"), all[..0]);
+
+    let changed = text(&["keyspace", "set", "docs", "--filter-prefix", "5"]);
+    assert!(changed.contains("filter_prefix=5"), "{changed}");
+    assert!(text(&["keyspace", "ls"]).contains("filter_prefix=5"));
+    fill(2);
+    text(&["checkpoint", "other"]);
+    let other = prefixes_in(&dir.path().join("checkpoints/other"));
+    assert!(other.contains(&(PARTITION_BYTES + 5)), "new tables have the new length: {other:?}");
+    assert_eq!(listed("key/0000"), all[..10]);
+    assert!(!text(&["keyspace", "set", "docs", "--filter-prefix="]).contains("filter_prefix"));
+    assert_eq!(listed("key/0000"), all[..10]);
+}

@@ -168,7 +168,7 @@ impl Inner {
                     let unreachable = matches!(error, ClientError::Connect { .. });
                     let error = if unreachable { told.unwrap_or(error) } else { error };
                     return Err(self
-                        .name_keyspace(error)
+                        .name_keyspace(error, request)
                         .after_attempt_in_doubt(attempts.in_doubt));
                 }
             }
@@ -227,10 +227,15 @@ impl Inner {
         }
     }
 
-    /// Nodes know a keyspace they do not know by its number only.
-    fn name_keyspace(&self, mut error: ClientError) -> ClientError {
+    /// Nodes know a keyspace they do not know by its number only. A request about a keyspace names
+    /// that one, wherever the client works.
+    fn name_keyspace(&self, mut error: ClientError, request: &Request<'_>) -> ClientError {
         if let ClientError::Server { code: ErrorCode::UnknownKeyspace, text, .. } = &mut error {
-            *text = format!("no node that was asked serves a keyspace {:?}", &*self.name);
+            let name = match request {
+                Request::Keyspace(request) => request.name,
+                _ => &self.name,
+            };
+            *text = format!("no node that was asked serves a keyspace {name:?}");
         }
         error
     }

@@ -17,7 +17,8 @@ pub enum Exit {
     NotFound = 3,
     /// The key has several versions and `--fail-on-siblings` was given.
     Siblings = 4,
-    /// The server cannot be reached or refuses for now; nothing was applied.
+    /// The server cannot be reached or refuses for now; nothing was applied. So it does where it
+    /// knows no such keyspace: one that was just created may not have reached it yet.
     Unavailable = 5,
     /// No answer in time: a write may or may not have been applied.
     InDoubt = 6,
@@ -35,7 +36,8 @@ Exit codes:
   2  the arguments make no sense
   3  the key has no value
   4  the key has several versions (get --fail-on-siblings)
-  5  the server cannot be reached or refuses for now; nothing was applied
+  5  the server cannot be reached, refuses for now or knows no such keyspace (yet); nothing was
+     applied
   6  no answer in time: a write may or may not have been applied
   7  not allowed (reserved)
   8  a local file or folder failed, or data differs from what it should be
