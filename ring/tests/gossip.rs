@@ -1,6 +1,7 @@
 //! Nodes that gossip over a lossy toy network come to know the same, in few rounds.
 #![allow(clippy::unwrap_used)] // in helpers: a failure is the test's failure
 
+use coronet_ring::gossip::codec::Unreadable;
 use coronet_ring::gossip::detector::Detector;
 use coronet_ring::gossip::keyspace::{Keyspace, KeyspaceError, KeyspaceId};
 use coronet_ring::gossip::member::{Member, Newness, Standing};
@@ -506,7 +507,7 @@ fn a_whole_cluster_restarts_with_its_keyspaces_and_placement() {
         let again =
             Member { newness: Newness { generation: 200, version: 1, beat: 0 }, ..member(n) };
         let cut = Gossip::restore(again.clone(), founding(3), &stored[1..]);
-        assert_eq!(cut.err(), Some(SnapshotError::Damaged));
+        assert_eq!(cut.err(), Some(Unreadable::Damaged.into()));
         let node = Gossip::restore(again.clone(), founding(3), &stored).unwrap();
         assert_eq!(node.table().map(Table::epoch), Some(Epoch(7)));
         assert_eq!(node.member(NodeId(n as u128 + 1)), Some(&again), "it speaks for itself anew");

@@ -5,23 +5,31 @@
 
 use std::path::Path;
 
+use coronet_lsm::env::PAGE;
 use coronet_ring::Table;
+use coronet_ring::gossip::codec::encode_keyspaces;
 use coronet_ring::gossip::message::Message;
 use coronet_server::config::Config;
 use coronet_server::data_dir::Identity;
+use coronet_server::inspect::{Content, FileKind};
 
 use crate::bench::driver::{Driver, Parsed};
 use crate::bench::resp::RespDriver;
+use crate::transfer::journal;
 
 /// A parser that takes any bytes.
 pub type Target = fn(&[u8]);
 
 /// Every target with its name.
 pub fn targets() -> Vec<(&'static str, Target)> {
-    let own: [(&str, Target); 5] = [
+    let own: [(&str, Target); 9] = [
         ("config_file", config_file),
         ("resp_reply", resp_reply),
         ("identity", identity),
+        ("clean_end", clean_end),
+        ("kept_view", kept_view),
+        ("kept_keyspaces", kept_keyspaces),
+        ("load_journal", load_journal),
         ("placement_table", placement_table),
         ("gossip_message", gossip_message),
     ];
@@ -45,15 +53,61 @@ fn resp_reply(mut bytes: &[u8]) {
     }
 }
 
-/// The identity of a data folder, with any checksum and with the right one.
+/// The identity of a data folder, as it is and with the right checksum.
 fn identity(bytes: &[u8]) {
-    let path = Path::new("node");
-    let _ = Identity::decode(path, bytes);
-    if bytes.len() >= 68 {
-        let mut sealed = bytes.to_vec();
-        let sum = crc32c::crc32c(&sealed[..64]);
-        sealed[64..68].copy_from_slice(&sum.to_le_bytes());
-        let _ = Identity::decode(path, &sealed);
+    let _ = Identity::decode(Path::new("node"), bytes);
+    let _ = FileKind::Identity.read(&sealed_page(bytes, 64));
+}
+
+/// The mark of a clean end, as it is and with the right checksum.
+fn clean_end(bytes: &[u8]) {
+    let _ = FileKind::CleanEnd.read(bytes);
+    let _ = FileKind::CleanEnd.read(&sealed_page(bytes, 32));
+}
+
+/// A page that begins with these bytes and has the checksum of the first `body` behind them.
+fn sealed_page(bytes: &[u8], body: usize) -> Vec<u8> {
+    let mut page = vec![0; PAGE];
+    let used = bytes.len().min(body);
+    page[..used].copy_from_slice(&bytes[..used]);
+    let sum = crc32c::crc32c(&page[..body]);
+    page[body..body + 4].copy_from_slice(&sum.to_le_bytes());
+    page
+}
+
+/// The stored view of a cluster: the bytes as the file, and as the message in it.
+fn kept_view(bytes: &[u8]) {
+    let _ = FileKind::View.read(bytes);
+    let check = xxhash_rust::xxh3::xxh3_64(bytes).to_le_bytes();
+    let _ = FileKind::View.read(&sealed_file(b"CORONETC", &[bytes, &check].concat()));
+}
+
+/// The stored keyspaces of a node alone: the bytes as the file, and as the list in it.
+fn kept_keyspaces(bytes: &[u8]) {
+    let _ = FileKind::Keyspaces.read(bytes);
+    let file = sealed_file(b"CORONETK", bytes);
+    if let Ok(Content::Keyspaces(keyspaces)) = FileKind::Keyspaces.read(&file) {
+        let mut again = Vec::new();
+        encode_keyspaces(&keyspaces, &mut again);
+        assert_eq!(again, bytes);
+    }
+}
+
+/// A kept file with this content: see View of the cluster in docs/FORMATS.md.
+fn sealed_file(magic: &[u8; 8], content: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(content.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let sum = crc32c::crc32c(content).to_le_bytes();
+    let mut file = [magic, &len[..], &sum, content].concat();
+    file.resize(file.len().next_multiple_of(PAGE), 0);
+    file
+}
+
+/// The keys that `coronet load` noted as acknowledged.
+fn load_journal(bytes: &[u8]) {
+    if let Ok(keys) = journal::parse(bytes) {
+        let again: Vec<u8> =
+            keys.iter().flat_map(|key| [journal::encode(key), b"\n".to_vec()].concat()).collect();
+        assert_eq!(journal::parse(&again).as_ref(), Ok(&keys));
     }
 }
 

@@ -4,6 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
+use coronet_ring::gossip::codec::encode_keyspaces;
+use coronet_ring::gossip::keyspace::Keyspace;
+use coronet_ring::gossip::member::{Member, Newness, Standing};
+use coronet_ring::gossip::state::{Founding, Gossip};
+use coronet_ring::{Conflicts, Incarnation, NodeId};
 use coronet_sim::Rng;
 use coronet_tools::fuzz::targets;
 
@@ -72,6 +77,43 @@ fn no_target_minds_its_corpus_or_mutations_of_it() {
     }
 }
 
+/// A definition.
+fn keyspace(name: &str) -> Keyspace {
+    let (dropped, n, r, w) = (false, 3, 2, 2);
+    let (name, author, conflicts) = (name.to_owned(), NodeId(1), Conflicts::Siblings);
+    let options = vec![("ttl".to_owned(), "90".to_owned())];
+    Keyspace { name, version: 1, author, dropped, n, r, w, conflicts, options }
+}
+
+/// The list of a node alone.
+fn keyspaces() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_keyspaces(&[keyspace("default"), keyspace("docs")], &mut bytes);
+    bytes
+}
+
+/// The message in the stored view of a cluster of one, without the hash behind it.
+fn view() -> Vec<u8> {
+    let me = Member {
+        id: NodeId(1),
+        newness: Newness { generation: 1, version: 1, beat: 1 },
+        incarnation: Incarnation(2),
+        standing: Standing::Up,
+        client_address: "127.0.0.1:1".to_owned(),
+        peer_address: "127.0.0.1:2".to_owned(),
+        rack: "r".to_owned(),
+        weight: 1,
+        cores: 1,
+    };
+    let addresses = [me.peer_address.clone()].into();
+    let mut gossip = Gossip::new(me, Founding { cluster: 1, partitions: 4, depth: 3, addresses });
+    gossip.define(keyspace("docs")).unwrap();
+    let mut bytes = Vec::new();
+    gossip.snapshot(&mut bytes);
+    bytes.truncate(bytes.len() - 8);
+    bytes
+}
+
 /// Not a test: writes a first corpus for targets that have none.
 #[test]
 #[ignore = "writes files"]
@@ -95,6 +137,10 @@ fn write_seeds() {
         ("config_file", b"addr = \"127.0.0.1:4720\"\n[engine]\nblock_bytes = 8192\n".to_vec()),
         ("resp_reply", b"+OK\r\n$5\r\nhello\r\n$-1\r\n-ERR no\r\n_\r\n".to_vec()),
         ("identity", with(b"CORONETN\x01\0\0\0\0\x04\0\0", vec![1; 52])),
+        ("clean_end", with(b"CORONETE\x01\0\0\0\0\0\0\0", vec![1; 16])),
+        ("kept_view", view()),
+        ("kept_keyspaces", keyspaces()),
+        ("load_journal", b"plain\nnew%0aline\n100%25\n%ff%00\ntor".to_vec()),
         ("table_file", table),
         ("log_segment", log),
         ("manifest_file", manifest),

@@ -100,10 +100,15 @@ pub struct ManifestReport {
     pub uid: Option<u64>,
     /// Whole records.
     pub records: u64,
-    /// Live tables after all of them.
-    pub tables: u64,
+    /// Live tables after all of them: their numbers and the identities of their bytes.
+    pub live: Vec<(TableId, TableUid)>,
+    /// First log generation a restart needs, after all of them.
+    pub log_floor: u64,
     /// Key ranges in quarantine after all of them.
     pub lost_ranges: u64,
+    /// Its beginning is not whole: nothing was ever built on it, and when another manifest is whole
+    /// an engine takes that one.
+    pub unfinished: bool,
     /// Where the whole records end.
     pub end: u64,
     /// Something was begun behind the end: an edit that never happened.
@@ -122,6 +127,7 @@ pub fn check_manifest(
     let uid = match decode_header(bytes, Path::new(""), number) {
         Ok(Some(uid)) => uid,
         Ok(None) => {
+            report.unfinished = true;
             report.findings.push(Finding::new(0, "the header page is cut off or damaged"));
             return report;
         }
@@ -149,7 +155,8 @@ pub fn check_manifest(
         report.records += 1;
     }
     report.end = at as u64;
-    report.tables = state.tables.len() as u64;
+    report.live = state.tables.values().map(|table| (table.id, table.uid)).collect();
+    report.log_floor = state.progress.log_floor;
     report.lost_ranges = state.lost.len() as u64;
     let tail = bytes.get(at..).unwrap_or_default();
     report.torn_tail = tail.iter().any(|byte| *byte != 0);
@@ -158,6 +165,7 @@ pub fn check_manifest(
         let what = format!("manifest record is damaged, a whole one follows at {}", at + later);
         report.findings.push(Finding::new(at as u64, what));
     } else if report.records == 0 {
+        report.unfinished = true;
         report.findings.push(Finding::new(at as u64, "the first record is cut off or damaged"));
     }
     if !bytes.len().is_multiple_of(PAGE) {

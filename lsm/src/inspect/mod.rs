@@ -4,10 +4,12 @@
 //! no damage ends the reading before everything that can be read was read. Each function tells a
 //! visitor what it finds on the way and returns a report.
 
+mod folder;
 mod log;
 mod manifest;
 mod table;
 
+pub use folder::{EngineFile, check_log_order};
 pub use log::{LogItem, LogReport, check_log};
 pub use manifest::{ManifestItem, ManifestReport, check_manifest};
 pub use table::{BlockReport, TableReport, check_table};
@@ -22,7 +24,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn new(offset: u64, what: impl Into<String>) -> Self {
+    /// At `offset`, `what`.
+    pub fn new(offset: u64, what: impl Into<String>) -> Self {
         Finding { offset, what: what.into() }
     }
 }

@@ -25,6 +25,6 @@ mod writer;
 
 pub(crate) use handle::Log;
 pub(crate) use pin::Pinned;
-pub(crate) use replay::replay;
+pub(crate) use replay::{ends_early, gap, replay};
 pub(crate) use segments::{segment_id, segment_path};
 pub(crate) use throttle::Throttle;

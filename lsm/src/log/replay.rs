@@ -162,20 +162,28 @@ fn check_order<F>(
     generation: u64,
     before: Option<&(PathBuf, End)>,
 ) -> Result<()> {
-    if header.generation != generation {
-        let what = format!("log generation {generation} is missing, found {}", header.generation);
+    if let Some(what) = gap(generation, header.generation) {
         return Err(Error::corruption(&segment.path, 0, what));
     }
-    match before {
-        Some((path, end)) if end.last != header.before => {
-            let what = format!(
-                "log segment ends with entry {}, its successor follows entry {}",
-                end.last.0, header.before.0
-            );
-            Err(Error::corruption(path, end.offset, what))
-        }
-        _ => Ok(()),
+    let cut =
+        before.and_then(|(path, end)| Some((path, end, ends_early(end.last, header.before)?)));
+    match cut {
+        Some((path, end, what)) => Err(Error::corruption(path, end.offset, what)),
+        None => Ok(()),
     }
+}
+
+/// What is wrong when the next segment of the log is of generation `found`.
+pub(crate) fn gap(wanted: u64, found: u64) -> Option<String> {
+    (found != wanted).then(|| format!("log generation {wanted} is missing, found {found}"))
+}
+
+/// What is wrong when a segment ends with `last` and its successor follows `before`.
+pub(crate) fn ends_early(last: Seq, before: Seq) -> Option<String> {
+    let (last, before) = (last.0, before.0);
+    (last != before).then(|| {
+        format!("log segment ends with entry {last}, its successor follows entry {before}")
+    })
 }
 
 /// Where the whole batches of a segment end.

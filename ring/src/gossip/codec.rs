@@ -30,6 +30,26 @@ const VERSION: u8 = 1;
 /// Longest encoded placement table in a message, bytes.
 pub const MAX_TABLE: usize = 2 << 20;
 
+/// Why bytes that a node kept are not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Of a later release.
+    #[error("has format version {0}, this release reads version {VERSION}; upgrade coronetd")]
+    Version(u8),
+    /// Cut off, changed, or without sense.
+    #[error("is damaged")]
+    Damaged,
+}
+
+/// Checks the version that kept bytes begin with.
+pub(super) fn check_version(bytes: &[u8]) -> Result<(), Unreadable> {
+    match bytes.first() {
+        Some(&VERSION) => Ok(()),
+        Some(found) => Err(Unreadable::Version(*found)),
+        None => Err(Unreadable::Damaged),
+    }
+}
+
 impl Message {
     /// Appends the encoded message.
     pub fn encode(&self, into: &mut Vec<u8>) {
@@ -197,15 +217,17 @@ pub fn encode_keyspaces<'a>(keyspaces: impl IntoIterator<Item = &'a Keyspace>, i
     write_list(&keyspaces, into, |keyspace, into| write_keyspace(keyspace, into));
 }
 
-/// Reads [`encode_keyspaces`]; `None` for other bytes, and for definitions that make no sense.
-pub fn decode_keyspaces(bytes: &[u8]) -> Option<Vec<Keyspace>> {
-    let mut reader = Reader::new(bytes);
-    if reader.u8()? != VERSION {
-        return None;
-    }
-    let keyspaces = read_list(&mut reader, MAX_KEYSPACES, read_keyspace)?;
+/// Reads [`encode_keyspaces`].
+///
+/// # Errors
+/// For other bytes, for those of a later version, and for definitions that make no sense.
+pub fn decode_keyspaces(bytes: &[u8]) -> Result<Vec<Keyspace>, Unreadable> {
+    check_version(bytes)?;
+    let mut reader = Reader::new(&bytes[1..]); // the version is there
+    let keyspaces = read_list(&mut reader, MAX_KEYSPACES, read_keyspace);
+    let keyspaces = keyspaces.ok_or(Unreadable::Damaged)?;
     let sound = keyspaces.iter().all(|keyspace| keyspace.check().is_ok());
-    (reader.is_empty() && sound).then_some(keyspaces)
+    if reader.is_empty() && sound { Ok(keyspaces) } else { Err(Unreadable::Damaged) }
 }
 
 fn write_keyspace(keyspace: &Keyspace, into: &mut Vec<u8>) {

@@ -6,17 +6,19 @@
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::codec::{Unreadable, check_version};
 use super::keyspace::Keyspace;
 use super::member::Member;
-use super::message::{Body, Delta, Message};
+use super::message::{Body, ClusterName, Delta, Message};
 use super::state::{Founding, Gossip};
+use crate::ids::NodeId;
 
 /// Why a snapshot is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SnapshotError {
     /// Cut off, changed, or of a later version.
-    #[error("the stored view of the cluster is damaged or of an unknown version")]
-    Damaged,
+    #[error("the stored view of the cluster {0}")]
+    Unreadable(#[from] Unreadable),
     /// Of another cluster or of other founding settings.
     #[error("the stored view belongs to another cluster or to other founding settings")]
     OtherCluster,
@@ -47,30 +49,50 @@ impl Gossip {
     /// A node that starts again with what it had stored. What it says of itself is new; the rest is
     /// as if another node had told it.
     pub fn restore(me: Member, founding: Founding, stored: &[u8]) -> Result<Gossip, SnapshotError> {
-        let message = open(stored)?;
+        let Stored { cluster, from, delta } = decode(stored)?;
         let mut gossip = Gossip::unfounded(me, founding);
-        if message.cluster != gossip.name {
+        if cluster != gossip.name {
             return Err(SnapshotError::OtherCluster);
         }
-        let Body::Delta(delta) = message.body else { return Err(SnapshotError::Damaged) };
-        gossip.learn(message.from, delta, &mut Vec::new());
+        gossip.learn(from, delta, &mut Vec::new());
         Ok(gossip)
     }
+}
+
+/// What a snapshot says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The cluster it is of.
+    pub cluster: ClusterName,
+    /// The node whose view it is.
+    pub from: NodeId,
+    /// Members, keyspaces and the encoded placement table.
+    pub delta: Delta,
 }
 
 /// The keyspaces of a snapshot that are not dropped, whatever cluster it belongs to.
 ///
 /// # Errors
-/// When it is damaged.
-pub fn keyspaces(stored: &[u8]) -> Result<Vec<Keyspace>, SnapshotError> {
-    let Body::Delta(delta) = open(stored)?.body else { return Err(SnapshotError::Damaged) };
-    Ok(delta.keyspaces.into_iter().filter(|keyspace| !keyspace.dropped).collect())
+/// When it is damaged or of a later version.
+pub fn keyspaces(stored: &[u8]) -> Result<Vec<Keyspace>, Unreadable> {
+    let keyspaces = decode(stored)?.delta.keyspaces;
+    Ok(keyspaces.into_iter().filter(|keyspace| !keyspace.dropped).collect())
 }
 
-fn open(stored: &[u8]) -> Result<Message, SnapshotError> {
-    let (payload, check) = stored.split_last_chunk::<8>().ok_or(SnapshotError::Damaged)?;
+/// Reads a snapshot, whatever cluster it belongs to.
+///
+/// # Errors
+/// When it is damaged or of a later version.
+pub fn decode(stored: &[u8]) -> Result<Stored, Unreadable> {
+    let (payload, check) = stored.split_last_chunk::<8>().ok_or(Unreadable::Damaged)?;
     if xxh3_64(payload) != u64::from_le_bytes(*check) {
-        return Err(SnapshotError::Damaged);
+        return Err(Unreadable::Damaged);
     }
-    Message::decode(payload).ok_or(SnapshotError::Damaged)
+    check_version(payload)?;
+    match Message::decode(payload) {
+        Some(Message { cluster, from, body: Body::Delta(delta) }) => {
+            Ok(Stored { cluster, from, delta })
+        }
+        _ => Err(Unreadable::Damaged),
+    }
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use coronet_lsm as lsm;
 use coronet_ring::PlacementError;
 
+use super::flaw::{Flaw, Wrong};
+
 /// Why a data folder cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DataDirError {
@@ -27,7 +29,7 @@ pub enum DataDirError {
         /// The identity file.
         path: PathBuf,
         /// What is wrong.
-        what: &'static str,
+        what: Wrong,
     },
     /// The identity file is from a newer release.
     #[error("{path} has format version {found}, this release reads version {supported}; upgrade coronetd", path = path.display())]
@@ -54,6 +56,14 @@ pub enum DataDirError {
 }
 
 impl DataDirError {
+    pub(super) fn identity(path: &Path, flaw: Flaw) -> Self {
+        let path = path.to_owned();
+        match flaw.what {
+            Wrong::Version { found, supported } => DataDirError::Version { path, found, supported },
+            what => DataDirError::Identity { path, what },
+        }
+    }
+
     pub(super) fn io(op: &'static str, path: &Path, error: &io::Error) -> Self {
         DataDirError::Io {
             op,

@@ -9,9 +9,11 @@ use coronet_ring::bytes::Reader;
 use coronet_ring::{Incarnation, NodeId, PartitionMap};
 
 use super::DataDirError;
+use super::flaw::{Flaw, Wrong};
 
-const MAGIC: &[u8; 8] = b"CORONETN";
-const VERSION: u32 = 1;
+/// What an identity file begins with.
+pub(crate) const MAGIC: &[u8; 8] = b"CORONETN";
+pub(crate) const VERSION: u32 = 1;
 /// Bytes before the checksum.
 const BODY: usize = 64;
 
@@ -37,7 +39,7 @@ impl Identity {
     /// Layout, little endian: magic 8, version u32, partitions u32, node id u128, incarnation
     /// u64, secret u64, generation u64, cores u16, zero to 64, crc32c u32 of the 64 bytes, zero
     /// to the page's end.
-    fn encode(&self) -> AlignedBuf {
+    pub(crate) fn encode(&self) -> AlignedBuf {
         let mut page = AlignedBuf::with_capacity(PAGE);
         page.extend_from_slice(MAGIC);
         page.extend_from_slice(&VERSION.to_le_bytes());
@@ -56,20 +58,24 @@ impl Identity {
 
     /// Reads the first page of an identity file; `path` names it in errors.
     pub fn decode(path: &Path, page: &[u8]) -> Result<Self, DataDirError> {
-        let damaged = |what| DataDirError::Identity { path: path.to_owned(), what };
-        let short = || damaged("is cut off");
-        let mut reader = Reader::new(page);
-        if reader.array::<8>().as_ref() != Some(MAGIC) {
-            return Err(damaged("is not an identity file of Coronet"));
+        Self::parse(page).map_err(|flaw| DataDirError::identity(path, flaw))
+    }
+
+    /// Reads the bytes of an identity file.
+    ///
+    /// # Errors
+    /// What is wrong with them, and where.
+    pub fn parse(page: &[u8]) -> Result<Self, Flaw> {
+        Flaw::unless_begins(page, MAGIC, "an identity file")?;
+        let short = || Flaw::new(page.len(), Wrong::CutOff);
+        let page = page.get(..PAGE).ok_or_else(short)?;
+        let mut reader = Reader::new(&page[MAGIC.len()..]);
+        let found = reader.u32().ok_or_else(short)?;
+        if found != VERSION {
+            return Err(Flaw::new(8, Wrong::Version { found, supported: VERSION }));
         }
-        let version = reader.u32().ok_or_else(short)?;
-        if version != VERSION {
-            let (path, found, supported) = (path.to_owned(), version, VERSION);
-            return Err(DataDirError::Version { path, found, supported });
-        }
-        let sum = page.get(BODY..BODY + 4).ok_or_else(short)?;
-        if sum != crc32c::crc32c(&page[..BODY]).to_le_bytes() {
-            return Err(damaged("does not match its checksum"));
+        if page[BODY..BODY + 4] != crc32c::crc32c(&page[..BODY]).to_le_bytes() {
+            return Err(Flaw::new(0, Wrong::Checksum));
         }
         let identity = Identity {
             partitions: reader.u32().ok_or_else(short)?,
@@ -79,12 +85,16 @@ impl Identity {
             generation: reader.u64().ok_or_else(short)?,
             cores: reader.u16().ok_or_else(short)?,
         };
-        let sound = PartitionMap::new(identity.partitions, identity.cores).is_ok();
-        if sound && identity.generation > 0 {
-            Ok(identity)
-        } else {
-            Err(damaged("holds impossible numbers"))
+        if PartitionMap::new(identity.partitions, identity.cores).is_err() {
+            return Err(Flaw::new(
+                12,
+                Wrong::Nonsense("impossible numbers of partitions and cores"),
+            ));
         }
+        if identity.generation == 0 {
+            return Err(Flaw::new(48, Wrong::Nonsense("generation 0, they begin with 1")));
+        }
+        Ok(identity)
     }
 
     /// Reads the identity; `None` when the folder has none yet.
@@ -159,7 +169,20 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(Identity::decode(Path::new("node"), &bad).is_err(), "bit {bit}");
         }
-        assert!(Identity::decode(Path::new("node"), &page[..20]).is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        let page = identity().encode();
+        let told = |bytes: &[u8]| Identity::parse(bytes).unwrap_err();
+        assert_eq!(told(&page[..20]), Flaw::new(20, Wrong::CutOff));
+        assert_eq!(told(&page[..PAGE - 1]), Flaw::new(PAGE - 1, Wrong::CutOff));
+        assert_eq!(told(b""), Flaw::new(0, Wrong::Empty));
+        assert_eq!(told(&[0; PAGE]), Flaw::new(0, Wrong::Zeros));
+        let never = Identity { generation: 0, ..identity() };
+        assert_eq!(told(&never.encode()).offset, 48);
+        let none = Identity { cores: 0, ..identity() };
+        assert_eq!(told(&none.encode()).offset, 12);
     }
 
     #[test]

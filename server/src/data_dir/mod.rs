@@ -13,14 +13,18 @@
 //! lock is the operating system's (`rt::check`). See `docs/decisions/0002-change-of-cores.md`.
 
 pub mod checkpoint;
-mod clean;
+pub(crate) mod clean;
 mod error;
-mod identity;
+mod flaw;
+pub(crate) mod identity;
 mod reshard;
 mod tree;
 
+pub use clean::CleanEnd;
 pub use error::DataDirError;
+pub use flaw::{Flaw, Wrong};
 pub use identity::Identity;
+pub use tree::{core_dir, generation_dir};
 
 use std::path::{Path, PathBuf};
 

@@ -7,11 +7,13 @@ use coronet_lsm::env::Env;
 
 use super::DataDirError;
 
-pub(super) fn generation_dir(dir: &Path, generation: u64) -> PathBuf {
+/// The folder of a generation in the data folder `dir`.
+pub fn generation_dir(dir: &Path, generation: u64) -> PathBuf {
     dir.join(format!("gen-{generation:06}"))
 }
 
-pub(super) fn core_dir(dir: &Path, generation: u64, core: u16) -> PathBuf {
+/// The engine folder of a data core.
+pub fn core_dir(dir: &Path, generation: u64, core: u16) -> PathBuf {
     generation_dir(dir, generation).join(format!("core-{core:03}"))
 }
 

@@ -9,7 +9,7 @@ mod cluster;
 mod control;
 mod core;
 mod env;
-mod kept;
+pub(crate) mod kept;
 mod keyspaces;
 mod message;
 pub mod shard;

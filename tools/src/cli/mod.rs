@@ -50,6 +50,7 @@ fn run(options: &Options) -> Result<ExitCode, CliError> {
         Command::Sst(command) => offline::sst::run(command).map(ExitCode::from),
         Command::Log(command) => offline::log::run(command).map(ExitCode::from),
         Command::Manifest(command) => offline::manifest::run(command).map(ExitCode::from),
+        Command::Folder(command) => offline::folder::run(command).map(ExitCode::from),
         Command::Bench(args) => {
             let report = bench::run(&options.addr, &options.keyspace, args).map_err(bench_error)?;
             let wrong = report.wrong() > 0;
@@ -109,7 +110,8 @@ async fn run_client(options: &Options) -> Result<Exit, CliError> {
         | Command::Sim(_)
         | Command::Sst(_)
         | Command::Log(_)
-        | Command::Manifest(_) => unreachable!("they need no client"),
+        | Command::Manifest(_)
+        | Command::Folder(_) => unreachable!("they need no client"),
     }
 }
 

@@ -13,6 +13,7 @@ use super::keyspace::KeyspaceCommand;
 use super::render::Token;
 use super::sim::SimArgs;
 use crate::bench::BenchArgs;
+use crate::offline::folder::FolderCommand;
 use crate::offline::{DumpCommand, SstCommand};
 use crate::transfer::load::LoadArgs;
 use crate::transfer::verify::VerifyArgs;
@@ -89,6 +90,9 @@ pub enum Command {
     /// Read manifests offline.
     #[command(subcommand)]
     Manifest(DumpCommand),
+    /// Read the other files of a data folder offline, and verify whole folders.
+    #[command(subcommand)]
+    Folder(FolderCommand),
     /// Store every file of a directory tree.
     Load(LoadArgs),
     /// Read back what `load` stored and compare every byte.

@@ -157,7 +157,7 @@ pub fn run(DumpCommand::Dump(args): &DumpCommand) -> Result<Exit, CliError> {
         let item = Item::Manifest {
             file: file.display().to_string(),
             records: report.records,
-            tables: report.tables,
+            tables: report.live.len() as u64,
             lost_ranges: report.lost_ranges,
             end: report.end,
             torn_tail: report.torn_tail,

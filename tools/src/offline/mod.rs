@@ -1,9 +1,11 @@
-//! `coronet sst`, `coronet log`, `coronet manifest`: the files of an engine read offline.
+//! `coronet sst`, `coronet log`, `coronet manifest`, `coronet folder`: the files of an engine, and
+//! of a data folder, read offline.
 //!
 //! The files are only read, so a copy taken from a running node will do. Every file is read to
 //! its end whatever is wrong in it; findings go to standard error with file and offset, and the
 //! program ends with the code for wrong data.
 
+pub mod folder;
 pub mod log;
 pub mod manifest;
 pub mod sst;
@@ -70,6 +72,13 @@ impl Output {
             self.out.write_all(text().as_bytes())
         };
         self.failed = written.and_then(|()| self.out.write_all(b"\n")).err();
+    }
+
+    /// Hands on what was printed so far.
+    pub fn flush(&mut self) {
+        if self.failed.is_none() {
+            self.failed = self.out.flush().err();
+        }
     }
 
     fn finish(mut self) -> Result<(), CliError> {

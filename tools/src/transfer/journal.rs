@@ -25,20 +25,25 @@ impl Journal {
     }
 }
 
-/// The keys of a journal. A last line without its end was being written when the process died and
-/// is left out.
+/// The keys of a journal.
+///
+/// # Errors
+/// When the file cannot be read, or a line of it is none of ours.
 pub fn read(path: &Path) -> io::Result<Vec<Vec<u8>>> {
-    let bytes = std::fs::read(path)?;
+    parse(&std::fs::read(path)?).map_err(|number| {
+        let message = format!("{}:{number}: not a journal line", path.display());
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    })
+}
+
+/// The keys in the bytes of a journal. A last line without its end was being written when the
+/// process died and is left out. The error is the number of the line, from 1, that is none of ours.
+pub fn parse(bytes: &[u8]) -> Result<Vec<Vec<u8>>, usize> {
     let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
     bytes[..whole]
         .split_inclusive(|&byte| byte == b'\n')
         .enumerate()
-        .map(|(number, line)| {
-            decode(&line[..line.len() - 1]).ok_or_else(|| {
-                let message = format!("{}:{}: not a journal line", path.display(), number + 1);
-                io::Error::new(io::ErrorKind::InvalidData, message)
-            })
-        })
+        .map(|(number, line)| decode(&line[..line.len() - 1]).ok_or(number + 1))
         .collect()
 }
 

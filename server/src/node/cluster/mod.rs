@@ -46,7 +46,7 @@ use coronet_ring::gossip::snapshot::SnapshotError;
 use coronet_ring::gossip::state::{Event, Founding};
 use coronet_ring::{CoreId, KeyspaceId, NodeId, PartitionMap, key_hash};
 
-use super::kept::Kept;
+use super::kept::VIEW;
 use super::keyspaces::{Rollout, Saving, in_cluster};
 use super::shard::OutputState;
 use super::{ConnId, Coordinate, CoreMessage, Door, Handoff, NodeEnv};
@@ -120,10 +120,6 @@ struct State<E: NodeEnv> {
     /// Storing what is known.
     saving: Saving,
 }
-
-/// What a node knows of its cluster, on disk: one that starts while others are away serves with
-/// the members, keyspaces and placement it knew last.
-const VIEW: Kept = Kept { name: "cluster", magic: b"CORONETC" };
 
 /// The stored view of the cluster; `None` when there is none.
 ///

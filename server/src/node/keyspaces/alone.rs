@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use coronet_lsm::env::{Env, TaskClass};
 use coronet_net::ErrorCode;
 use coronet_net::codec::{KeyspaceAction, KeyspaceRequest};
-use coronet_ring::gossip::codec::{decode_keyspaces, encode_keyspaces};
+use coronet_ring::gossip::codec::{Unreadable, decode_keyspaces, encode_keyspaces};
 use coronet_ring::gossip::keyspace::{DEFAULT_NAME, Keyspace, KeyspaceError};
 use coronet_ring::gossip::message::MAX_KEYSPACES;
 use coronet_ring::gossip::snapshot;
@@ -20,10 +20,7 @@ use super::rollout::{Asker, Rollout, Saving};
 use super::settings::{altered, created, default_keyspace, info, same_settings};
 use crate::node::NodeEnv;
 use crate::node::cluster::read_cluster_view;
-use crate::node::kept;
-
-/// The kept file.
-const FILE: kept::Kept = kept::Kept { name: "keyspaces", magic: b"CORONETK" };
+use crate::node::kept::{KEYSPACES, VIEW};
 
 /// The definitions a node keeps, whether it made them alone or knew them of its cluster: names must
 /// not be lost when it changes between the two.
@@ -31,8 +28,9 @@ const FILE: kept::Kept = kept::Kept { name: "keyspaces", magic: b"CORONETK" };
 /// # Errors
 /// When a file cannot be read or is damaged.
 pub async fn read_keyspaces<E: Env>(env: &E, dir: &Path) -> io::Result<Vec<Keyspace>> {
-    let damaged =
-        |name: &str| io::Error::other(format!("{}: is damaged", dir.join(name).display()));
+    let refused = |name: &str, why: Unreadable| {
+        io::Error::other(format!("{}: {why}", dir.join(name).display()))
+    };
     let mut known: BTreeMap<KeyspaceId, Keyspace> = BTreeMap::new();
     let mut add = |definitions: Vec<Keyspace>| {
         for definition in definitions {
@@ -42,11 +40,11 @@ pub async fn read_keyspaces<E: Env>(env: &E, dir: &Path) -> io::Result<Vec<Keysp
             }
         }
     };
-    if let Some(bytes) = FILE.read(env, dir).await? {
-        add(decode_keyspaces(&bytes).ok_or_else(|| damaged(FILE.name))?);
+    if let Some(bytes) = KEYSPACES.read(env, dir).await? {
+        add(decode_keyspaces(&bytes).map_err(|why| refused(KEYSPACES.name, why))?);
     }
     if let Some(view) = read_cluster_view(env, dir).await? {
-        add(snapshot::keyspaces(&view).map_err(|_| damaged("cluster"))?);
+        add(snapshot::keyspaces(&view).map_err(|why| refused(VIEW.name, why))?);
     }
     Ok(known.into_values().collect())
 }
@@ -57,8 +55,8 @@ pub async fn read_keyspaces<E: Env>(env: &E, dir: &Path) -> io::Result<Vec<Keysp
 /// # Errors
 /// When they cannot be read or written, or are damaged.
 pub async fn copy_keyspaces<E: Env>(env: &E, from: &Path, to: &Path) -> io::Result<()> {
-    match FILE.read(env, from).await? {
-        Some(bytes) => FILE.write(env, to, &bytes).await,
+    match KEYSPACES.read(env, from).await? {
+        Some(bytes) => KEYSPACES.write(env, to, &bytes).await,
         None => Ok(()),
     }
 }
@@ -150,7 +148,7 @@ impl<E: NodeEnv> Alone<E> {
         encode_keyspaces(self.definitions.values(), &mut bytes);
         let (env, dir) = (self.env.clone(), self.dir.clone());
         self.env.spawn(TaskClass::Background, async move {
-            let written = FILE.write(&env, &dir, &bytes).await;
+            let written = KEYSPACES.write(&env, &dir, &bytes).await;
             if let Err(error) = &written {
                 env.log(&format!("cannot store the keyspaces: {error}"));
             }
