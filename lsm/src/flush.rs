@@ -11,7 +11,7 @@ use crate::engine::{FloorChange, Frozen, Shared};
 use crate::env::Env;
 use crate::table::{Table, TableRef, TableWriter};
 use crate::version::set::Change;
-use crate::version::{Flushed, LiveTable, Place, table_path};
+use crate::version::{Expiries, Expiry, Flushed, LiveTable, Place, table_path};
 use crate::{Error, Memtable, Millis, Pos, Result, Seq, TableId, TableUid};
 use coronet_probe::{Bug, Mark, mark, seeded};
 use std::cell::RefCell;
@@ -82,7 +82,7 @@ impl<E: Env> Shared<E> {
             Ok(table) => self.log.synced(frozen.last).await.map(|()| table),
             failed => failed,
         };
-        let table = match written {
+        let (table, expiry) = match written {
             Ok(table) => table,
             Err(error) => {
                 self.trash.discard(table_path(&self.dir, id));
@@ -92,7 +92,7 @@ impl<E: Env> Shared<E> {
         let bytes = table.table.info().file_bytes;
         let now = self.env.wall_micros();
         let flushed = Flushed { oldest: now, newest: now };
-        let live = LiveTable::new(id, table, flushed, self.trash.clone());
+        let live = LiveTable::new(id, table, (flushed, expiry), self.trash.clone());
         self.install_flushed(frozen.last, live).await?;
         self.stats.update(|stats| {
             stats.flushes += 1;
@@ -125,31 +125,37 @@ impl<E: Env> Shared<E> {
         Ok(())
     }
 
-    async fn write_table(&self, id: TableId, source: &RefCell<Memtable>) -> Result<TableRef<E>> {
+    async fn write_table(
+        &self,
+        id: TableId,
+        source: &RefCell<Memtable>,
+    ) -> Result<(TableRef<E>, Expiry)> {
         let path = table_path(&self.dir, id);
         let uid = TableUid(self.env.random());
         let writer =
             TableWriter::create(self.env.clone(), path.clone(), uid, &self.options()).await?;
         let piece = self.pacer.piece_bytes(self.env.now());
-        let mut writer = writer.warming(self.cache.clone()).in_pieces(piece);
+        let writer = writer.warming(self.cache.clone()).in_pieces(piece);
+        let mut output = (writer, Expiries::default());
         let now = self.core.now();
         let mut at = source.borrow().first();
         let mut before = None;
         while at.is_some() {
             let full;
-            (at, before, full) = push_slice(&source.borrow(), at, before, now, &mut writer)?;
+            (at, before, full) = push_slice(&source.borrow(), at, before, now, &mut output)?;
             if full {
-                writer.drain().await?;
+                output.0.drain().await?;
             }
             self.env.coop().await;
             if self.closing.get() {
                 return Err(Error::Closed);
             }
         }
+        let (writer, expiries) = output;
         writer.finish().await?;
         self.env.sync_dir(&self.dir).await.map_err(|e| Error::io("sync", &self.dir, &e))?;
         let table = Table::open(&self.env, &path, uid).await?.within(&self.cache, Depth::Above);
-        Ok(TableRef::whole(Rc::new(table)))
+        Ok((TableRef::whole(Rc::new(table)), expiries.expiry()))
     }
 }
 
@@ -160,7 +166,7 @@ fn push_slice<E: Env>(
     mut at: Option<Pos>,
     mut before: Option<Pos>,
     now: Millis,
-    writer: &mut TableWriter<E>,
+    (writer, expiries): &mut (TableWriter<E>, Expiries),
 ) -> Result<(Option<Pos>, Option<Pos>, bool)> {
     let mut bytes = 0;
     while let Some(pos) = at {
@@ -169,8 +175,10 @@ fn push_slice<E: Env>(
         // The versions of a key come newest first.
         let beside = if seeded(Bug::FlushKeepsOldest) { source.next(pos) } else { before };
         let shadowed = beside.is_some_and(|beside| source.same_key(beside, pos));
-        let full = !shadowed && writer.push(entry.expired_as_delete(now))?;
+        let kept = entry.expired_as_delete(now);
+        let full = !shadowed && writer.push(kept)?;
         if !shadowed {
+            expiries.see(&kept);
             writer.came_from_memory(entry.key.len() + entry.value.len());
         }
         bytes += entry.key.len() + entry.value.len();

@@ -107,7 +107,8 @@ stats! {
     compactions,
     /// Steps of compactions: tables written, with the inputs' keys up to there let go.
     compaction_steps,
-    /// Tables dropped whole by FIFO, for their age or for space.
+    /// Tables dropped whole: by FIFO, for their age or for space, or because all they held had
+    /// expired.
     tables_dropped,
     /// Bytes that compactions still have to write until no level owes anything, estimated, now.
     compaction_debt_bytes,

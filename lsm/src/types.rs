@@ -96,6 +96,12 @@ impl<'a> EntryRef<'a> {
         self.kind.visible_at(self.value, now)
     }
 
+    /// From when on the entry is not visible; `None`: it does not expire.
+    pub(crate) fn expires(&self) -> Option<Millis> {
+        let expiry = self.value.first_chunk().filter(|_| self.kind == EntryKind::PutUntil)?;
+        Some(Millis(u64::from_le_bytes(*expiry)))
+    }
+
     /// The same entry, or the delete that it became by expiring.
     pub(crate) fn expired_as_delete(self, now: Millis) -> Self {
         let expired = self.kind == EntryKind::PutUntil && self.visible(now).is_none();

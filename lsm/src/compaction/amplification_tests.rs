@@ -4,8 +4,9 @@
 use super::picker::{Action, Job, Situation, WIDEST_MERGE, pick};
 use super::policy::CompactionPolicy;
 use super::shape::{RunShape, Shape, TableShape};
-use crate::TableId;
 use crate::stats::LEVELS;
+use crate::version::Expiry;
+use crate::{Millis, TableId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -46,6 +47,7 @@ impl Tree {
                 has_deletes: false,
                 mostly_deletes: false,
                 newest_flush: 0,
+                expiry: Expiry::default(),
             });
             levels[*level].push(RunShape { number: *number, tables: tables.collect() });
         }
@@ -70,6 +72,7 @@ impl Tree {
                 level0_runs,
                 wall_micros: 0,
                 refused: NONE,
+                now: Millis(0),
             };
             let Some(job) = pick(&self.shape(), policy, &now) else { return };
             self.run(&job, policy);
@@ -188,6 +191,7 @@ fn hundreds_of_inherited_runs_are_merged_in_bounded_steps() {
                 level0_runs: 0,
                 wall_micros: 0,
                 refused: NONE,
+                now: Millis(0),
             };
             let Some(job) = pick(&tree.shape(), &policy, &now) else { break };
             let runs = job.upper.len() + usize::from(job.between.is_some());

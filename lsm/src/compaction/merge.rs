@@ -12,7 +12,7 @@ use crate::read::{CursorOptions, MergeCursor, RunCursor, Source, TableCursor};
 use crate::stats::LEVELS;
 use crate::table::{Table, TableRef, TableWriter};
 use crate::version::set::Change;
-use crate::version::{Flushed, LiveTable, Older, Place, table_path};
+use crate::version::{Expiries, Flushed, LiveTable, Older, Place, table_path};
 use crate::{EntryKind, EntryRef, Error, Millis, Result, TableId, TableUid};
 use coronet_probe::{Mark, mark};
 use std::rc::Rc;
@@ -26,6 +26,7 @@ const TABLE_BYTES: u64 = 64 << 20;
 struct Output<E: Env> {
     uid: TableUid,
     writer: TableWriter<E>,
+    expiries: Expiries,
 }
 
 /// What the inner loop stopped for.
@@ -112,7 +113,7 @@ impl<E: Env> Shared<E> {
     ) -> Result<(Option<Rc<LiveTable<E>>>, Reached)> {
         let mut output = None;
         let reached = self.merge_into(work, target, id, &mut output).await?;
-        let Some(Output { uid, writer }) = output else { return Ok((None, reached)) };
+        let Some(Output { uid, writer, expiries }) = output else { return Ok((None, reached)) };
         writer.finish().await?;
         self.env.sync_dir(&self.dir).await.map_err(|e| Error::io("sync", &self.dir, &e))?;
         let table = Table::open(&self.env, &table_path(&self.dir, id), uid).await?;
@@ -123,7 +124,8 @@ impl<E: Env> Shared<E> {
             reached.upto.as_deref().is_none_or(|upto| live.table.smallest() <= upto)
         });
         let flushed = read.map(|live| live.flushed).reduce(Flushed::cover).unwrap_or_default();
-        Ok((Some(LiveTable::new(id, table, flushed, self.trash.clone())), reached))
+        let dates = (flushed, expiries.expiry());
+        Ok((Some(LiveTable::new(id, table, dates, self.trash.clone())), reached))
     }
 
     async fn merge_into(
@@ -157,7 +159,7 @@ impl<E: Env> Shared<E> {
             moved: 0,
         };
         loop {
-            match merge.slice(output.as_mut().map(|output| &mut output.writer))? {
+            match merge.slice(output.as_mut())? {
                 Pause::Slice => {}
                 Pause::Load => merge.cursor.load().await?,
                 Pause::Open => *output = Some(self.new_output(target.level, id).await?),
@@ -198,7 +200,8 @@ impl<E: Env> Shared<E> {
         let writer = TableWriter::create(self.env.clone(), path, uid, &options).await?;
         let writer = writer.with_codec(options.compression[level]);
         let piece = self.pacer.piece_bytes(self.env.now());
-        Ok(Output { uid, writer: writer.warming(self.cache.clone()).in_pieces(piece) })
+        let writer = writer.warming(self.cache.clone()).in_pieces(piece);
+        Ok(Output { uid, writer, expiries: Expiries::default() })
     }
 
     fn filter_drops(&self, entry: &EntryRef<'_>) -> bool {
@@ -211,7 +214,7 @@ impl<E: Env> Shared<E> {
 
 impl<E: Env> Merge<'_, E> {
     /// Moves entries from the inputs to the writer without awaiting.
-    fn slice(&mut self, mut writer: Option<&mut TableWriter<E>>) -> Result<Pause> {
+    fn slice(&mut self, mut output: Option<&mut Output<E>>) -> Result<Pause> {
         let mut bytes = 0;
         loop {
             let Some(entry) = self.cursor.entry() else {
@@ -225,11 +228,13 @@ impl<E: Env> Merge<'_, E> {
             let kept = !shadowed && keeps(self.shared, &mut self.older, &entry);
             let mut full = false;
             if kept {
-                let Some(writer) = writer.as_deref_mut() else { return Ok(Pause::Open) };
+                let Some(output) = output.as_deref_mut() else { return Ok(Pause::Open) };
+                let writer = &mut output.writer;
                 if writer.bytes() >= self.table_bytes && writer.entries() > 0 {
                     return Ok(Pause::Cut);
                 }
                 full = writer.push(entry)?;
+                output.expiries.see(&entry);
                 if self.cursor.is_warm() {
                     writer.came_from_memory(entry.key.len() + entry.value.len());
                 }

@@ -1,7 +1,7 @@
 //! Compaction: one job at a time, in steps, in the background.
 //!
 //! * [`policy`], [`policy_text`]: what the tree should look like, and how that is written down.
-//! * [`shape`], [`picker`], [`fifo`]: what to do next, as a pure function.
+//! * [`shape`], [`picker`], [`fifo`], [`expired`]: what to do next, as a pure function.
 //! * [`work`]: a job under way, with the tables it still has to read.
 //! * [`merge`]: one step of a merge.
 //! * [`pacer`]: how fast merges go.
@@ -12,6 +12,7 @@
 
 #[cfg(test)]
 mod amplification_tests;
+mod expired;
 mod fifo;
 mod merge;
 mod pacer;
@@ -40,7 +41,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use work::Work;
 
-/// How often a policy with a time to live is looked at, at least and at most.
+/// How often tables are looked at that have a time to live, or entries that expire, at least and
+/// at most.
 const TTL_CHECKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// How many times the policy's runs come together in level 0 while flushes keep coming, if
@@ -162,17 +164,27 @@ impl<E: Env> Shared<E> {
     }
 
     async fn wait_for_work(&self, epoch: u64) {
-        match &*self.policy() {
+        let of_policy = match &*self.policy() {
             CompactionPolicy::Fifo(FifoPolicy { ttl: Some(ttl), .. }) => {
-                let pause = (*ttl / 16).clamp(TTL_CHECKS.0, TTL_CHECKS.1);
-                self.compaction_wanted.changed_within(&self.env, epoch, pause).await;
+                Some((*ttl / 16).clamp(TTL_CHECKS.0, TTL_CHECKS.1))
             }
-            _ if self.in_burst() => {
-                let pause = self.burst_until.get().since(self.env.now());
-                self.compaction_wanted.changed_within(&self.env, epoch, pause).await;
-            }
-            _ => self.compaction_wanted.changed(epoch).await,
+            _ if self.in_burst() => Some(self.burst_until.get().since(self.env.now())),
+            _ => None,
+        };
+        match of_policy.into_iter().chain(self.until_expiry()).min() {
+            Some(pause) => self.compaction_wanted.changed_within(&self.env, epoch, pause).await,
+            None => self.compaction_wanted.changed(epoch).await,
         }
+    }
+
+    /// How long until a table has expired, wholly or in good part.
+    fn until_expiry(&self) -> Option<Duration> {
+        let now = self.core.now();
+        let moment = self
+            .versions
+            .with(|version| version.tables().filter_map(|(_, live)| live.expiry.next(now)).min())?;
+        let pause = Duration::from_millis(moment.0.saturating_sub(now.0));
+        Some(pause.clamp(TTL_CHECKS.0, TTL_CHECKS.1))
     }
 
     /// A memtable was flushed: another one is expected as soon as one fills in a burst.
@@ -207,6 +219,7 @@ impl<E: Env> Shared<E> {
             refused,
             has_filter: self.filter.borrow().is_some(),
             wall_micros: self.env.wall_micros(),
+            now: self.core.now(),
         };
         pick(&shape, &policy, &situation)
     }
@@ -299,8 +312,12 @@ impl<E: Env> Shared<E> {
         let dropped = removed.len() as u64;
         self.install(Change { removed: removed.clone(), ..Change::default() }).await?;
         removed.iter().for_each(|live| live.table.table.leave(&self.cache));
-        // Rows of keys whose newest version was dropped would go on to answer point reads.
-        self.forget_rows();
+        // Rows of keys whose newest version was dropped would go on to answer point reads; of what
+        // has expired they show nothing anyway.
+        let now = self.core.now();
+        if removed.iter().any(|live| live.expiry.all > now) {
+            self.forget_rows();
+        }
         self.stats.update(|stats| stats.tables_dropped += dropped);
         Ok(())
     }

@@ -5,11 +5,11 @@
 //! one, or (merging in place) to the next newer run of their own level. What lies between
 //! source and target in age is always part of the merge.
 
-use super::fifo;
 use super::policy::{CompactionPolicy, TreePolicy};
 use super::shape::{RunShape, Shape, Span, TableShape, span_of};
-use crate::TableId;
+use super::{expired, fifo};
 use crate::stats::LEVELS;
+use crate::{Millis, TableId};
 use std::collections::BTreeSet;
 
 /// Runs merged at a time; what is left over waits for the next merge.
@@ -58,6 +58,8 @@ pub(crate) struct Situation<'a> {
     pub level0_runs: u32,
     /// Wall clock, microseconds since the Unix epoch.
     pub wall_micros: u64,
+    /// The moment by which entries expire.
+    pub now: Millis,
     /// Tables that cannot be read for the moment: they may be moved and dropped, not merged.
     pub refused: &'a BTreeSet<TableId>,
 }
@@ -76,10 +78,12 @@ impl Situation<'_> {
 
 /// The most urgent job, if anything is owed.
 pub(crate) fn pick(shape: &Shape, policy: &CompactionPolicy, now: &Situation<'_>) -> Option<Job> {
-    match policy {
+    // What costs nothing but an edit goes first, whatever the policy.
+    let dead = expired::drop_dead(shape, now.now);
+    dead.or_else(|| match policy {
         CompactionPolicy::Tree(tree) => pick_tree(shape, tree, now),
         CompactionPolicy::Fifo(policy) => fifo::pick(shape, policy, now.wall_micros),
-    }
+    })
 }
 
 fn pick_tree(shape: &Shape, policy: &TreePolicy, now: &Situation<'_>) -> Option<Job> {
@@ -99,7 +103,8 @@ fn pick_tree(shape: &Shape, policy: &TreePolicy, now: &Situation<'_>) -> Option<
         };
         job.filter(|job| now.allows(job))
     });
-    job.or_else(|| mostly_deletes(shape, policy, now))
+    let job = job.or_else(|| mostly_deletes(shape, policy, now));
+    job.or_else(|| expired::rewrite(shape, now))
 }
 
 /// The oldest runs of a level, as many as one merge takes; newest first.

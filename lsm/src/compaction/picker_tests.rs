@@ -5,8 +5,9 @@
 use super::picker::{Action, Job, Situation, pick};
 use super::policy::{CompactionPolicy, LevelShape, TreePolicy};
 use super::shape::{RunShape, Shape, TableShape};
-use crate::TableId;
 use crate::stats::LEVELS;
+use crate::version::Expiry;
+use crate::{Millis, TableId};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -16,8 +17,13 @@ const ENTRY: u64 = 10;
 /// No table is refused.
 const NONE: &BTreeSet<TableId> = &BTreeSet::new();
 
-/// What a key holds: when it was written, and whether that was a delete.
-type Entry = (u64, bool);
+/// What a key holds: when it was written, and the moment from which it is not visible.
+type Entry = (u64, u64);
+
+/// A delete is never visible.
+const DELETE: u64 = 0;
+/// An entry that does not expire.
+const FOR_EVER: u64 = u64::MAX;
 
 #[derive(Debug, Clone)]
 struct Table {
@@ -35,7 +41,14 @@ impl Table {
     }
 
     fn shape(&self) -> TableShape {
-        let deletes = self.file.values().filter(|(_, delete)| *delete).count();
+        let deletes = self.file.values().filter(|(_, until)| *until == DELETE).count();
+        let mut moments: Vec<u64> = self.file.values().map(|(_, until)| *until).collect();
+        moments.sort_unstable();
+        let half = moments.get(deletes + self.file.len().div_ceil(2) - 1);
+        let expiry = Expiry {
+            all: Millis(*moments.last().unwrap()),
+            half: half.map_or(Expiry::NEVER, |until| Millis(*until)),
+        };
         let (first, _) = self.file.first_key_value().unwrap();
         let (last, _) = self.file.last_key_value().unwrap();
         let mut bound = self.from.map_or(*first, |from| from - 1).to_be_bytes().to_vec();
@@ -48,6 +61,7 @@ impl Table {
             has_deletes: deletes > 0,
             mostly_deletes: deletes * 2 >= self.file.len(),
             newest_flush: self.flushed,
+            expiry,
         }
     }
 }
@@ -59,6 +73,8 @@ struct Tree {
     expected: BTreeMap<u16, Entry>,
     next: u64,
     clock: u64,
+    /// The moment by which entries expire.
+    now: u64,
 }
 
 impl Tree {
@@ -67,14 +83,21 @@ impl Tree {
         self.next
     }
 
+    /// Keys that are deleted or put for ever.
     fn flush(&mut self, keys: &[(u16, bool)]) {
+        let until = |delete| if delete { DELETE } else { FOR_EVER };
+        let keys: Vec<_> = keys.iter().map(|(key, delete)| (*key, until(*delete))).collect();
+        self.flush_until(&keys);
+    }
+
+    fn flush_until(&mut self, keys: &[(u16, u64)]) {
         let id = TableId(self.number());
         self.clock += 1;
         let mut file = BTreeMap::new();
-        for (key, delete) in keys {
+        for (key, until) in keys {
             let seq = self.number();
-            file.insert(*key, (seq, *delete));
-            self.expected.insert(*key, (seq, *delete));
+            file.insert(*key, (seq, *until));
+            self.expected.insert(*key, (seq, *until));
         }
         let table = Table { id, file, from: None, flushed: self.clock };
         self.runs.insert((0, id.0), vec![table]);
@@ -118,6 +141,7 @@ impl Tree {
             inputs.extend(self.take(run, &ids).into_iter().map(|table| (run, table)));
         }
         match job.action {
+            // A table may be dropped only if nothing comes back to light: `check` looks.
             Action::Drop => {}
             Action::Move => inputs.into_iter().for_each(|(_, table)| self.put(target, table)),
             Action::Merge => self.merge(inputs, target, policy, cut),
@@ -146,7 +170,9 @@ impl Tree {
                 self.put(run, table);
             }
         }
-        merged.retain(|key, (_, delete)| !*delete || self.older_holds(target, *key));
+        let expired = merged.values_mut().filter(|(_, until)| *until <= self.now);
+        expired.for_each(|(_, until)| *until = DELETE);
+        merged.retain(|key, (_, until)| *until > DELETE || self.older_holds(target, *key));
         let per_table = policy.tree().map_or(8, |tree| (tree.table_bytes / ENTRY).max(1)) as usize;
         let entries: Vec<_> = merged.into_iter().collect();
         for chunk in entries.chunks(per_table) {
@@ -180,7 +206,8 @@ impl Tree {
             }
         }
         let visible = |map: &BTreeMap<u16, Entry>| -> Vec<(u16, u64)> {
-            map.iter().filter(|(_, (_, delete))| !delete).map(|(k, (seq, _))| (*k, *seq)).collect()
+            let shown = map.iter().filter(|(_, (_, until))| *until > self.now);
+            shown.map(|(key, (seq, _))| (*key, *seq)).collect()
         };
         assert_eq!(visible(&seen), visible(&self.expected));
     }
@@ -188,7 +215,9 @@ impl Tree {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Flush(Vec<(u16, bool)>),
+    Flush(Vec<(u16, u64)>),
+    /// Time goes by.
+    Pass(u64),
     /// One job, cut off at a key; level 0 may wait for so many runs, and of every five tables in
     /// the order of their numbers one cannot be read.
     Compact(Option<u16>, u32, Option<u64>),
@@ -216,10 +245,12 @@ fn policies() -> impl Strategy<Value = CompactionPolicy> {
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let key = || prop_oneof![0..400u16, 0..30u16];
-    let entry = (key(), proptest::bool::weighted(0.2));
+    let until = prop_oneof![2 => Just(DELETE), 4 => Just(FOR_EVER), 4 => 1..500u64];
+    let entry = (key(), until);
     let flush = proptest::collection::vec(entry, 1..40).prop_map(Op::Flush);
     let op = prop_oneof![
         6 => flush,
+        1 => (1..60u64).prop_map(Op::Pass),
         6 => (proptest::option::of(key()), 0..12u32, proptest::option::of(0..5u64))
             .prop_map(|(cut, runs, refused)| Op::Compact(cut, runs, refused)),
         1 => policies().prop_map(Op::Switch),
@@ -229,16 +260,28 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 fn situation(positions: &[Vec<u8>; LEVELS], has_filter: bool) -> Situation<'_> {
-    Situation { positions, has_filter, level0_runs: 0, wall_micros: 0, refused: NONE }
+    Situation {
+        positions,
+        has_filter,
+        level0_runs: 0,
+        wall_micros: 0,
+        now: Millis(0),
+        refused: NONE,
+    }
 }
 
 /// Runs jobs until nothing is owed.
 fn settle(tree: &mut Tree, policy: &CompactionPolicy, positions: &mut [Vec<u8>; LEVELS]) {
     let mut jobs = 0;
-    while let Some(job) = pick(&tree.shape(), policy, &situation(positions, false)) {
+    loop {
+        let now = Situation { now: Millis(tree.now), ..situation(positions, false) };
+        let Some(job) = pick(&tree.shape(), policy, &now) else { break };
         let ids: Vec<TableId> = job.upper.iter().flat_map(|(_, ids)| ids.clone()).collect();
         let shape = tree.shape();
-        if job.action == Action::Merge && (job.upper.len() > 1 || job.level == job.target_level) {
+        let alone = job.upper.len() == 1 && job.lower.is_empty();
+        if job.action == Action::Merge
+            && (job.level == job.target_level && !alone || job.upper.len() > 1)
+        {
             assert!(shape.debt(policy.tree().unwrap()) > 0, "{policy}: no debt of {job:?}");
         }
         let tables = shape.levels[job.level].iter().flat_map(|run| &run.tables);
@@ -253,6 +296,11 @@ fn settle(tree: &mut Tree, policy: &CompactionPolicy, positions: &mut [Vec<u8>; 
     let scores = (0..LEVELS).map(|level| shape.score(level, policy.tree().unwrap()));
     assert!(scores.fold(0.0, f64::max) < 1.0, "{policy} leaves a debt");
     assert_eq!(shape.debt(policy.tree().unwrap()), 0, "{policy}");
+    let mut tables = shape.levels.iter().flatten().flat_map(|run| &run.tables);
+    assert!(tables.all(|table| table.expiry.half.0 > tree.now), "{policy} keeps what expired");
+    let bottom = shape.levels.iter().flatten().last();
+    let mut oldest = bottom.iter().flat_map(|run| &run.tables);
+    assert!(oldest.all(|table| table.expiry.all.0 > tree.now), "{policy} keeps what expired");
 }
 
 proptest! {
@@ -263,14 +311,20 @@ proptest! {
         let mut positions = [const { Vec::new() }; LEVELS];
         for op in ops {
             match op {
-                Op::Flush(keys) => tree.flush(&keys),
+                Op::Flush(keys) => tree.flush_until(&keys),
+                Op::Pass(time) => tree.now += time,
                 Op::Switch(next) => policy = next,
                 Op::Settle => settle(&mut tree, &policy, &mut positions),
                 Op::Compact(cut, level0_runs, refused) => {
                     let ids = tree.runs.values().flatten().map(|table| table.id);
                     let refused = ids.filter(|id| Some(id.0 % 5) == refused).collect();
                     let now = situation(&positions, false);
-                    let now = Situation { level0_runs, refused: &refused, ..now };
+                    let now = Situation {
+                        level0_runs,
+                        now: Millis(tree.now),
+                        refused: &refused,
+                        ..now
+                    };
                     if let Some(job) = pick(&tree.shape(), &policy, &now) {
                         let tables = job.upper.iter().chain(&job.between).flat_map(|(_, ids)| ids);
                         let mut inputs = tables.chain(&job.lower);
@@ -361,6 +415,7 @@ fn fifo_drops_the_oldest_and_nothing_that_hides_older() {
         level0_runs: 0,
         wall_micros,
         refused: NONE,
+        now: Millis(0),
     };
     let day = CompactionPolicy::fifo(Some(std::time::Duration::from_secs(100)), None);
     assert_eq!(pick(&tree.shape(), &day, &at(5)), None);

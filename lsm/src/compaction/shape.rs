@@ -3,6 +3,7 @@
 use super::policy::TreePolicy;
 use crate::TableId;
 use crate::stats::LEVELS;
+use crate::version::Expiry;
 use std::rc::Rc;
 
 /// One table.
@@ -22,6 +23,8 @@ pub(crate) struct TableShape {
     pub mostly_deletes: bool,
     /// Wall clock when its newest entry was flushed, microseconds since the Unix epoch.
     pub newest_flush: u64,
+    /// When its entries expire.
+    pub expiry: Expiry,
 }
 
 /// One sorted run.

@@ -129,6 +129,7 @@ impl Shape {
                 has_deletes: info.deletes > 0,
                 mostly_deletes: info.deletes * 2 >= info.entries,
                 newest_flush: live.flushed.newest,
+                expiry: live.expiry,
             }
         };
         let levels = version.levels.iter().map(|runs| {

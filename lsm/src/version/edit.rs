@@ -1,9 +1,9 @@
 //! One atomic change of the tree and its encoding.
 
-use super::Flushed;
 use super::lost::{GivenUp, Lost};
+use super::{Expiry, Flushed};
 use crate::stats::LEVELS;
-use crate::{KeyspaceId, KeyspaceOptions, Seq, TableId, TableUid};
+use crate::{KeyspaceId, KeyspaceOptions, Millis, Seq, TableId, TableUid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -14,7 +14,8 @@ const TAG_REMOVE: u8 = 2;
 const TAG_PROGRESS_V3: u8 = 3;
 const TAG_LOST: u8 = 4;
 const TAG_ACCEPTED: u8 = 5;
-const TAG_ADD: u8 = 6;
+/// Table up to version 6, which did not keep expiries; only read.
+const TAG_ADD_V6: u8 = 6;
 const TAG_POLICY: u8 = 7;
 const TAG_KEYSPACE: u8 = 8;
 const TAG_DEFINE: u8 = 9;
@@ -22,6 +23,7 @@ const TAG_DROP: u8 = 10;
 const TAG_FLUSHED: u8 = 11;
 const TAG_PROGRESS: u8 = 12;
 const TAG_GIVEN_UP: u8 = 13;
+const TAG_ADD: u8 = 14;
 
 /// A table as the manifest knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub struct TableMeta {
     pub last: Rc<[u8]>,
     /// When its entries were flushed; zeros when the manifest does not say.
     pub flushed: Flushed,
+    /// When its entries expire; never when the manifest does not say.
+    pub expiry: Expiry,
 }
 
 /// Counters that only move forward.
@@ -102,6 +106,7 @@ impl Edit {
             writer.of(table.keyspace).bytes.extend_from_slice(&[TAG_ADD, table.level]);
             let Flushed { oldest, newest } = table.flushed;
             writer.numbers(&[table.run, table.id.0, table.uid.0, oldest, newest]);
+            writer.numbers(&[table.expiry.all.0, table.expiry.half.0]);
             writer.block(&table.first);
             writer.block(&table.last);
         }
@@ -187,22 +192,7 @@ impl Reader<'_> {
     fn item(&mut self, edit: &mut Edit, complete: &mut bool) -> Option<()> {
         let keyspace = self.keyspace;
         match self.take(1)?[0] {
-            TAG_ADD => {
-                let (level, run) = (self.level()?, self.u64()?);
-                let (id, uid) = (TableId(self.u64()?), TableUid(self.u64()?));
-                let flushed = Flushed { oldest: self.u64()?, newest: self.u64()? };
-                let (first, last) = (self.key()?, self.key()?);
-                edit.added.push(TableMeta { keyspace, level, run, id, uid, first, last, flushed });
-            }
-            TAG_ADD_V2 => {
-                let level = self.level()?;
-                let (id, uid) = (TableId(self.u64()?), TableUid(self.u64()?));
-                let (first, last) = (self.key()?, self.key()?);
-                // Each flush was a run of its own, every deeper level was one.
-                let run = if level == 0 { id.0 } else { 0 };
-                let flushed = Flushed::default();
-                edit.added.push(TableMeta { keyspace, level, run, id, uid, first, last, flushed });
-            }
+            tag @ (TAG_ADD | TAG_ADD_V6 | TAG_ADD_V2) => edit.added.push(self.table(tag)?),
             TAG_POLICY => {
                 let text = self.key()?;
                 edit.policies.push((keyspace, std::str::from_utf8(&text).ok()?.to_owned()));
@@ -244,6 +234,24 @@ impl Reader<'_> {
             _ => return None,
         }
         Some(())
+    }
+
+    fn table(&mut self, tag: u8) -> Option<TableMeta> {
+        let (keyspace, level) = (self.keyspace, self.level()?);
+        let run = if tag == TAG_ADD_V2 { None } else { Some(self.u64()?) };
+        let (id, uid) = (TableId(self.u64()?), TableUid(self.u64()?));
+        let flushed = match tag {
+            TAG_ADD_V2 => Flushed::default(),
+            _ => Flushed { oldest: self.u64()?, newest: self.u64()? },
+        };
+        let expiry = match tag {
+            TAG_ADD => Expiry { all: Millis(self.u64()?), half: Millis(self.u64()?) },
+            _ => Expiry::default(),
+        };
+        let (first, last) = (self.key()?, self.key()?);
+        // Each flush was a run of its own, every deeper level was one.
+        let run = run.unwrap_or(if level == 0 { id.0 } else { 0 });
+        Some(TableMeta { keyspace, level, run, id, uid, first, last, flushed, expiry })
     }
 
     fn level(&mut self) -> Option<u8> {

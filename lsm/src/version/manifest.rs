@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Format version that this release writes, and the newest it reads.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// The oldest that can be read: without keyspaces, runs and policy, and marks of damage.
 const OLDEST: u32 = 1;
 const MAGIC: [u8; 8] = *b"CRNTMAN\0";
@@ -317,10 +317,10 @@ mod tests {
         assert_eq!(decode_header(&page, path, Some(3)).unwrap(), Some(11));
         assert!(matches!(decode_header(&page, path, Some(4)), Err(Error::Corruption { .. })));
         let mut newer = page.clone();
-        newer[8] = 7;
+        newer[8] = 8;
         assert!(matches!(
             decode_header(&newer, path, Some(3)),
-            Err(Error::UnknownVersion { found: 7, supported: 6, .. })
+            Err(Error::UnknownVersion { found: 8, supported: 7, .. })
         ));
         let mut torn = page;
         torn[20] ^= 1;

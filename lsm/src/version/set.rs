@@ -126,6 +126,7 @@ impl<E: Env> VersionSet<E> {
             first: live.table.bounds.first.clone(),
             last: live.table.bounds.last.clone(),
             flushed: live.flushed,
+            expiry: live.expiry,
         }
     }
 
@@ -193,7 +194,7 @@ pub async fn open_tables<E: Env>(
             table.table.set_lost(given_up.map(|block| block.offset));
             table.table.give_up();
             table.table.set_lost(marks[&meta.keyspace].offsets(meta.uid));
-            let live = LiveTable::new(meta.id, table, meta.flushed, trash.clone());
+            let live = LiveTable::new(meta.id, table, (meta.flushed, meta.expiry), trash.clone());
             let tables = opened.tables.entry(meta.keyspace).or_default();
             tables.push((Place { level: usize::from(meta.level), run: meta.run }, live));
         }

@@ -3,6 +3,7 @@
 //! For a key, everything in a level is newer than in deeper levels, and everything in a run is
 //! newer than in the runs of its level with lower numbers.
 
+use super::Expiry;
 use super::lost::LostRanges;
 use crate::env::Env;
 use crate::prefix::{Learner, Prefixes};
@@ -71,15 +72,22 @@ pub struct LiveTable<E: Env> {
     pub table: TableRef<E>,
     /// When its entries were flushed.
     pub flushed: Flushed,
+    /// When they expire; of the whole file, so that the part that is ours never outlives it.
+    pub expiry: Expiry,
     file: Rc<TableFile<E>>,
 }
 
 impl<E: Env> LiveTable<E> {
     /// A table whose file is thrown away through `trash` when it became obsolete.
-    pub fn new(id: TableId, table: TableRef<E>, flushed: Flushed, trash: Rc<Trash>) -> Rc<Self> {
+    pub fn new(
+        id: TableId,
+        table: TableRef<E>,
+        (flushed, expiry): (Flushed, Expiry),
+        trash: Rc<Trash>,
+    ) -> Rc<Self> {
         let obsolete = Cell::new(false);
         let file = Rc::new(TableFile { table: table.table.clone(), obsolete, trash });
-        Rc::new(LiveTable { id, table, flushed, file })
+        Rc::new(LiveTable { id, table, flushed, expiry, file })
     }
 
     /// The same table without the keys up to and including `key`, which lies within its bounds.
@@ -89,7 +97,13 @@ impl<E: Env> LiveTable<E> {
         first.push(0);
         let bounds = Bounds { first: first.into(), last: self.table.bounds.last.clone() };
         let table = TableRef { table: self.table.table.clone(), bounds };
-        Rc::new(LiveTable { id: self.id, table, flushed: self.flushed, file: self.file.clone() })
+        Rc::new(LiveTable {
+            id: self.id,
+            table,
+            flushed: self.flushed,
+            expiry: self.expiry,
+            file: self.file.clone(),
+        })
     }
 
     /// No further version will use the table.

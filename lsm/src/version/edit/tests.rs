@@ -8,8 +8,8 @@ fn keyspace() -> impl Strategy<Value = KeyspaceId> {
 
 fn table() -> impl Strategy<Value = TableMeta> {
     let key = || proptest::collection::vec(any::<u8>(), 0..40);
-    (keyspace(), 0..LEVELS as u8, any::<[u64; 5]>(), key(), key()).prop_map(
-        |(keyspace, level, [run, id, uid, oldest, newest], first, last)| TableMeta {
+    (keyspace(), 0..LEVELS as u8, any::<[u64; 7]>(), key(), key()).prop_map(
+        |(keyspace, level, [run, id, uid, oldest, newest, all, half], first, last)| TableMeta {
             keyspace,
             level,
             run,
@@ -18,6 +18,7 @@ fn table() -> impl Strategy<Value = TableMeta> {
             first: first.into(),
             last: last.into(),
             flushed: Flushed { oldest, newest },
+            expiry: Expiry { all: Millis(all), half: Millis(half) },
         },
     )
 }
@@ -79,6 +80,7 @@ fn meta() -> TableMeta {
         first: (*b"a").into(),
         last: (*b"b").into(),
         flushed: Flushed { oldest: 5, newest: 6 },
+        expiry: Expiry::default(),
     }
 }
 
@@ -221,8 +223,9 @@ fn golden_bytes_of_an_edit_with_keyspaces() {
         \x08\x01\0\0\0\x0a\
         \x08\x02\x01\0\0\x09\x09\0\0\0\x01\x19\0\0\0\0\0\0\0\
         \x07\x01\0\0\0t\
-        \x06\x02\x01\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\
-        \x05\0\0\0\0\0\0\0\x06\0\0\0\0\0\0\0\x01\0\0\0a\x01\0\0\0b\
+        \x0e\x02\x01\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\
+        \x05\0\0\0\0\0\0\0\x06\0\0\0\0\0\0\0\
+        \xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0a\x01\0\0\0b\
         \x05\
         \x04\x09\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\x06\0\0\0\0\0\0\0\
         \x05\0\0\x004.sst\x01\0\0\0a\x01\0\0\0b\
