@@ -5,10 +5,11 @@
 mod engine_support;
 
 use coronet_lsm::env::Env;
-use coronet_lsm::{Millis, Options, ScanRange, WriteBatch};
-use coronet_sim::{Rng, Sim, SimEnv, for_each_seed};
+use coronet_lsm::{Engine, Millis, Options, ScanRange, WriteBatch};
+use coronet_sim::{Faults, Rng, Sim, SimEnv, for_each_seed};
 use engine_support::{TestEngine, collect, key, open, policy, put, value, write};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 /// Runs that come together by themselves only when there are four.
@@ -138,6 +139,56 @@ fn a_table_of_which_half_has_expired_is_written_anew_alone_and_once() {
         env.sleep(Duration::from_secs(300)).await;
         assert_eq!(engine.stats().compaction_steps, steps, "nothing is written again");
         assert_eq!(collect(&engine, ScanRange::default()).await.len(), 130);
+    });
+}
+
+#[test]
+fn a_checkpoint_keeps_when_its_tables_expire() {
+    let sim = Sim::new(4);
+    let env = sim.node_env("a");
+    sim.block_on(async {
+        let engine = open(&env, lazy()).await;
+        let until = after(&env, 30_000);
+        put_all(&env, &engine, 0..100, Some(until)).await;
+        engine.checkpoint(Path::new("/data/copy")).await.unwrap();
+        let copy = Engine::open(env.clone(), Path::new("/data/copy"), lazy()).await.unwrap();
+        assert!(bytes_in_tables(&copy) > 50_000);
+        sleep_until(&env, until).await;
+        env.sleep(Duration::from_secs(2)).await;
+        assert_eq!((bytes_in_tables(&copy), copy.stats().compaction_write_bytes), (0, 0));
+    });
+}
+
+/// A table is being written anew and finds no room for it; another one that goes makes the room.
+#[test]
+fn what_goes_by_an_edit_does_not_wait_for_what_needs_space() {
+    let sim = Sim::new(5);
+    let env = sim.node_env("a");
+    let options = Options { full_probe_interval: Duration::from_millis(100), ..lazy() };
+    sim.block_on(async {
+        let engine = open(&env, options).await;
+        let (first, second) = (after(&env, 10_000), after(&env, 20_000));
+        let mut batch = WriteBatch::new();
+        for n in 0..90 {
+            let until = if n < 60 { first } else { Millis(1 << 50) };
+            batch.put_until(&key(n), &value(n, 500), until);
+        }
+        write(&env, &engine, &batch).await;
+        engine.flush().await.unwrap();
+        put_all(&env, &engine, 100..200, Some(second)).await;
+        env.sleep(Duration::from_secs(1)).await;
+        let capacity = Some(env.disk().used());
+        env.disk().set_faults(Faults { capacity, ..Faults::none() });
+        let full = bytes_in_tables(&engine);
+        sleep_until(&env, first).await;
+        env.sleep(Duration::from_secs(5)).await;
+        assert!(engine.stats().background_errors > 0, "the disk is full");
+        assert_eq!(bytes_in_tables(&engine), full);
+        sleep_until(&env, second).await;
+        env.sleep(Duration::from_secs(5)).await;
+        let left = bytes_in_tables(&engine);
+        assert!(left < full / 4, "{left} of {full} bytes are left");
+        assert_eq!(collect(&engine, ScanRange::default()).await.len(), 30);
     });
 }
 
