@@ -4,7 +4,7 @@
 
 mod engine_support;
 
-use coronet_lsm::env::Env;
+use coronet_lsm::env::{Env, PAGE};
 use coronet_lsm::{Engine, Millis, Options, ScanRange, WriteBatch};
 use coronet_sim::{Faults, Rng, Sim, SimEnv, for_each_seed};
 use engine_support::{TestEngine, collect, key, open, policy, put, value, write};
@@ -177,7 +177,8 @@ fn what_goes_by_an_edit_does_not_wait_for_what_needs_space() {
         engine.flush().await.unwrap();
         put_all(&env, &engine, 100..200, Some(second)).await;
         env.sleep(Duration::from_secs(1)).await;
-        let capacity = Some(env.disk().used());
+        // Enough for edits of the manifest, not for a table.
+        let capacity = Some(env.disk().used() + 3 * PAGE as u64);
         env.disk().set_faults(Faults { capacity, ..Faults::none() });
         let full = bytes_in_tables(&engine);
         sleep_until(&env, first).await;

@@ -33,7 +33,7 @@ use crate::engine::Shared;
 use crate::env::Env;
 use crate::version::Version;
 use crate::version::set::Change;
-use crate::{Error, Result, TableId};
+use crate::{Error, Millis, Result, TableId};
 use picker::{Action, Situation, pick};
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -57,12 +57,12 @@ const BURST_RATE: f64 = 16.0 * 1024.0 * 1024.0;
 pub(crate) async fn compaction_task<E: Env>(shared: Rc<Shared<E>>) {
     let mut pending: Vec<Work<E>> = Vec::new();
     while !shared.closing.get() {
-        let epoch = shared.compaction_wanted.epoch();
+        let (epoch, looked) = (shared.compaction_wanted.epoch(), shared.core.now());
         let Some(mut work) = shared.next_work(&mut pending) else {
             shared.compacting.set(false);
             shared.progress.notify();
             shared.take_filters_in().await;
-            shared.wait_for_work(epoch).await;
+            shared.wait_for_work(epoch, looked).await;
             continue;
         };
         shared.compacting.set(true);
@@ -163,7 +163,8 @@ impl<E: Env> Shared<E> {
         Ok(())
     }
 
-    async fn wait_for_work(&self, epoch: u64) {
+    /// Waits until there may be something to do that there was not when it was `looked` for.
+    async fn wait_for_work(&self, epoch: u64, looked: Millis) {
         let of_policy = match &*self.policy() {
             CompactionPolicy::Fifo(FifoPolicy { ttl: Some(ttl), .. }) => {
                 Some((*ttl / 16).clamp(TTL_CHECKS.0, TTL_CHECKS.1))
@@ -171,19 +172,19 @@ impl<E: Env> Shared<E> {
             _ if self.in_burst() => Some(self.burst_until.get().since(self.env.now())),
             _ => None,
         };
-        match of_policy.into_iter().chain(self.until_expiry()).min() {
+        match of_policy.into_iter().chain(self.until_expiry(looked)).min() {
             Some(pause) => self.compaction_wanted.changed_within(&self.env, epoch, pause).await,
             None => self.compaction_wanted.changed(epoch).await,
         }
     }
 
-    /// How long until a table has expired, wholly or in good part.
-    fn until_expiry(&self) -> Option<Duration> {
-        let now = self.core.now();
-        let moment = self
-            .versions
-            .with(|version| version.tables().filter_map(|(_, live)| live.expiry.next(now)).min())?;
-        let pause = Duration::from_millis(moment.0.saturating_sub(now.0));
+    /// How long until a table has expired, wholly or in good part, that had not by `looked`.
+    fn until_expiry(&self, looked: Millis) -> Option<Duration> {
+        let next = |version: &Version<E>| {
+            version.tables().filter_map(|(_, live)| live.expiry.next(looked)).min()
+        };
+        let moment = self.versions.with(next)?;
+        let pause = Duration::from_millis(moment.0.saturating_sub(self.core.now().0));
         Some(pause.clamp(TTL_CHECKS.0, TTL_CHECKS.1))
     }
 
