@@ -11,7 +11,7 @@ use crate::engine::{FloorChange, Frozen, Shared};
 use crate::env::Env;
 use crate::table::{Table, TableRef, TableWriter};
 use crate::version::set::Change;
-use crate::version::{Expiries, Expiry, Flushed, LiveTable, Place, table_path};
+use crate::version::{Expiries, Expiry, LiveTable, Place, table_path};
 use crate::{Error, Memtable, Millis, Pos, Result, Seq, TableId, TableUid};
 use coronet_probe::{Bug, Mark, mark, seeded};
 use std::cell::RefCell;
@@ -21,12 +21,15 @@ use std::time::Duration;
 /// Bytes written between two chances for other work.
 const SLICE_BYTES: usize = 32 << 10;
 
+/// How often the age of a memtable is looked at, at least: the wall clock may be set.
+const AGE_CHECKS: Duration = Duration::from_secs(60);
+
 /// Flushes frozen memtables until the engine closes.
 pub(crate) async fn flush_task<E: Env>(shared: Rc<Shared<E>>) {
     while !shared.closing.get() {
         let epoch = shared.flush_wanted.epoch();
         let Some(frozen) = shared.oldest_frozen() else {
-            shared.flush_wanted.changed(epoch).await;
+            shared.wait_for_frozen(epoch).await;
             continue;
         };
         match shared.flush_one(&frozen).await {
@@ -43,6 +46,20 @@ pub(crate) async fn flush_task<E: Env>(shared: Rc<Shared<E>>) {
 }
 
 impl<E: Env> Shared<E> {
+    /// Waits until a memtable may have been frozen; freezes the active one when its oldest entry is
+    /// as old as the policy lets it get in memory.
+    async fn wait_for_frozen(&self, epoch: u64) {
+        let Some(most) = self.policy().most_age_in_memory() else {
+            return self.flush_wanted.changed(epoch).await;
+        };
+        // An empty memtable is looked at before what may come to it now is that old.
+        let age = self.memory.borrow().active_age(self.env.wall_micros()).unwrap_or_default();
+        match most.saturating_sub(age) {
+            Duration::ZERO => self.freeze_if_room(),
+            wait => self.flush_wanted.changed_within(&self.env, epoch, wait.min(AGE_CHECKS)).await,
+        }
+    }
+
     fn oldest_frozen(&self) -> Option<Frozen> {
         self.memory.borrow().oldest_frozen()
     }
@@ -50,7 +67,7 @@ impl<E: Env> Shared<E> {
     /// Freezes the active memtable and waits until all memtables of this moment are in tables.
     pub async fn flush(&self) -> Result<()> {
         self.readable()?;
-        self.memory.borrow_mut().freeze();
+        self.memory.borrow_mut().freeze(self.env.wall_micros());
         self.count_active();
         let Some(target) = self.memory.borrow().frozen_through() else { return Ok(()) };
         self.update_pressure();
@@ -90,9 +107,8 @@ impl<E: Env> Shared<E> {
             }
         };
         let bytes = table.table.info().file_bytes;
-        let now = self.env.wall_micros();
-        let flushed = Flushed { oldest: now, newest: now };
-        let live = LiveTable::new(id, table, (flushed, expiry), self.trash.clone());
+        let dates = (frozen.written, expiry);
+        let live = LiveTable::new(id, table, dates, self.trash.clone());
         self.install_flushed(frozen.last, live).await?;
         self.stats.update(|stats| {
             stats.flushes += 1;

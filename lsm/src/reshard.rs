@@ -111,7 +111,7 @@ async fn check_flushed<E: Env>(
     let (log_floor, flushed) = (state.progress.log_floor, state.flushed_by_all());
     let mut pending = 0u64;
     let stats = Counters::default();
-    let replayed = replay(env, source, options, log_floor, flushed, &stats, |seq, record| {
+    let replayed = replay(env, source, options, log_floor, flushed, &stats, |seq, record, _| {
         pending += u64::from(state.needs(record.keyspace, seq));
     })
     .await?;

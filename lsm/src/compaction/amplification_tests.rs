@@ -46,7 +46,7 @@ impl Tree {
                 bytes: keys.len() as u64 * ENTRY,
                 has_deletes: false,
                 mostly_deletes: false,
-                newest_flush: 0,
+                newest_entry: 0,
                 expiry: Expiry::default(),
             });
             levels[*level].push(RunShape { number: *number, tables: tables.collect() });

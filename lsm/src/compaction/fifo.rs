@@ -6,6 +6,7 @@
 use super::picker::{Action, Job};
 use super::policy::FifoPolicy;
 use super::shape::{Shape, TableShape};
+use std::time::Duration;
 
 /// Drops every table that may go; `None` when all may stay.
 pub(super) fn pick(shape: &Shape, policy: &FifoPolicy, wall_micros: u64) -> Option<Job> {
@@ -35,26 +36,30 @@ struct Place<'a> {
     table: &'a TableShape,
 }
 
-/// All tables, oldest run first; within a run the one flushed longest ago first.
+/// All tables, oldest run first; within a run the one written longest ago first.
 fn oldest_first(shape: &Shape) -> Vec<Place<'_>> {
     let mut places = Vec::new();
     for (level, runs) in shape.levels.iter().enumerate().rev() {
         for run in runs.iter().rev() {
             let mut tables: Vec<_> = run.tables.iter().collect();
-            tables.sort_by_key(|table| (table.newest_flush, table.id));
+            tables.sort_by_key(|table| (table.newest_entry, table.id));
             places.extend(tables.into_iter().map(|table| Place { level, run: run.number, table }));
         }
     }
     places
 }
 
+/// When a table may go: wall clock, microseconds since the Unix epoch.
+pub(super) fn due(newest_entry: u64, ttl: Duration) -> u64 {
+    newest_entry.saturating_add(u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX))
+}
+
 fn expired<'a>(shape: &'a Shape, policy: &FifoPolicy, wall_micros: u64) -> Vec<Place<'a>> {
     let Some(ttl) = policy.ttl else { return Vec::new() };
-    let ttl = u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX);
     let mut kept: Vec<&TableShape> = Vec::new();
     let mut gone = Vec::new();
     for place in oldest_first(shape) {
-        let old = place.table.newest_flush.saturating_add(ttl) <= wall_micros;
+        let old = due(place.table.newest_entry, ttl) <= wall_micros;
         if old && kept.iter().all(|older| !older.span().meets(&place.table.span())) {
             gone.push(place);
         } else {

@@ -12,7 +12,7 @@ use crate::read::{CursorOptions, MergeCursor, RunCursor, Source, TableCursor};
 use crate::stats::LEVELS;
 use crate::table::{Table, TableRef, TableWriter};
 use crate::version::set::Change;
-use crate::version::{Expiries, Flushed, LiveTable, Older, Place, table_path};
+use crate::version::{Expiries, LiveTable, Older, Place, Written, table_path};
 use crate::{EntryKind, EntryRef, Error, Millis, Result, TableId, TableUid};
 use coronet_probe::{Mark, mark};
 use std::rc::Rc;
@@ -123,8 +123,8 @@ impl<E: Env> Shared<E> {
         let read = work.inputs().map(|(_, live)| live).filter(|live| {
             reached.upto.as_deref().is_none_or(|upto| live.table.smallest() <= upto)
         });
-        let flushed = read.map(|live| live.flushed).reduce(Flushed::cover).unwrap_or_default();
-        let dates = (flushed, expiries.expiry());
+        let written = read.map(|live| live.written).reduce(Written::cover).unwrap_or_default();
+        let dates = (written, expiries.expiry());
         Ok((Some(LiveTable::new(id, table, dates, self.trash.clone())), reached))
     }
 

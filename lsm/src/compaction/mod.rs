@@ -31,8 +31,8 @@ pub(crate) use shape::Shape;
 use crate::cache::Depth;
 use crate::engine::Shared;
 use crate::env::Env;
-use crate::version::Version;
 use crate::version::set::Change;
+use crate::version::{LiveTable, Version};
 use crate::{Error, Millis, Result, TableId};
 use picker::{Action, Situation, pick};
 use std::cell::Cell;
@@ -41,8 +41,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use work::Work;
 
-/// How often tables are looked at that have a time to live, or entries that expire, at least and
-/// at most.
+/// How long it takes until it is looked again at tables that have a time to live, or entries that
+/// expire, at least and at most: the wall clock may be set.
 const TTL_CHECKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// How many times the policy's runs come together in level 0 while flushes keep coming, if
@@ -53,11 +53,20 @@ const BURST_RUNS: u32 = 4;
 /// filled at this rate.
 const BURST_RATE: f64 = 16.0 * 1024.0 * 1024.0;
 
+/// The time when it was looked for work.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    /// The moment by which entries expire.
+    now: Millis,
+    /// Wall clock, microseconds since the Unix epoch.
+    wall_micros: u64,
+}
+
 /// Compacts until the engine closes.
 pub(crate) async fn compaction_task<E: Env>(shared: Rc<Shared<E>>) {
     let mut pending: Vec<Work<E>> = Vec::new();
     while !shared.closing.get() {
-        let (epoch, looked) = (shared.compaction_wanted.epoch(), shared.core.now());
+        let (epoch, looked) = (shared.compaction_wanted.epoch(), shared.look());
         let Some(mut work) = shared.next_work(&mut pending) else {
             shared.compacting.set(false);
             shared.progress.notify();
@@ -160,32 +169,37 @@ impl<E: Env> Shared<E> {
         *self.policy.borrow_mut() = Rc::new(policy);
         self.policy_changed();
         self.compaction_wanted.notify();
+        self.flush_wanted.notify();
         Ok(())
     }
 
     /// Waits until there may be something to do that there was not when it was `looked` for.
-    async fn wait_for_work(&self, epoch: u64, looked: Millis) {
-        let of_policy = match &*self.policy() {
-            CompactionPolicy::Fifo(FifoPolicy { ttl: Some(ttl), .. }) => {
-                Some((*ttl / 16).clamp(TTL_CHECKS.0, TTL_CHECKS.1))
-            }
-            _ if self.in_burst() => Some(self.burst_until.get().since(self.env.now())),
-            _ => None,
-        };
-        match of_policy.into_iter().chain(self.until_expiry(looked)).min() {
+    async fn wait_for_work(&self, epoch: u64, looked: Look) {
+        let burst = self.in_burst().then(|| self.burst_until.get().since(self.env.now()));
+        match burst.into_iter().chain(self.until_due(looked)).min() {
             Some(pause) => self.compaction_wanted.changed_within(&self.env, epoch, pause).await,
             None => self.compaction_wanted.changed(epoch).await,
         }
     }
 
-    /// How long until a table has expired, wholly or in good part, that had not by `looked`.
-    fn until_expiry(&self, looked: Millis) -> Option<Duration> {
-        let next = |version: &Version<E>| {
-            version.tables().filter_map(|(_, live)| live.expiry.next(looked)).min()
+    /// How long until a table is too old, or has expired wholly or in good part, that was or had
+    /// not when it was `looked` for.
+    fn until_due(&self, looked: Look) -> Option<Duration> {
+        let (now, ttl) = (self.look(), self.policy().ttl());
+        let due = |live: &LiveTable<E>| {
+            let expiry = live.expiry.next(looked.now);
+            let expiry = expiry.map(|at| Duration::from_millis(at.0.saturating_sub(now.now.0)));
+            let old = ttl.map(|ttl| fifo::due(live.written.newest, ttl));
+            let old = old.filter(|at| *at > looked.wall_micros);
+            let old = old.map(|at| Duration::from_micros(at.saturating_sub(now.wall_micros)));
+            expiry.into_iter().chain(old).min()
         };
-        let moment = self.versions.with(next)?;
-        let pause = Duration::from_millis(moment.0.saturating_sub(self.core.now().0));
-        Some(pause.clamp(TTL_CHECKS.0, TTL_CHECKS.1))
+        let pause = |version: &Version<E>| version.tables().filter_map(|(_, live)| due(live)).min();
+        Some(self.versions.with(pause)?.clamp(TTL_CHECKS.0, TTL_CHECKS.1))
+    }
+
+    fn look(&self) -> Look {
+        Look { now: self.core.now(), wall_micros: self.env.wall_micros() }
     }
 
     /// A memtable was flushed: another one is expected as soon as one fills in a burst.

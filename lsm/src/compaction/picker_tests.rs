@@ -60,7 +60,7 @@ impl Table {
             bytes: self.file.len() as u64 * ENTRY,
             has_deletes: deletes > 0,
             mostly_deletes: deletes * 2 >= self.file.len(),
-            newest_flush: self.flushed,
+            newest_entry: self.flushed,
             expiry,
         }
     }

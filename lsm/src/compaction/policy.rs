@@ -17,6 +17,9 @@ const LEVELED_FANOUT: u32 = 10;
 /// Fan-out of the tiered and the lazy-leveled preset.
 const TIERED_FANOUT: u32 = 4;
 
+/// How old entries may get in memory under FIFO, at least.
+const LEAST_AGE: Duration = Duration::from_secs(1);
+
 /// Which tables are merged when, and what is thrown away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CompactionPolicy {
@@ -53,7 +56,7 @@ pub struct TreePolicy {
 /// Tables stay as flushed until they are too old or too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FifoPolicy {
-    /// A table goes this long after it was flushed; `None`: never for its age.
+    /// A table goes this long after its newest entry was written; `None`: never for its age.
     pub ttl: Option<Duration>,
     /// The oldest tables go while all tables together are larger; `None`: never for size.
     pub max_bytes: Option<u64>,
@@ -108,6 +111,21 @@ impl CompactionPolicy {
         match self {
             CompactionPolicy::Tree(tree) => Some(tree),
             CompactionPolicy::Fifo(_) => None,
+        }
+    }
+
+    /// How old an entry may get in memory before it is flushed; `None`: any age. A tenth of FIFO's
+    /// time to live, so that about ten tables are there at a time where little is written, and
+    /// [`LEAST_AGE`] at least.
+    pub(crate) fn most_age_in_memory(&self) -> Option<Duration> {
+        self.ttl().map(|ttl| (ttl / 10).max(LEAST_AGE))
+    }
+
+    /// The time to live of FIFO's tables, if they have one.
+    pub(crate) fn ttl(&self) -> Option<Duration> {
+        match self {
+            CompactionPolicy::Fifo(fifo) => fifo.ttl,
+            CompactionPolicy::Tree(_) => None,
         }
     }
 

@@ -21,8 +21,9 @@ pub(crate) struct TableShape {
     pub has_deletes: bool,
     /// At least half of its entries are delete markers.
     pub mostly_deletes: bool,
-    /// Wall clock when its newest entry was flushed, microseconds since the Unix epoch.
-    pub newest_flush: u64,
+    /// Wall clock when its newest entry was written at the latest, microseconds since the Unix
+    /// epoch.
+    pub newest_entry: u64,
     /// When its entries expire.
     pub expiry: Expiry,
 }

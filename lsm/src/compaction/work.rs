@@ -128,7 +128,7 @@ impl Shape {
                 bytes: live.bytes(),
                 has_deletes: info.deletes > 0,
                 mostly_deletes: info.deletes * 2 >= info.entries,
-                newest_flush: live.flushed.newest,
+                newest_entry: live.written.newest,
                 expiry: live.expiry,
             }
         };

@@ -340,7 +340,7 @@ fn insert<E: Env>(trees: &[Rc<Shared<E>>], first: Seq, batch: &WriteBatch) {
             memory = trees[at].memory.borrow_mut();
         }
         let (tree, hash) = (&trees[at], key_hash(record.key));
-        memory.insert(Seq(first.0 + n as u64), &record, hash);
+        memory.insert(Seq(first.0 + n as u64), &record, hash, || tree.env.wall_micros());
         tree.cache.forget_row(tree.space.get(), record.key, hash);
     }
 }

@@ -74,13 +74,18 @@ async fn recover<E: Env>(
     let resolved: BTreeMap<KeyspaceId, Options> =
         state.keyspaces.iter().map(|(id, own)| (*id, own.options.resolve(&options))).collect();
     let mut policies = stored_policies(dir, &loaded)?;
+    for (id, options) in &resolved {
+        policies.entry(*id).or_insert_with(|| options.compaction.clone());
+    }
+    let now = env.wall_micros();
     let mut memories: BTreeMap<KeyspaceId, Memory> = BTreeMap::new();
-    let apply = |seq, record: Record<'_>| {
+    let apply = |seq, record: Record<'_>, written| {
         if state.needs(record.keyspace, seq) {
             let options = &resolved[&record.keyspace];
             let memory = memories.entry(record.keyspace);
             let memory = memory.or_insert_with(|| Memory::new(pool.clone()));
-            memory.replay(seq, &record, options);
+            let most_age = policies[&record.keyspace].most_age_in_memory();
+            memory.replay(seq, &record, (written, now), most_age, options);
         }
     };
     let (floor, flushed) = (state.progress.log_floor, state.flushed_by_all());
@@ -114,11 +119,14 @@ async fn recover<E: Env>(
         closing: Cell::new(false),
     });
     for (id, options) in resolved {
-        let memory = memories.remove(&id).unwrap_or_else(|| Memory::new(core.pool.clone()));
+        let policy = policies.remove(&id).unwrap_or_else(|| options.compaction.clone());
+        let memory = memories.remove(&id);
+        let mut memory = memory.unwrap_or_else(|| Memory::new(core.pool.clone()));
+        // What is too old for memory gets no company that it would live as long as.
+        memory.freeze_aged(policy.most_age_in_memory(), core.env.wall_micros());
         let tables = opened.tables.remove(&id).unwrap_or_default();
         let lost = LostRanges::new(&loaded.state.lost, id);
         let versions = VersionSet::new(id, core.ledger.clone(), tables, lost);
-        let policy = policies.remove(&id).unwrap_or_else(|| options.compaction.clone());
         start(&core, Shared::new(id, &core, options, policy, memory, versions));
     }
     for (keyspace, error) in &opened.damaged {

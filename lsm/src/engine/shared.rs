@@ -242,7 +242,7 @@ impl<E: Env> Shared<E> {
         if memory.frozen_len() >= self.options.borrow().max_frozen {
             return;
         }
-        memory.freeze();
+        memory.freeze(self.env.wall_micros());
         drop(memory);
         self.count_active();
         self.flush_wanted.notify();

@@ -5,7 +5,7 @@ use crate::{Error, Result, Seq};
 use std::path::Path;
 
 /// Format version of log segments that this release writes, and the newest it reads.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// First bytes of a segment that was taken into use.
 const SEGMENT_MAGIC: [u8; 8] = *b"CRNTLOG\0";
 /// First bytes (after the checksum) of a batch.
@@ -84,6 +84,9 @@ pub struct BatchHeader {
     /// Bytes of this segment that were synced when the batch was written: damage below is not
     /// a torn tail but loss of acknowledged data.
     pub synced_to: u64,
+    /// When the batch was written: wall clock, microseconds since the Unix epoch. Zero in segments
+    /// of versions 1 and 2, which did not say.
+    pub written: u64,
     /// Checksum of everything above and of the records.
     pub crc: u32,
 }
@@ -112,6 +115,7 @@ impl BatchHeader {
         put_u64(batch, 32, self.uid);
         put_u32(batch, 40, self.chain);
         put_u64(batch, 48, self.synced_to);
+        put_u64(batch, 56, self.written);
         let crc = crc32c::crc32c(&batch[4..]);
         put_u32(batch, 0, crc);
         batch.pad_to_page();
@@ -122,7 +126,8 @@ impl BatchHeader {
     pub fn following(segment: &SegmentHeader, chain: u32, last: Seq) -> Self {
         let SegmentHeader { uid, generation, .. } = *segment;
         let first = Seq(last.0 + 1);
-        BatchHeader { len: 0, count: 1, first, generation, uid, chain, synced_to: 0, crc: 0 }
+        let (len, count, synced_to, written, crc) = (0, 1, 0, 0, 0);
+        BatchHeader { len, count, first, generation, uid, chain, synced_to, written, crc }
     }
 
     /// Whether bytes that are no whole batch once were, or began to be, this one: any of the
@@ -156,6 +161,7 @@ impl BatchHeader {
             uid: get_u64(bytes, 32),
             chain: get_u32(bytes, 40),
             synced_to: get_u64(bytes, 48),
+            written: get_u64(bytes, 56),
         };
         let ours = header.uid == segment.uid && header.generation == segment.generation;
         let sane =
@@ -210,6 +216,7 @@ mod tests {
             uid: segment.uid,
             chain: segment.chain_seed(),
             synced_to: 4096,
+            written: 1_234_567,
             crc: 0,
         };
         header.crc = header.seal(&mut batch);
@@ -229,7 +236,7 @@ mod tests {
         put_u32(&mut newer, 8, VERSION + 1);
         assert!(matches!(
             SegmentHeader::decode(&newer, path),
-            Err(Error::UnknownVersion { found: 3, .. })
+            Err(Error::UnknownVersion { found: 4, .. })
         ));
     }
 

@@ -32,7 +32,8 @@ pub struct Replayed<F> {
 }
 
 /// Reads all segments of `dir` from generation `floor` on and gives every record newer than
-/// `flushed` to `apply`, in order.
+/// `flushed` to `apply`, in order, together with the time its batch was written (wall clock,
+/// microseconds since the Unix epoch; zero where the log does not say).
 pub async fn replay<E: Env>(
     env: &E,
     dir: &Path,
@@ -40,7 +41,7 @@ pub async fn replay<E: Env>(
     floor: u64,
     flushed: Seq,
     stats: &Counters,
-    mut apply: impl FnMut(Seq, Record<'_>),
+    mut apply: impl FnMut(Seq, Record<'_>, u64),
 ) -> Result<Replayed<E::File>> {
     let mut found = find_segments(env, dir).await?;
     let mut replayed = Replayed {
@@ -230,7 +231,7 @@ impl<'a, F: File> Reader<'a, F> {
         header: &SegmentHeader,
         flushed: Seq,
         stats: &Counters,
-        apply: &mut impl FnMut(Seq, Record<'_>),
+        apply: &mut impl FnMut(Seq, Record<'_>, u64),
     ) -> Result<End> {
         let (mut at, mut chain, mut last) = (PAGE as u64, header.chain_seed(), header.before);
         let mut synced_to = 0;
@@ -297,7 +298,7 @@ impl<'a, F: File> Reader<'a, F> {
         batch: &BatchHeader,
         flushed: Seq,
         stats: &Counters,
-        apply: &mut impl FnMut(Seq, Record<'_>),
+        apply: &mut impl FnMut(Seq, Record<'_>, u64),
     ) -> Result<()> {
         let path = self.segment.path.clone();
         let whole = self.bytes(at, BATCH_HEADER + batch.len as usize).await?;
@@ -310,7 +311,7 @@ impl<'a, F: File> Reader<'a, F> {
             let seq = Seq(batch.first.0 + count);
             count += 1;
             if seq > flushed {
-                apply(seq, record);
+                apply(seq, record, batch.written);
             }
         }
         if count != u64::from(batch.count) {

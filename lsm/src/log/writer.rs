@@ -133,6 +133,7 @@ impl<E: Env> Writer<E> {
             uid: active.header.uid,
             chain: active.chain,
             synced_to: inner.sync.on_device(active.header.generation),
+            written: inner.env.wall_micros(),
             crc: 0,
         };
         active.chain = header.seal(&mut buf);

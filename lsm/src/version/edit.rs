@@ -1,7 +1,7 @@
 //! One atomic change of the tree and its encoding.
 
 use super::lost::{GivenUp, Lost};
-use super::{Expiry, Flushed};
+use super::{Expiry, Written};
 use crate::stats::LEVELS;
 use crate::{KeyspaceId, KeyspaceOptions, Millis, Seq, TableId, TableUid};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,8 +42,8 @@ pub struct TableMeta {
     pub first: Rc<[u8]>,
     /// Largest key of the table that belongs to this engine.
     pub last: Rc<[u8]>,
-    /// When its entries were flushed; zeros when the manifest does not say.
-    pub flushed: Flushed,
+    /// When its entries were written; zeros when the manifest does not say.
+    pub written: Written,
     /// When its entries expire; never when the manifest does not say.
     pub expiry: Expiry,
 }
@@ -104,7 +104,7 @@ impl Edit {
         }
         for table in &self.added {
             writer.of(table.keyspace).bytes.extend_from_slice(&[TAG_ADD, table.level]);
-            let Flushed { oldest, newest } = table.flushed;
+            let Written { oldest, newest } = table.written;
             writer.numbers(&[table.run, table.id.0, table.uid.0, oldest, newest]);
             writer.numbers(&[table.expiry.all.0, table.expiry.half.0]);
             writer.block(&table.first);
@@ -240,9 +240,9 @@ impl Reader<'_> {
         let (keyspace, level) = (self.keyspace, self.level()?);
         let run = if tag == TAG_ADD_V2 { None } else { Some(self.u64()?) };
         let (id, uid) = (TableId(self.u64()?), TableUid(self.u64()?));
-        let flushed = match tag {
-            TAG_ADD_V2 => Flushed::default(),
-            _ => Flushed { oldest: self.u64()?, newest: self.u64()? },
+        let written = match tag {
+            TAG_ADD_V2 => Written::default(),
+            _ => Written { oldest: self.u64()?, newest: self.u64()? },
         };
         let expiry = match tag {
             TAG_ADD => Expiry { all: Millis(self.u64()?), half: Millis(self.u64()?) },
@@ -251,7 +251,7 @@ impl Reader<'_> {
         let (first, last) = (self.key()?, self.key()?);
         // Each flush was a run of its own, every deeper level was one.
         let run = run.unwrap_or(if level == 0 { id.0 } else { 0 });
-        Some(TableMeta { keyspace, level, run, id, uid, first, last, flushed, expiry })
+        Some(TableMeta { keyspace, level, run, id, uid, first, last, written, expiry })
     }
 
     fn level(&mut self) -> Option<u8> {

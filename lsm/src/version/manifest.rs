@@ -4,7 +4,7 @@
 //! the highest number whose first record is whole is the valid one, and older ones are removed
 //! before the first edit goes into a new one.
 
-use super::Flushed;
+use super::Written;
 use super::edit::{Edit, State};
 use crate::env::{AlignedBuf, Env, File, OpenMode, PAGE};
 use crate::log::segment_id;
@@ -69,11 +69,11 @@ pub async fn load<E: Env>(env: &E, dir: &Path) -> Result<Loaded> {
     Ok(Loaded { highest, ..Loaded::default() })
 }
 
-/// Tables of a manifest that did not keep times count as flushed now.
+/// Tables of a manifest that did not keep times count as written now.
 fn date_tables(state: &mut State, wall_micros: u64) {
-    let undated = state.tables.values_mut().filter(|meta| meta.flushed == Flushed::default());
+    let undated = state.tables.values_mut().filter(|meta| meta.written == Written::default());
     undated.for_each(|meta| {
-        meta.flushed = Flushed { oldest: wall_micros, newest: wall_micros };
+        meta.written = Written { oldest: wall_micros, newest: wall_micros };
     });
 }
 

@@ -18,4 +18,4 @@ mod tree;
 pub(crate) use expiry::{Expiries, Expiry};
 pub(crate) use ledger::Ledger;
 pub(crate) use set::VersionSet;
-pub(crate) use tree::{Flushed, LiveTable, Older, Place, Version, table_id, table_path};
+pub(crate) use tree::{LiveTable, Older, Place, Version, Written, table_id, table_path};

@@ -125,7 +125,7 @@ impl<E: Env> VersionSet<E> {
             uid: live.table.table.info().uid,
             first: live.table.bounds.first.clone(),
             last: live.table.bounds.last.clone(),
-            flushed: live.flushed,
+            written: live.written,
             expiry: live.expiry,
         }
     }
@@ -194,7 +194,7 @@ pub async fn open_tables<E: Env>(
             table.table.set_lost(given_up.map(|block| block.offset));
             table.table.give_up();
             table.table.set_lost(marks[&meta.keyspace].offsets(meta.uid));
-            let live = LiveTable::new(meta.id, table, (meta.flushed, meta.expiry), trash.clone());
+            let live = LiveTable::new(meta.id, table, (meta.written, meta.expiry), trash.clone());
             let tables = opened.tables.entry(meta.keyspace).or_default();
             tables.push((Place { level: usize::from(meta.level), run: meta.run }, live));
         }

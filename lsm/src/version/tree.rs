@@ -47,20 +47,20 @@ impl<E: Env> Drop for TableFile<E> {
     }
 }
 
-/// When the entries of a table were flushed, wall clock in microseconds since the Unix epoch;
-/// merges pass it on.
+/// When the entries of a table or memtable were written, wall clock in microseconds since the Unix
+/// epoch; merges pass it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Flushed {
-    /// The earliest flush whose entries it may hold.
+pub struct Written {
+    /// No entry was written before.
     pub oldest: u64,
-    /// The latest flush whose entries it may hold.
+    /// No entry was written after.
     pub newest: u64,
 }
 
-impl Flushed {
+impl Written {
     /// The smallest span that covers both.
-    pub fn cover(self, other: Flushed) -> Flushed {
-        Flushed { oldest: self.oldest.min(other.oldest), newest: self.newest.max(other.newest) }
+    pub fn cover(self, other: Written) -> Written {
+        Written { oldest: self.oldest.min(other.oldest), newest: self.newest.max(other.newest) }
     }
 }
 
@@ -70,8 +70,8 @@ pub struct LiveTable<E: Env> {
     pub id: TableId,
     /// The table and the part of it that is ours.
     pub table: TableRef<E>,
-    /// When its entries were flushed.
-    pub flushed: Flushed,
+    /// When its entries were written.
+    pub written: Written,
     /// When they expire; of the whole file, so that the part that is ours never outlives it.
     pub expiry: Expiry,
     file: Rc<TableFile<E>>,
@@ -82,12 +82,12 @@ impl<E: Env> LiveTable<E> {
     pub fn new(
         id: TableId,
         table: TableRef<E>,
-        (flushed, expiry): (Flushed, Expiry),
+        (written, expiry): (Written, Expiry),
         trash: Rc<Trash>,
     ) -> Rc<Self> {
         let obsolete = Cell::new(false);
         let file = Rc::new(TableFile { table: table.table.clone(), obsolete, trash });
-        Rc::new(LiveTable { id, table, flushed, expiry, file })
+        Rc::new(LiveTable { id, table, written, expiry, file })
     }
 
     /// The same table without the keys up to and including `key`, which lies within its bounds.
@@ -100,7 +100,7 @@ impl<E: Env> LiveTable<E> {
         Rc::new(LiveTable {
             id: self.id,
             table,
-            flushed: self.flushed,
+            written: self.written,
             expiry: self.expiry,
             file: self.file.clone(),
         })

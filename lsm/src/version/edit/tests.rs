@@ -17,7 +17,7 @@ fn table() -> impl Strategy<Value = TableMeta> {
             uid: TableUid(uid),
             first: first.into(),
             last: last.into(),
-            flushed: Flushed { oldest, newest },
+            written: Written { oldest, newest },
             expiry: Expiry { all: Millis(all), half: Millis(half) },
         },
     )
@@ -79,7 +79,7 @@ fn meta() -> TableMeta {
         uid: TableUid(9),
         first: (*b"a").into(),
         last: (*b"b").into(),
-        flushed: Flushed { oldest: 5, newest: 6 },
+        written: Written { oldest: 5, newest: 6 },
         expiry: Expiry::default(),
     }
 }
@@ -169,7 +169,7 @@ fn edits_of_version_1_are_read() {
             level: 2,
             run: 0,
             id: TableId(4),
-            flushed: Flushed::default(),
+            written: Written::default(),
             ..meta()
         }],
         flushed: vec![(KeyspaceId::DEFAULT, Seq(50))],
