@@ -259,16 +259,23 @@ impl<E: Env> Shared<E> {
             version.levels[0].len() >= 2 * tree.level0_runs as usize
                 && pending.iter().all(|work| work.level > 0)
         });
-        let job = self.next_job(&refused);
-        // What gives space back for an edit alone waits for nobody: what is under way may be waiting
-        // for that space. Work that loses an input to it is forgotten like any other.
-        let is_free = job.as_ref().is_some_and(|job| job.action == Action::Drop);
-        if let Some(work) = pending.pop_if(|_| !urgent && !is_free) {
+        // What gives space back for an edit alone goes before what waits for that space.
+        let starved = self.compaction_health.is_disk_full();
+        if !urgent
+            && !starved
+            && let Some(work) = pending.pop()
+        {
             return Some(work);
         }
-        // Level 0 has the highest score when it is that full, or something deeper is worse off
-        // still and goes first; what is under way must not be picked again.
-        let job = job.filter(|job| is_free || pending.is_empty() || job.level == 0);
+        // Work that loses an input to a drop is forgotten like any other. Level 0 has the highest
+        // score when it is that full, or something deeper is worse off still and goes first; what
+        // is under way must not be picked again.
+        let goes = |job: &picker::Job| {
+            pending.is_empty()
+                || (urgent && job.level == 0)
+                || (starved && job.action == Action::Drop)
+        };
+        let job = self.next_job(&refused).filter(goes);
         job.and_then(|job| Work::of(job, &version, policy)).or_else(|| pending.pop())
     }
 

@@ -50,7 +50,8 @@ impl Health {
         if self.failures.get() > since { self.error.borrow().clone() } else { None }
     }
 
-    fn is_disk_full(&self) -> bool {
+    /// Whether the last attempt failed for want of space.
+    pub fn is_disk_full(&self) -> bool {
         self.error.borrow().as_ref().is_some_and(Error::is_disk_full)
     }
 }
