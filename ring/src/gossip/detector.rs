@@ -21,6 +21,9 @@ use crate::ids::NodeId;
 /// Suspected from this phi on: one silence in 10^8 is that long by chance.
 pub const PHI_SUSPECT: f64 = 8.0;
 
+/// From this phi on a node is worth a question of its own before it is suspected.
+pub const PHI_ASK: f64 = 2.0;
+
 /// Ticks further apart than this are a standstill of this node, microseconds.
 pub const MAX_PAUSE: u64 = 1_000_000;
 

@@ -10,7 +10,7 @@ use coronet_lsm::env::Nanos;
 use coronet_probe::{Mark, mark};
 use coronet_ring::coordinate::list::Placement;
 use coronet_ring::coordinate::quorum::{Peer, Replicas};
-use coronet_ring::gossip::detector::Detector;
+use coronet_ring::gossip::detector::{Detector, PHI_ASK, PHI_SUSPECT};
 use coronet_ring::gossip::member::Member;
 use coronet_ring::gossip::message::Message;
 use coronet_ring::gossip::snapshot::SnapshotError;
@@ -78,6 +78,18 @@ impl Members {
     /// Something came from a node.
     pub(super) fn heard(&mut self, node: NodeId, now: Nanos) {
         self.detector.heard(node, micros(now));
+    }
+
+    /// Nodes that are linked, and silent for longer than usual, though not for so long that they
+    /// are suspected. Gossip picks nodes at random, and news of a node come through others: when
+    /// those are cut off, a node that is well may not be heard for seconds.
+    pub(super) fn silent(&self, links: &Links, now: Nanos) -> Vec<NodeId> {
+        let others = self.gossip.members().map(|member| member.id).filter(|id| *id != self.me);
+        let is_silent = |phi: f64| (PHI_ASK..PHI_SUSPECT).contains(&phi);
+        others
+            .filter(|id| links.sends_to(*id))
+            .filter(|id| self.detector.phi(*id, micros(now)).is_some_and(is_silent))
+            .collect()
     }
 
     /// Nodes that are linked but silent for improbably long.

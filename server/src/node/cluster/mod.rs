@@ -387,7 +387,14 @@ impl<E: NodeEnv> State<E> {
         if healthy {
             self.members.gossip.beat();
         }
-        for say in self.members.tick(now, self.env.random()) {
+        let round = self.members.tick(now, self.env.random());
+        if !round.is_empty() {
+            let silent = self.members.silent(&self.links, now);
+            if !silent.is_empty() {
+                self.greet(silent);
+            }
+        }
+        for say in round {
             match say {
                 Say::To(node, message) => self.gossip(node, &message),
                 Say::Reach(address) => self.links.reach(&address, now),
